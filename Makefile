@@ -1,0 +1,36 @@
+# Two targets set everything up by themselves: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: $(READY)  ## Run all tests; on Debian as root, with a real registry, engine and cloud-init
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## Lint, check types, lint the templates for every region
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python scripts/lint_templates.py templates/*
+
+templates: $(READY)  ## Render the committed templates anew
+	$(BIN)/python scripts/write_templates.py
+
+demo: $(READY)  ## Show the main job on an embedded AWS
+	@$(BIN)/python scripts/demo.py
+
+startup: $(READY)  ## Time the commands against the imports that they cannot do without
+	$(BIN)/python scripts/time_startup.py
+
+$(READY): setup.cfg pyproject.toml scripts/debian_packages.sh
+	@scripts/debian_packages.sh
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "batchreg needs Python 3.11 or newer: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.PHONY: help test check templates demo startup

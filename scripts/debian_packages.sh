@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs the Debian packages that the tests and the demo use as real parts.
+# Where there is no root or no apt it says what stays out, and lets the rest go on.
+set -eu
+packages="python3-venv docker.io docker-registry skopeo cloud-init apache2-utils busybox-static tmux"
+
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' ||
+        missing="$missing $package"
+done 2>/dev/null
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "No apt here: what needs a real registry, Docker Engine or cloud-init is left out." >&2
+    exit 0
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "Not root: what needs$missing is left out. To have it: sudo apt-get install$missing" >&2
+    exit 0
+fi
+# cloud-init must not take this machine for a new instance at its next boot, and no package may
+# start a daemon here: the tests start their own.
+mkdir -p /etc/cloud
+touch /etc/cloud/cloud-init.disabled
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+echo "Installing$missing"
+log=$(mktemp)
+if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+        --no-install-recommends $missing; } > "$log" 2>&1 < /dev/null; then
+    tail -20 "$log" >&2
+    exit 1
+fi
+rm -f "$log"

@@ -1,0 +1,296 @@
+"""Give the Amazon ECS agent its registry credentials, out of AWS Secrets Manager.
+
+Runs on the instance: as it boots, before the agent starts, and then from a timer. It uses the
+standard library of Python 3.9 and installs nothing, because the ECS-optimized Amazon Linux 2023
+image has neither the AWS CLI nor jq, and because a subnet may reach nothing but VPC endpoints.
+
+Every byte of the code travels in the user data, which has room for few: so there are no type
+annotations here, and `userdata.script` leaves comments and docstrings behind.
+"""
+
+import argparse
+import base64
+import hmac
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from http.client import HTTPException
+from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+# The agent looks Docker Hub's images up under this key alone, trailing slash included
+# (amazon-ecs-agent, dockerauth.go).
+HUB = "https://index.docker.io/v1/"
+HUB_HOST = re.compile(r"((index|registry(-1|\.hub)?|hub|auth|www)\.)?docker\.(io|com)")
+REGISTRY = re.compile(r"(https?://)?(([a-z0-9]+([.-]+[a-z0-9]+)*)(:[0-9]{1,5})?)(/.*)?")
+# What a retry cannot change. Anything else may pass: throttling, a role that has yet to spread.
+FINAL = re.compile("ResourceNotFound|Invalid(Request|Parameter)|Validation|DecryptionFailure")
+
+
+class Refused(Exception):
+    pass  # a fact that no retry changes; its text quotes no value of a secret but the host
+
+
+def registry_key(url):
+    """Return the one key under which the agent finds the images of the registry at `url`.
+
+    Raises Refused for a spelling that no image would match.
+    """
+    match = REGISTRY.fullmatch(url.strip(" \t\r\n").lower())
+    if not match:  # not quoted: it may hold a login, as in https://user:password@host
+        raise Refused("registry_url is no host: write it like ghcr.io")
+    scheme, host, name, _, port, _ = match.groups()
+    if HUB_HOST.fullmatch(host):
+        return HUB
+    if (scheme, port) in (("https://", ":443"), ("http://", ":80")):
+        raise Refused(f"registry_url: write {name} or {host}, as your images do")
+    if host == name != "localhost" and "." not in name:
+        raise Refused(f"registry_url: {name}/x is Docker Hub's, so add a domain or port to {name}")
+    return host
+
+
+def login(text):
+    """Return (registry key, auth) for the JSON `text` of a secret."""
+    try:
+        # Not strict: people paste key files, and then a string holds line breaks as they are.
+        fields = json.loads(text, strict=False)
+        user, password = fields["username"], fields["password"]
+        key = registry_key(fields.get("registry_url") or HUB)
+        auth = base64.b64encode(f"{user + ''}:{password + ''}".encode()).decode()
+    except KeyError as missing:
+        raise Refused(f"it has no {missing}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise Refused('it is not JSON text like {"username": "...", "password": "..."}') from None
+    # The agent splits at the first colon, and trims NULs.
+    if not user or not password or ":" in user or "\0" in user + password:
+        raise Refused("an empty username or password, a NUL, or a colon in username")
+    return key, auth
+
+
+def sign(url, body, region, keys, now):
+    """Return the headers of a GetSecretValue request, signed with Signature Version 4.
+
+    Source: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    """
+    host, path = urlsplit(url)[1:3]
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    headers = {
+        "content-type": "application/x-amz-json-1.1",
+        "host": host,
+        "x-amz-date": stamp,
+        "x-amz-target": "secretsmanager.GetSecretValue",
+    }
+    if keys["Token"]:
+        headers["x-amz-security-token"] = keys["Token"]
+    names = ";".join(sorted(headers))
+    lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
+    lines = ["POST", quote(path, "/~"), "", *lines, "", names, sha256(body).hexdigest()]
+    digest = sha256("\n".join(lines).encode()).hexdigest()
+    scope = f"{stamp[:8]}/{region}/secretsmanager/aws4_request"
+    key = ("AWS4" + keys["SecretAccessKey"]).encode()
+    for word in [*scope.split("/"), f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"]:
+        key = hmac.new(key, word.encode(), sha256).digest()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={keys['AccessKeyId']}/{scope}, "
+        f"SignedHeaders={names}, Signature={key.hex()}")
+    return headers
+
+
+def send(url, headers, seconds, body=None, method=None, proxies=None):
+    """Send one request; return (status, Date header, body). Raises OSError without an answer."""
+    request = Request(url, body, headers, method=method)
+    try:
+        answer = build_opener(ProxyHandler(proxies)).open(request, timeout=seconds)
+    except HTTPError as error:
+        answer = error
+    with answer:
+        return answer.code, answer.headers["Date"], answer.read()
+
+
+def find_keys(seconds):
+    """Return the keys of the environment, or else the instance role's, through IMDSv2."""
+    env = os.environ.get
+    if env("AWS_ACCESS_KEY_ID"):
+        return {"AccessKeyId": env("AWS_ACCESS_KEY_ID"), "Token": env("AWS_SESSION_TOKEN"),
+                "SecretAccessKey": env("AWS_SECRET_ACCESS_KEY")}
+    base = env("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254"
+
+    def ask(path, method, name, value):
+        url, headers = f"{base.rstrip('/')}/latest/{path}", {"X-aws-ec2-metadata-" + name: value}
+        status, _, body = send(url, headers, min(seconds, 2), method=method, proxies={})
+        if status != 200:  # right after boot, 404: the role is not there yet
+            raise OSError(f"no role on this instance (metadata answers HTTP {status})")
+        return body.decode().strip()
+
+    token = ask("api/token", "PUT", "token-ttl-seconds", "300")
+    path = "meta-data/iam/security-credentials/"
+    role = ask(path, "GET", "token", token)
+    return json.loads(ask(path + role, "GET", "token", token))
+
+
+class SecretsManager:
+    """Reads secrets, one signed request each."""
+
+    def __init__(self, region, endpoint):
+        self.region, self.endpoint = region, endpoint.rstrip("/") + "/"
+        self.keys, self.skew = None, 0
+
+    def read(self, secret_id, seconds):
+        """Return the secret's text. Raises Refused, or OSError where a retry may help."""
+        try:
+            self.keys = self.keys or find_keys(seconds)
+            body = json.dumps({"SecretId": secret_id}).encode()
+            headers = sign(self.endpoint, body, self.region, self.keys, time.time() + self.skew)
+            status, date, answer = send(self.endpoint, headers, min(seconds, 5), body)
+            answer = json.loads(answer)
+            if status == 200:
+                return answer.get("SecretString")
+            # The code alone: the service's message can quote the request, session token included.
+            code = re.sub(".*#|[^A-Za-z]", "", answer["__type"])
+            # A clock that is off spoils the signature; the answer says what time it is.
+            self.skew = parsedate_to_datetime(date).timestamp() - time.time()
+        except (HTTPException, ValueError, KeyError, TypeError) as error:
+            self.keys = None
+            raise OSError(f"no proper answer ({type(error).__name__})") from None
+        self.keys = None  # they may be what is wrong
+        raise (Refused if FINAL.match(code) else OSError)(f"HTTP {status} {code}")
+
+
+def read_all(secret_ids, read, deadline, clock=time.monotonic, sleep=time.sleep,
+             spread=random.random):
+    """Return ({secret id: text}, {secret id: problem}), trying for `deadline` seconds.
+
+    Each round tries every secret that is still missing, so that a broken one does not cost the
+    others. Between rounds: exponential backoff with full jitter, as a whole fleet may boot at once
+    (aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter).
+    """
+    texts, problems, waiting = {}, {}, dict.fromkeys(secret_ids)
+    end, ceiling = clock() + deadline, 1
+    while True:
+        for secret_id, before in list(waiting.items()):
+            try:
+                texts[secret_id] = read(secret_id, max(end - clock(), 1))
+            except Refused as error:
+                problems[secret_id] = str(error)
+            except OSError as error:
+                waiting[secret_id] = str(error)
+                if str(error) != before:
+                    say(f"waiting for {secret_id}: {error}")
+                continue
+            del waiting[secret_id]
+        pause = spread() * ceiling
+        if not waiting or clock() + pause >= end:
+            return texts, {**problems, **waiting}
+        sleep(pause)
+        ceiling = min(ceiling * 2, 20)
+
+
+def collect(texts, problems):
+    """Turn the secrets' texts into one auth map; what cannot work goes to `problems`."""
+    auths = {}
+    for secret_id, text in texts.items():
+        try:
+            key, pair = login(text)
+            if auths.setdefault(key, {"auth": pair})["auth"] != pair:
+                raise Refused(f"an earlier secret has another login for {key}")
+        except Refused as error:
+            problems[secret_id] = str(error)
+    return auths
+
+
+def put(path, auths, extra, complete):
+    """Put our settings into the ecs.config at `path`; return whether the agent must read it again.
+
+    Every other line stays as it is. Readers see the old file or the new one, never a part, and
+    where nothing changes the file is not touched. Where not `complete`, a registry that the file
+    has and `auths` has not keeps its login.
+    """
+    path = os.path.realpath(path)
+    old = b""
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            old = file.read()
+    # As ecs-init reads it: split at the first "=", trimmed, the last of a key wins.
+    lines = old.split(b"\n")
+    pairs = [[part.strip() for part in line.partition(b"=")] for line in lines]
+    present = {key: value for key, _, value in pairs}
+    if not complete and present.get(b"ECS_ENGINE_AUTH_TYPE") == b"dockercfg":
+        try:
+            auths = {**json.loads(present[b"ECS_ENGINE_AUTH_DATA"]), **auths}
+        except (ValueError, KeyError, TypeError):
+            pass
+    # One line, ASCII, no blanks: quotes, comments and line breaks mean nothing to the agent.
+    data = json.dumps(auths, separators=(",", ":"), sort_keys=True)
+    ours = {**extra, "ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": data}
+    ours = {key.encode(): value.encode() for key, value in ours.items()}
+    changed = not ours.items() <= present.items()
+    if changed or old[-1:] != b"\n" or os.stat(path).st_mode & 0o77:
+        kept = [line for line, pair in zip(lines, pairs) if pair[0] not in ours]
+        if kept and not kept[-1]:
+            kept.pop()
+        # The final newline, or the next writer's text is glued to our last line.
+        kept += [key + b"=" + value for key, value in ours.items()] + [b""]
+        replace(path, b"\n".join(kept))
+    return changed
+
+
+def replace(path, content):
+    """Make `content` the whole of the file at `path`, in one step, for its owner's eyes only."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    scratch = f"{path}.{os.getpid()}"
+    try:
+        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        if os.path.exists(scratch):
+            os.unlink(scratch)
+
+
+def say(message):
+    print("batchreg:", message, file=sys.stderr, flush=True)
+
+
+def main(argv=None):
+    """Run the program; 0 when every secret's login is in ecs.config, 1 when one is not."""
+    parser = argparse.ArgumentParser(fromfile_prefix_chars="@", allow_abbrev=False)
+    option = parser.add_argument
+    option("--region", required=True)
+    option("--secret-id", action="append", required=True)
+    option("--endpoint-url", default=os.environ.get("AWS_ENDPOINT_URL"))
+    option("--url-suffix", default="amazonaws.com")
+    option("--ecs-config", default="/etc/ecs/ecs.config")
+    option("--deadline", type=float, default=60)  # seconds
+    option("--setting", action="append", default=[])  # KEY=VALUE, for ecs.config
+    args = parser.parse_args(argv)
+    signal.alarm(int(args.deadline) + 15)  # the end, even if an answer comes byte by byte
+    endpoint = args.endpoint_url or f"https://secretsmanager.{args.region}.{args.url_suffix}"
+    try:
+        read = SecretsManager(args.region, endpoint).read
+        texts, problems = read_all(args.secret_id, read, args.deadline)
+        auths = collect(texts, problems)
+        extra = dict(line.split("=", 1) for line in args.setting)
+        if auths and put(args.ecs_config, auths, extra, not problems):
+            say(f"{args.ecs_config} has the logins for {', '.join(sorted(auths))}")
+            # --no-block: ecs.service itself waits for the boot to end, and would wait for us.
+            command = "systemctl --no-block try-restart ecs.service".split()
+            os.spawnvp(os.P_WAIT, command[0], command)
+    except Exception as error:  # not its text, nor a traceback: either could quote a secret
+        problem = getattr(error, "strerror", None) or type(error).__name__
+        problems = {args.ecs_config: f"it stays as it was: {problem}"}
+    for name, problem in problems.items():
+        say(f"{name}: {problem}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

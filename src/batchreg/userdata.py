@@ -1,0 +1,234 @@
+"""The user data of an instance: a MIME multipart archive, built without a template language.
+
+What `build` returns is text for `Fn::Sub`: `${AWS::Region}` and the like stand for values, and a
+literal `${` is written `${!`. `resolve` does what CloudFormation does with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchreg.errors import BatchregError
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+# EC2 takes 16 KB before base64, and AWS Batch merges a part of its own into the same archive.
+# What that adds is not documented, so a quarter stays free.
+LIMIT = 12 * 1024
+
+# While an instance waits this long for its credentials, no job can be placed on it; then it
+# powers off, and AWS Batch starts another.
+BOOT_DEADLINE_SECONDS = 300
+
+SCRIPT_PATH = "/opt/batchreg/registry_login.py"
+
+# Runs in cloud-final.service, which ecs.service waits for: the agent finds its credentials, or no
+# agent starts. Never a blocking `systemctl start` or `restart` here: amazon-ecs-agent #1707.
+BOOT = f"""\
+#!/bin/sh
+if python3 {SCRIPT_PATH} @/opt/batchreg/args --deadline {BOOT_DEADLINE_SECONDS} ||
+ grep -qs '^ECS_ENGINE_AUTH_DATA=.*auth' /etc/ecs/ecs.config
+then
+ systemctl daemon-reload
+ systemctl --no-block enable --now batchreg.timer
+else
+ echo 'batchreg: no registry login at all: powering off' >&2
+ systemctl --no-block poweroff
+fi
+"""
+
+SERVICE = f"""\
+[Unit]
+Description=Refresh the ECS agent's registry logins
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/python3 {SCRIPT_PATH} @/opt/batchreg/args
+StandardOutput=journal+console
+"""
+
+# The random delay keeps a fleet that booted in one moment from asking in one moment.
+TIMER = """\
+[Unit]
+Description=Refresh the ECS agent's registry logins
+[Timer]
+OnActiveSec=${CredentialRefreshMinutes}min
+OnUnitActiveSec=${CredentialRefreshMinutes}min
+RandomizedDelaySec=1min
+AccuracySec=1s
+[Install]
+WantedBy=timers.target
+"""
+
+# cloud-init merges lists only where the later part says so: without this, its write_files and the
+# write_files of somebody else's part would be one or the other.
+MERGE = "merge_how: list(append)+dict(no_replace,recurse_list)"
+
+
+# What cloud-init makes of a file's first line, and the types that it acts on.
+# Source: cloudinit.readthedocs.io/en/latest/explanation/format.html
+STARTS = {
+    b"#!": "x-shellscript",
+    b"#cloud-config-archive": "cloud-config-archive",
+    b"#cloud-config": "cloud-config",
+    b"#cloud-boothook": "cloud-boothook",
+    b"#include-once": "x-include-once-url",
+    b"#include": "x-include-url",
+    b"#part-handler": "part-handler",
+    b"## template: jinja": "jinja2",
+}
+KNOWN = {
+    *(f"text/{subtype}" for subtype in STARTS.values()),
+    *(f"text/x-shellscript-per-{how_often}" for how_often in ("boot", "instance", "once")),
+    "text/cloud-config-jsonp",
+    "text/plain",  # cloud-init looks at the first line
+}
+
+
+def build(secret_ids: Sequence[str], user_parts: Sequence[str] = ()) -> str:
+    """Return the archive as text for `Fn::Sub`.
+
+    `secret_ids` are names, ARNs or placeholders such as `${RegistrySecret}`; `user_parts` are MIME
+    parts with their headers. Raises BatchregError where the archive outgrows LIMIT.
+    """
+    arguments = [
+        "--region=${AWS::Region}",
+        "--url-suffix=${AWS::URLSuffix}",
+        *(f"--secret-id={secret_id}" for secret_id in secret_ids),
+        "--setting=ECS_IMAGE_PULL_BEHAVIOR=${ImagePullBehavior}",
+    ]
+    files = {
+        SCRIPT_PATH: escape(script()),
+        "/opt/batchreg/args": "\n".join(arguments) + "\n",
+        "/etc/systemd/system/batchreg.service": SERVICE,
+        "/etc/systemd/system/batchreg.timer": TIMER,
+    }
+    config = "".join(["#cloud-config\n", MERGE, "\nwrite_files:\n", *map(_file, files.items())])
+    # Our script first, so that no other part's can keep it from running; our cloud-config last,
+    # because merge_how counts where a later part meets the earlier ones.
+    parts = [
+        _part("x-shellscript", escape(BOOT),
+              'Content-Disposition: attachment; filename="00-batchreg"\n'),
+        *map(escape, user_parts),
+        _part("cloud-config", config),
+    ]
+    boundary = "==batchreg=="
+    while any(f"--{boundary}" in part for part in parts):
+        boundary += "="
+    text = "".join([
+        f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{boundary}"\n\n',
+        *(f"--{boundary}\n{part.rstrip()}\n\n" for part in parts),
+        f"--{boundary}--\n",
+    ])
+    if len(text) > LIMIT:
+        raise BatchregError(
+            f"The user data is {len(text):,} bytes long, and {LIMIT:,} are the limit: shorten your "
+            f"own part by {len(text) - LIMIT:,}, for example by fetching a longer script from S3."
+        )
+    return text
+
+
+def for_instance(
+    secret_ids: Sequence[str], region: str, user_parts: Sequence[str] = (), *,
+    refresh_minutes: int = 30, image_pull_behavior: str = "default",
+) -> str:
+    """Return the archive for a launch template that something else than CloudFormation makes."""
+    for secret_id in secret_ids:
+        # One line each in the file of arguments. AWS's own rule for names, and `:` for ARNs.
+        if not re.fullmatch(r"[A-Za-z0-9/_+=.@!:-]{1,2048}", secret_id):
+            raise BatchregError(f"{secret_id!r} is neither the name nor the ARN of a secret.")
+    if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", region):
+        raise BatchregError(f"{region!r} is not a region: write it like eu-central-1.")
+    return resolve(build(secret_ids, user_parts), {
+        "AWS::Region": region,
+        "AWS::URLSuffix": "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com",
+        "CredentialRefreshMinutes": str(refresh_minutes),
+        "ImagePullBehavior": image_pull_behavior,
+    })
+
+
+def resolve(text: str, values: Mapping[str, str]) -> str:
+    """Return `text` as CloudFormation's `Fn::Sub` would: placeholders replaced, `${!` unescaped."""
+    return re.sub(
+        r"\$\{(?:!|([^}!]*)\})", lambda found: "${" if found[1] is None else values[found[1]], text)
+
+
+def read_parts(path: Path) -> tuple[str, ...]:
+    """Return the MIME parts in the file at `path`, with their headers, in ASCII.
+
+    The file is a MIME multipart archive, or one part as cloud-init takes it: a script (`#!`), a
+    `#cloud-config`, a `#cloud-boothook` and so on. Raises BatchregError for anything else.
+    """
+    import email
+    from email.message import Message
+
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BatchregError(f"Cannot read {path}: {error.strerror}.") from None
+    raw = raw.replace(b"\r\n", b"\n")
+    if re.match(rb"(?i)(mime-version|content-type)\s*:", raw):
+        archive = email.message_from_bytes(raw)
+        leaves = [leaf for leaf in archive.walk() if not leaf.is_multipart()]
+        broken = [defect for part in archive.walk() for defect in part.defects]
+        if broken:
+            raise BatchregError(
+                f"{path} is a broken MIME archive ({type(broken[0]).__name__}): mend its "
+                "boundaries and headers.")
+    else:
+        subtype = next((STARTS[start] for start in STARTS if raw.startswith(start)), None)
+        if not subtype:
+            raise BatchregError(
+                f"{path} cannot become a MIME part: let its first line be #! and an interpreter, "
+                "#cloud-config or #cloud-boothook, or make it a MIME archive.")
+        leaf = Message()
+        leaf["Content-Type"] = f'text/{subtype}; charset="utf-8"'
+        leaf.set_payload(raw.decode("ascii", "surrogateescape"))
+        leaves = [leaf]
+    for number, leaf in enumerate(leaves, 1):
+        if leaf.get_content_type() not in KNOWN:
+            raise BatchregError(
+                f"{path}: part {number} is {leaf.get_content_type()}, which cloud-init does not "
+                "run: use text/x-shellscript or text/cloud-config.")
+    return tuple(map(_ascii, leaves))
+
+
+def _ascii(leaf: Message) -> str:
+    """Return one MIME part as ASCII text, in base64 where it holds anything else."""
+    from email.base64mime import body_encode
+
+    body, content = str(leaf.get_payload()), leaf.get_payload(decode=True)
+    if not body.isascii() and isinstance(content, bytes):
+        body = body_encode(content)
+        del leaf["Content-Transfer-Encoding"]
+        leaf["Content-Transfer-Encoding"] = "base64"
+    del leaf["MIME-Version"]
+    headers = "".join(f"{name}: {value}\n" for name, value in leaf.items())
+    return f"{headers}\n{body}"
+
+
+def escape(text: str) -> str:
+    """Keep `Fn::Sub` from reading a literal `${`."""
+    return text.replace("${", "${!")
+
+
+@cache
+def script() -> str:
+    """Return `registry_login.py` as the instance gets it: without comments, one blank an indent."""
+    text = Path(__file__).with_name("registry_login.py").read_text(encoding="ascii")
+    for pattern in (r'(?ms)^ *""".*?"""\n', r"(?m)^ *#(?!!).*\n", r"(?m)  # .*$", r"(?m)^\n"):
+        text = re.sub(pattern, "", text)
+    return re.sub(r"(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), text)
+
+
+def _file(item: tuple[str, str]) -> str:
+    path, content = item
+    return f"-\n path: {path}\n content: |\n" + re.sub("(?m)^", "  ", content.rstrip()) + "\n"
+
+
+def _part(subtype: str, body: str, headers: str = "") -> str:
+    return f'Content-Type: text/{subtype}; charset="us-ascii"\n{headers}\n{body}'

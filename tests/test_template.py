@@ -1,0 +1,198 @@
+"""The template: what it holds, what it leaves out, and what cfn-lint says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import lint_templates
+import pytest
+import write_templates
+from cfnlint.decode.cfn_yaml import loads
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from batchreg import registry_login, template
+from batchreg.settings import Settings
+
+ARNS = tuple(f"arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry/{name}-AbCdEf"
+             for name in ("ghcr", "quay"))
+STRUCTURES = {
+    "plain": Settings(),
+    "gpu": Settings(image_type="ECS_AL2023_NVIDIA"),
+    "secrets": Settings(secret_arns=ARNS),
+    "parts": Settings(user_parts=('Content-Type: text/x-shellscript\n\n#!/bin/sh\necho "${X}"\n',)),
+}
+
+
+def body(settings: Settings = STRUCTURES["plain"]) -> dict:
+    return json.loads(template.to_json(template.build(settings)))
+
+
+@pytest.mark.parametrize("name", write_templates.rendered())
+def test_committed_template_is_fresh(name):
+    """People launch these from the console; `make templates` renders them anew."""
+    assert (write_templates.FOLDER / name).read_text() == write_templates.rendered()[name]
+
+
+def test_no_finding_from_cfn_lint_in_any_region(tmp_path):
+    """Informational findings included: whoever lints our template must find nothing."""
+    paths = []
+    for name, settings in STRUCTURES.items():
+        built = template.build(settings)
+        for suffix, text in (("yaml", template.to_yaml(built)), ("json", template.to_json(built))):
+            paths.append(tmp_path / f"{name}.{suffix}")
+            paths[-1].write_text(text)
+    result = lint_templates.lint(*map(str, paths))
+    assert (result.returncode, result.stdout) == (0, "")
+    assert len(lint_templates.batch_regions()) > 30
+
+
+def test_linter_would_find_something(tmp_path):
+    """The check above can fail."""
+    broken = json.loads(template.to_json(template.build(Settings())))
+    broken["Resources"]["JobQueue"]["Properties"]["Priority"] = "high"
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps(broken))
+    assert lint_templates.lint(str(path)).returncode != 0
+
+
+@pytest.mark.parametrize("settings", STRUCTURES.values(), ids=STRUCTURES)
+def test_yaml_and_json_are_the_same_template(settings):
+    """YAML's short forms must mean what JSON's long forms say."""
+    built = template.build(settings)
+
+    def plain(value):
+        if isinstance(value, dict):
+            if "Fn::GetAtt" in value:
+                return {"Fn::GetAtt": ".".join(value["Fn::GetAtt"])
+                        if isinstance(value["Fn::GetAtt"], list) else value["Fn::GetAtt"]}
+            return {str(key): plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    assert plain(loads(template.to_yaml(built))) == plain(json.loads(template.to_json(built)))
+
+
+def test_template_fits_into_a_request():
+    """CloudFormation takes at most 51,200 bytes as TemplateBody."""
+    for settings in STRUCTURES.values():
+        assert len(template.to_yaml(template.build(settings)).encode()) < 51_200
+
+
+def test_logical_ids_and_parameters_are_the_promised_ones():
+    """Other stacks, scripts and documents refer to them."""
+    promised = {"RegistrySecret", "InstanceRole", "InstanceProfile", "JobExecutionRole",
+                "LaunchTemplate", "ComputeEnvironment", "JobQueue"}
+    assert set(body()["Resources"]) == promised
+    assert {re.sub("(Arn|Id|Name)$", "", name) for name in body()["Outputs"]} == promised
+    assert {"Username", "Password", "RegistryUrl", "SubnetIDs", "SecurityGroupIDs"} <= set(
+        body()["Parameters"])
+
+
+def test_every_parameter_but_login_and_network_has_a_default():
+    """The console's form asks for what nobody else can know, and for nothing else."""
+    without = {name for name, rules in body()["Parameters"].items() if "Default" not in rules}
+    assert without == {"Username", "Password", "SubnetIDs", "SecurityGroupIDs"}
+
+
+def test_every_parameter_has_a_label_a_group_and_a_description():
+    """Somebody who never saw batchreg fills the form in."""
+    form = body()["Metadata"]["AWS::CloudFormation::Interface"]
+    parameters = body()["Parameters"]
+    grouped = [name for group in form["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(parameters) == sorted(form["ParameterLabels"])
+    assert all(rules["Description"] for rules in parameters.values())
+    assert all("ConstraintDescription" in rules for rules in parameters.values()
+               if "AllowedPattern" in rules)
+
+
+def test_login_is_masked_and_nowhere_but_in_the_secret():
+    """A secret in an output, a tag or the user data would be readable by many."""
+    parameters = body()["Parameters"]
+    assert parameters["Username"]["NoEcho"] is parameters["Password"]["NoEcho"] is True
+    rest = body()
+    del rest["Resources"]["RegistrySecret"]
+    assert not re.search(r'"Ref": "(Username|Password)"|\$\{(Username|Password)\}',
+                         json.dumps(rest))
+
+
+def test_roles_read_exactly_the_secrets():
+    """Neither role may read any other secret of the account."""
+    for settings, secrets in ((STRUCTURES["plain"], [{"Ref": "RegistrySecret"}]),
+                              (STRUCTURES["secrets"], list(ARNS))):
+        for role in ("InstanceRole", "JobExecutionRole"):
+            policies = body(settings)["Resources"][role]["Properties"]["Policies"]
+            statement = policies[0]["PolicyDocument"]["Statement"][0]
+            assert statement["Action"] == "secretsmanager:GetSecretValue"
+            assert statement["Resource"] == secrets
+            assert "kms:Decrypt" not in json.dumps(policies[0])
+            assert policies[1]["Fn::If"][0] == "HasKmsKey"
+
+
+def test_existing_secrets_leave_no_trace_of_a_login():
+    """With --secret-arn, CloudFormation never sees a password."""
+    of_secrets = body(STRUCTURES["secrets"])
+    assert not {"Username", "Password", "RegistryUrl"} & set(of_secrets["Parameters"])
+    assert "RegistrySecret" not in of_secrets["Resources"]
+    assert "RegistrySecretArn" not in of_secrets["Outputs"]
+
+
+def test_compute_environment_can_be_updated_in_place():
+    """The conditions under which AWS Batch does not ask for a replacement."""
+    properties = body()["Resources"]["ComputeEnvironment"]["Properties"]
+    compute = properties["ComputeResources"]
+    assert properties["ReplaceComputeEnvironment"] is False
+    assert not {"ServiceRole", "ComputeEnvironmentName", "Tags"} & set(properties)
+    assert "DesiredvCpus" not in compute
+    assert compute["LaunchTemplate"]["Version"] == {
+        "Fn::GetAtt": ["LaunchTemplate", "LatestVersionNumber"]}
+    assert compute["AllocationStrategy"]["Fn::If"][1:] == [
+        "SPOT_PRICE_CAPACITY_OPTIMIZED", "BEST_FIT_PROGRESSIVE"]
+    assert not re.search(r'"[A-Za-z]*Name": "(?!ReadRegistryLogin|DecryptRegistryLogin|/dev/xvda)',
+                         json.dumps(body()["Resources"]))
+
+
+def test_instances_take_imdsv2_only_from_one_hop_away():
+    """A container with a network of its own cannot take the instance's role."""
+    data = body()["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
+    assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    assert data["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
+
+
+spellings = st.one_of(
+    st.text(max_size=30),
+    st.from_regex(re.compile(r"\s*(https?://|HTTPS://)?([A-Za-z0-9.-]{1,12}|localhost|docker\.io)"
+                             r"(:[0-9]{1,6})?(/[a-z0-9/]*)?\s*"), fullmatch=True),
+)
+
+
+@hypothesis_settings(max_examples=1000, deadline=None)
+@given(spellings)
+@example("https://a.io:443")
+@example("https://a.io:443 ")
+@example("http://a.io:80/x")
+@example("http://a.io:443")
+@example("a.io:443")
+@example("myhost")
+@example("https://localhost")
+@example("a..b")
+@example("docker.io:443")
+@example("https://u:p@ghcr.io")
+def test_console_takes_the_registry_urls_that_the_instance_takes(url):
+    """A spelling that could never match an image is refused before anything is made."""
+    try:
+        registry_login.registry_key(url)
+        works = True
+    except registry_login.Refused:
+        works = False
+    pattern = body()["Parameters"]["RegistryUrl"]["AllowedPattern"]
+    # Java's \s and $, which CloudFormation uses, know ASCII only.
+    assert bool(re.fullmatch(pattern, url, re.ASCII)) == works or not url.isascii()
+
+
+def test_packaged_templates_need_no_batchreg():
+    """They are launched from the console, with nothing else at hand."""
+    for path in Path(write_templates.FOLDER).iterdir():
+        assert "Transform" not in path.read_text()
