@@ -22,7 +22,7 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 def option(*names: str, **attributes: Any) -> Decorator:
     """Declare an option that BATCHREG_NAME and the key `name` of batchreg.yaml set as well."""
     variable = "BATCHREG_" + names[-1].removeprefix("--").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+    return click.option(*names, envvar=variable, **attributes)
 
 
 def together(*options: Decorator) -> Decorator:
@@ -44,9 +44,9 @@ def read_config(context: click.Context, _parameter: click.Parameter, value: Path
 
 
 config_option = click.option(
-    "--config", type=click.Path(path_type=Path), envvar="BATCHREG_CONFIG", show_envvar=True,
+    "--config", type=click.Path(path_type=Path), envvar="BATCHREG_CONFIG",
     is_eager=True, expose_value=False, callback=read_config,
-    help="Settings file.  [default: batchreg.yaml, where there is one]")
+    metavar="FILE", help="Settings file.  [default: batchreg.yaml, where there is one]")
 
 user_data_option = option(
     "--user-data", metavar="FILE", type=click.Path(path_type=Path),
@@ -56,9 +56,8 @@ structure_options = together(
     option("--secret-arn", multiple=True, metavar="ARN",
            help="Use this secret of yours (JSON: username, password, registry_url) instead of "
                 "making one; repeat it for more registries."),
-    option("--image-type", default="ECS_AL2023", show_default=True,
-           type=click.Choice(["ECS_AL2023", "ECS_AL2023_NVIDIA"]),
-           help="Machine image of the instances."),
+    option("--image-type", type=click.Choice(["ECS_AL2023", "ECS_AL2023_NVIDIA"]),
+           help="Machine image of the instances.  [default: ECS_AL2023]"),
     user_data_option,
     config_option,
 )
@@ -67,7 +66,11 @@ structure_options = together(
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="batchreg %(version)s")
 def cli() -> None:
-    """Run AWS Batch jobs whose images live in a private container registry."""
+    """Run AWS Batch jobs whose images live in a private container registry.
+
+    An option such as --image-type can also be set as BATCHREG_IMAGE_TYPE in the environment and as
+    image_type in batchreg.yaml.
+    """
 
 
 @cli.command()
@@ -111,14 +114,105 @@ def user_data(secret_id: tuple[str, ...], region: str, credential_refresh_minute
     ), output)
 
 
-def make_settings(secret_arn: tuple[str, ...], image_type: str, user_data: Path | None) -> Any:
-    """Turn the structure options into Settings."""
+aws_options = together(
+    option("--stack-name", default="batchreg", show_default=True),
+    option("--profile", help="Profile of the AWS configuration.  [or AWS_PROFILE]"),
+    option("--region", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
+    option("--endpoint-url", metavar="URL",
+           help="Talk to this address instead of AWS.  [or AWS_ENDPOINT_URL]"),
+)
+json_option = click.option("--json", "machine", is_flag=True,
+                           help="Print JSON lines, the result last.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+force_option = click.option("--force", is_flag=True,
+                            help="Also touch a stack that batchreg did not make.")
+wait_option = click.option("--wait/--no-wait", default=True, show_default=True,
+                           help="Follow the stack until it has settled.")
+
+value_options = together(
+    option("--registry-url", metavar="URL",
+           help="Host of the registry.  [default: Docker Hub]"),
+    option("--username", help="User name at the registry; asked for if missing."),
+    click.option("--password-stdin", is_flag=True,
+                 help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
+    option("--kms-key-arn", metavar="ARN", help="Customer managed key of the secret."),
+    option("--credential-refresh-minutes", type=click.IntRange(5, 1440),
+           help="How often instances read the secret again.  [default: 30]"),
+    option("--subnet-id", multiple=True, metavar="ID", help="Repeat it for more."),
+    option("--security-group-id", multiple=True, metavar="ID", help="Repeat it for more."),
+    click.option("--default-vpc", is_flag=True,
+                 help="Take the default VPC's subnets and security group."),
+    option("--provisioning-model", type=click.Choice(["EC2", "SPOT"]), help="[default: EC2]"),
+    option("--instance-type", multiple=True, metavar="TYPE",
+           help="Type or family; repeat it for more.  [default: optimal]"),
+    option("--max-vcpus", type=click.IntRange(1), help="[default: 256]"),
+    option("--root-volume-gib", type=click.IntRange(30, 16384), help="[default: 100]"),
+    option("--image-pull-behavior",
+           type=click.Choice(["default", "always", "once", "prefer-cached"])),
+)
+
+
+@cli.command()
+@aws_options
+@structure_options
+@value_options
+@option("--tag", multiple=True, metavar="KEY=VALUE", help="Tag the stack; repeat it for more.")
+@option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
+@click.option("--termination-protection/--no-termination-protection", "protect", default=None,
+              help="Keep the stack from being deleted.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@wait_option
+@force_option
+@yes_option
+@json_option
+def deploy(**options: Any) -> None:
+    """Create or update the stack."""
+    from batchreg import commands
+
+    commands.deploy(**options)
+
+
+@cli.command()
+@aws_options
+@config_option
+@click.option("--terminate-jobs", is_flag=True, help="End jobs that have not finished.")
+@click.option("--retain", multiple=True, metavar="RESOURCE",
+              help="Leave this resource behind, where a delete got stuck; repeat it for more.")
+@option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
+@wait_option
+@force_option
+@yes_option
+@json_option
+def destroy(**options: Any) -> None:
+    """Delete the stack and all that is in it."""
+    from batchreg import commands
+
+    commands.destroy(**options)
+
+
+@cli.command()
+@aws_options
+@config_option
+@json_option
+def status(**options: Any) -> None:
+    """Show the stack, its compute environment, its queue and its jobs."""
+    from batchreg import commands
+
+    commands.status(**options)
+
+
+def make_settings(secret_arn: tuple[str, ...], image_type: str | None,
+                  user_data: Path | None, present: Any = None) -> Any:
+    """Turn the structure options into Settings; what is not given stays as in `present`."""
     from batchreg import userdata
     from batchreg.settings import Settings
 
+    present = present or Settings()
     return Settings(
-        secret_arns=secret_arn, image_type=image_type,
-        user_parts=userdata.read_parts(user_data) if user_data else ())
+        secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
+        image_type=image_type or present.image_type,
+        user_parts=present.user_parts if user_data is None else
+        () if str(user_data) in ("", ".") else userdata.read_parts(user_data))
 
 
 def write(text: str, output: str | None) -> None:
@@ -157,16 +251,38 @@ def main() -> int:
     except BatchregError as error:
         report(str(error))
         return 1
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        report(str(error) or "interrupted; nothing has changed.")
         return 130
     except BrokenPipeError:
         # The reader has left, as `head` does. What is still buffered has no reader either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        report(f"Cannot write the output: {error.strerror}.")
+    except Exception as error:
+        line = _explain(error)
+        if line is None:
+            raise
+        _drop_output()
+        report(line)
         return 1
+
+
+def _explain(error: Exception) -> str | None:
+    """Return one line for a failure of AWS's or of the output, None for a bug of ours."""
+    if "botocore" in sys.modules:
+        from batchreg import aws
+
+        line = aws.explain(error)
+        if line:
+            return line
+    if isinstance(error, OSError):
+        return f"Cannot write the output: {error.strerror or error}."
+    return None
+
+
+def _drop_output() -> None:
+    """Keep Python from failing once more when it flushes stdout at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(message: str) -> str:

@@ -29,7 +29,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 # (amazon-ecs-agent, dockerauth.go).
 HUB = "https://index.docker.io/v1/"
 HUB_HOST = re.compile(r"((index|registry(-1|\.hub)?|hub|auth|www)\.)?docker\.(io|com)")
-REGISTRY = re.compile(r"(https?://)?(([a-z0-9]+([.-]+[a-z0-9]+)*)(:[0-9]{1,5})?)(/.*)?")
+REGISTRY = re.compile(r"(https?://)?(([a-z0-9]+((?:\.|-+)[a-z0-9]+)*)(:[0-9]{1,5})?)(/.*)?")
 # What a retry cannot change. Anything else may pass: throttling, a role that has yet to spread.
 FINAL = re.compile("ResourceNotFound|Invalid(Request|Parameter)|Validation|DecryptionFailure")
 
@@ -151,7 +151,7 @@ class SecretsManager:
             status, date, answer = send(self.endpoint, headers, min(seconds, 5), body)
             answer = json.loads(answer)
             if status == 200:
-                return answer.get("SecretString")
+                return {**answer}.get("SecretString")  # TypeError where it is no object
             # The code alone: the service's message can quote the request, session token included.
             code = re.sub(".*#|[^A-Za-z]", "", answer["__type"])
             # A clock that is off spoils the signature; the answer says what time it is.
@@ -195,11 +195,11 @@ def read_all(secret_ids, read, deadline, clock=time.monotonic, sleep=time.sleep,
 def collect(texts, problems):
     """Turn the secrets' texts into one auth map; what cannot work goes to `problems`."""
     auths = {}
-    for secret_id, text in texts.items():
+    for secret_id, text in sorted(texts.items()):  # not in the order in which they came
         try:
             key, pair = login(text)
             if auths.setdefault(key, {"auth": pair})["auth"] != pair:
-                raise Refused(f"an earlier secret has another login for {key}")
+                raise Refused(f"another secret has another login for {key}")
         except Refused as error:
             problems[secret_id] = str(error)
     return auths
@@ -217,10 +217,10 @@ def put(path, auths, extra, complete):
     if os.path.exists(path):
         with open(path, "rb") as file:
             old = file.read()
-    # As ecs-init reads it: split at the first "=", trimmed, the last of a key wins.
+    # As ecs-init reads it: trimmed, split at the first "=", the last of a key wins. It takes the
+    # blanks in "X = Y" for a part of both, so that such a line of ours does not count, yet goes.
     lines = old.split(b"\n")
-    pairs = [[part.strip() for part in line.partition(b"=")] for line in lines]
-    present = {key: value for key, _, value in pairs}
+    present = dict(line.strip().partition(b"=")[::2] for line in lines)
     if not complete and present.get(b"ECS_ENGINE_AUTH_TYPE") == b"dockercfg":
         try:
             auths = {**json.loads(present[b"ECS_ENGINE_AUTH_DATA"]), **auths}
@@ -232,8 +232,8 @@ def put(path, auths, extra, complete):
     ours = {key.encode(): value.encode() for key, value in ours.items()}
     changed = not ours.items() <= present.items()
     if changed or old[-1:] != b"\n" or os.stat(path).st_mode & 0o77:
-        kept = [line for line, pair in zip(lines, pairs) if pair[0] not in ours]
-        if kept and not kept[-1]:
+        kept = [line for line in lines if line.partition(b"=")[0].strip() not in ours]
+        if old[-1:] in b"\n":  # what follows the final newline, or an empty file, is no line
             kept.pop()
         # The final newline, or the next writer's text is glued to our last line.
         kept += [key + b"=" + value for key, value in ours.items()] + [b""]

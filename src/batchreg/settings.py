@@ -19,8 +19,29 @@ SECRET_ARN = re.compile(
     r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+-[A-Za-z0-9]{6}"
 )
 
-# What batchreg.yaml may hold: a key for each option that is worth keeping, and its kind.
-CONFIG_KEYS = {"secret_arn": list, "image_type": str, "user_data": str}
+# The template's parameters by the option that sets them.
+PARAMETERS = {
+    "registry_url": "RegistryUrl",
+    "username": "Username",
+    "password": "Password",
+    "kms_key_arn": "KmsKeyArn",
+    "credential_refresh_minutes": "CredentialRefreshMinutes",
+    "subnet_id": "SubnetIDs",
+    "security_group_id": "SecurityGroupIDs",
+    "provisioning_model": "ProvisioningModel",
+    "instance_type": "InstanceTypes",
+    "max_vcpus": "MaxvCpus",
+    "root_volume_gib": "RootVolumeGiB",
+    "image_pull_behavior": "ImagePullBehavior",
+}
+
+# What batchreg.yaml may hold: an option that is worth keeping, and whether it takes several values.
+CONFIG_KEYS = {
+    "stack_name": False, "region": False, "profile": False, "role_arn": False, "tag": True,
+    "secret_arn": True, "image_type": False, "user_data": False,
+    **dict.fromkeys(PARAMETERS.keys() - {"password"}, False),
+    "subnet_id": True, "security_group_id": True, "instance_type": True,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +73,27 @@ class Settings:
             )
 
 
+def of_template(body: str) -> tuple[str, Settings] | None:
+    """Return (batchreg's version, settings) of a rendered template, None for anybody else's."""
+    import yaml
+
+    from batchreg import userdata
+
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = type("Loader", (base,), {"yaml_multi_constructors": {
+        "!": lambda loader, tag, node: getattr(node, "value", None)}})
+    try:
+        parsed = yaml.load(body, loader)
+        made = parsed["Metadata"]["batchreg"]
+        data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
+        text = data["UserData"]["Fn::Base64"]
+        return made["Version"], Settings(
+            secret_arns=tuple(made["SecretArns"]), image_type=made["ImageType"],
+            user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]))
+    except (yaml.YAMLError, KeyError, TypeError, BatchregError):
+        return None
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Return what the configuration file at `path` says, checked: {key: string or list}.
 
@@ -81,6 +123,9 @@ def read_config(path: Path) -> dict[str, Any]:
     for key_node, value_node in node.value:
         where = f"{path}, line {key_node.start_mark.line + 1}"
         key = key_node.value
+        if key == "password":
+            raise BatchregError(f"{where}: a password does not belong in a file: "
+                                "use --password-stdin or BATCHREG_PASSWORD.")
         if key not in CONFIG_KEYS:
             raise BatchregError(f"{where}: unknown key {key!r}{_nearest(key)}.")
         if key in config:
@@ -94,17 +139,18 @@ def read_config(path: Path) -> dict[str, Any]:
 def _value(where: str, key: str, node: Any) -> Any:
     import yaml
 
-    several = CONFIG_KEYS[key] is list and isinstance(node, yaml.SequenceNode)
+    several = CONFIG_KEYS[key] and isinstance(node, yaml.SequenceNode)
     nodes = node.value if several else [node]
     if not all(isinstance(item, yaml.ScalarNode) and item.value for item in nodes):
-        wanted = "a list of strings" if CONFIG_KEYS[key] is list else "one string"
+        wanted = "a list of strings" if CONFIG_KEYS[key] else "one string"
         raise BatchregError(f"{where}: {key} takes {wanted}.")
     values = [str(item.value) for item in nodes]
-    return values if CONFIG_KEYS[key] is list else values[0]
+    return values if CONFIG_KEYS[key] else values[0]
 
 
 def _nearest(key: object) -> str:
     import difflib
 
     near = difflib.get_close_matches(str(key), CONFIG_KEYS, n=1)
-    return f": do you mean {near[0]}?" if near else f": the keys are {', '.join(CONFIG_KEYS)}"
+    keys = ", ".join(sorted(CONFIG_KEYS))
+    return f": do you mean {near[0]}?" if near else f": the keys are {keys}"

@@ -188,7 +188,12 @@ def _parameters(template: Template, settings: Settings) -> None:
         "where that fails.",
         Default="default", AllowedValues=["default", "always", "once", "prefer-cached"])
     template.set_metadata({
-        "batchreg": {"Version": __version__},
+        # What a later `deploy` takes as given (settings.of_template).
+        "batchreg": {
+            "Version": __version__,
+            "ImageType": settings.image_type,
+            "SecretArns": list(settings.secret_arns),
+        },
         "AWS::CloudFormation::Interface": {
             "ParameterGroups": [
                 {"Label": {"default": group}, "Parameters": names}

@@ -157,6 +157,13 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
         r"\$\{(?:!|([^}!]*)\})", lambda found: "${" if found[1] is None else values[found[1]], text)
 
 
+def user_parts(text: str) -> tuple[str, ...]:
+    """Return the user's own parts of what `build` made."""
+    boundary = text.split('boundary="', 1)[1].split('"', 1)[0]
+    parts = text.split(f"--{boundary}\n")[2:-1]  # header and our script; our cloud-config
+    return tuple(part.rstrip().replace("${!", "${") for part in parts)
+
+
 def read_parts(path: Path) -> tuple[str, ...]:
     """Return the MIME parts in the file at `path`, with their headers, in ASCII.
 

@@ -1,0 +1,216 @@
+"""The embedded AWS: ministack with AWS Batch, on 127.0.0.1 and nowhere else.
+
+By hand, `eval` what it prints and use any AWS tool:
+
+    python scripts/local_aws.py [--port N]
+
+From tests and scripts, as a child process that ends with the block or with its parent:
+
+    with LocalAws() as aws:
+        subprocess.run([...], env={**os.environ, **aws.environ})
+        aws.client("batch").describe_job_queues()
+
+LOCAL_AWS_PACE (or `pace=`) is the number of seconds that each resource of a stack takes: on AWS
+minutes pass, here milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+REGION = "us-east-1"
+HOST = "127.0.0.1"
+
+
+class LocalAws:
+    """An AWS of one's own, from entering the block to leaving it."""
+
+    log: Path
+    endpoint: str
+    environ: dict[str, str]  # what a shell, a test or a script needs to reach it
+    vpc_id: str
+    subnet_ids: list[str]
+    security_group_ids: list[str]
+
+    def __init__(self, *, pace: float | None = None, log: Path | None = None) -> None:
+        """Take the pace, else LOCAL_AWS_PACE counts, and where to keep the log, else it goes."""
+        self._environ = dict(os.environ)
+        if pace is not None:
+            self._environ["LOCAL_AWS_PACE"] = str(pace)
+        self._log = log
+
+    def __enter__(self) -> LocalAws:
+        self._folder = tempfile.TemporaryDirectory(prefix="local-aws-")
+        self.log = self._log or Path(self._folder.name, "log")
+        # The listening socket is there before the child: its port is known at once, and a request
+        # waits in the backlog until the child answers it.
+        with _listen(0) as listener, self.log.open("wb") as log:
+            self.endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
+            self._child = subprocess.Popen(
+                [sys.executable, __file__, "--serve", str(listener.fileno())],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                pass_fds=[listener.fileno()], env=self._environ,
+                start_new_session=True,  # a Ctrl-C is for the client, not for its AWS
+            )
+        try:
+            assert self._child.stdout
+            hello = self._child.stdout.readline()  # empty if the child has died
+            if not hello:
+                raise RuntimeError(f"The embedded AWS did not start:\n{self.log.read_text()}")
+            facts = json.loads(hello)
+            self.environ = facts["environ"]
+            self.vpc_id = facts["vpc_id"]
+            self.subnet_ids = facts["subnet_ids"]
+            self.security_group_ids = facts["security_group_ids"]
+            urllib.request.urlopen(f"{self.endpoint}/_localstack/health", timeout=10).close()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._child.kill()  # all it has is in memory
+        self._child.communicate()
+        self._folder.cleanup()
+
+    def client(self, service: str) -> Any:
+        """Return the client that boto3.client would return, for this AWS."""
+        return self._session.create_client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    @functools.cached_property
+    def _session(self) -> Any:
+        import botocore.session
+
+        return botocore.session.get_session()
+
+    def set_jobs(
+        self,
+        status: str,
+        *,
+        job_id: str | None = None,
+        exit_code: int | None = None,
+        reason: str = "",
+    ) -> None:
+        """Move one job to a status, or all jobs that are submitted from now on."""
+        body = {"jobId": job_id, "status": status, "exitCode": exit_code, "statusReason": reason}
+        request = urllib.request.Request(
+            f"{self.endpoint}/v1/localawsjobs",
+            data=json.dumps(body).encode(),
+            # ministack finds the service in the credential's scope, and checks no signature.
+            headers={"Authorization": f"AWS4-HMAC-SHA256 Credential=test/0/{REGION}/batch/aws4"},
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+def _listen(port: int) -> socket.socket:
+    return socket.create_server((HOST, port), backlog=100)
+
+
+def _serve(listener: socket.socket, *, by_hand: bool) -> None:
+    """Run the server on a listening socket until a signal ends it."""
+    # All it has is in memory, and clients keep connections open: there is nothing to wait for.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
+    port = listener.getsockname()[1]
+    os.environ.update(
+        GATEWAY_PORT=str(port),
+        MINISTACK_ACCOUNT_ID="123456789012",
+        MINISTACK_REGION=REGION,
+        MINISTACK_IMDS_V2_REQUIRED="1",  # as on Amazon Linux 2023
+        # Neither files, nor other ports, nor the containers of this machine are its business.
+        PERSIST_STATE="0",
+        SFTP_ENABLED="0",
+        IOT_MTLS_ENABLED="0",
+        DOCKER_HOST="unix:///nonexistent",
+        LOG_LEVEL="ERROR" if by_hand else "INFO",
+    )
+    pace = float(os.environ.get("LOCAL_AWS_PACE") or 0)
+    # ministack reads all of this when it is imported, and its app sets up the logging for the rest.
+    from ministack.app import app  # isort: skip
+    import local_aws_batch
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    local_aws_batch.install(pace)
+    facts = local_aws_batch.network()
+    endpoint = f"http://{HOST}:{port}"
+    environ = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint,
+        "BATCHREG_SUBNET_ID": " ".join(facts["subnet_ids"]),
+        "BATCHREG_SECURITY_GROUP_ID": " ".join(facts["security_group_ids"]),
+    }
+    if by_hand:
+        for key, value in environ.items():
+            print(f"export {key}={shlex.quote(value)}", flush=True)
+        print(f"AWS is at {endpoint}. Ctrl-C ends it.", file=sys.stderr)
+    else:
+        print(json.dumps({"environ": environ, **facts}), flush=True)
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.loglevel = "WARNING"
+    asyncio.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
+
+
+def _end_with_parent() -> None:
+    """End when the parent does: then the other end of stdin is closed, whatever killed it."""
+
+    def wait() -> None:
+        os.read(0, 1)  # not sys.stdin, whose lock would be in the way of an ordinary end
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="An AWS with Batch, on this machine only.")
+    parser.add_argument("--port", type=int, default=4566, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--serve", type=int, metavar="FD", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve is not None:
+        _end_with_parent()
+        _serve(socket.socket(fileno=options.serve), by_hand=False)
+        return
+    try:
+        listener = _listen(options.port)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        sys.exit(f"Port {options.port}: {why}. Use --port 0 for a free one.")
+    _serve(listener, by_hand=True)
+
+
+if __name__ == "__main__":
+    main()

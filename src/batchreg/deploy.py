@@ -1,0 +1,231 @@
+"""Create or update a stack, from whatever state it is in."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from batchreg import stack as stacks
+from batchreg.console import Console
+from batchreg.errors import BatchregError
+from batchreg.stack import Stack, StackFailed
+
+
+class Ask(Protocol):
+    """Asks a yes-or-no question; False leaves everything as it is."""
+
+    def __call__(self, question: str) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user wants. `parameters` holds given values alone: others stay, or are defaults."""
+
+    name: str
+    body: str
+    parameters: Mapping[str, str] = field(repr=False)
+    declared: Mapping[str, bool]  # parameter: whether it has a default
+    masked: frozenset[str] = frozenset()  # parameters whose present value nobody can read
+    tags: Mapping[str, str] = field(default_factory=dict)
+    role_arn: str | None = None
+    protect: bool | None = None
+    dry_run: bool = False
+    wait: bool = True
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, with the line to say."""
+
+
+def deploy(client: Any, request: Request, present: Stack | None, body: str, console: Console,
+           ask: Ask, *, sleep: stacks.Sleep = time.sleep) -> Stack | None:
+    """Bring the stack to what `request` says and return it; None where there is none (a dry run).
+
+    `present` is the stack as it is, and `body` its template. Raises StackFailed, and BatchregError
+    where the user says no.
+    """
+    if present and present.busy:
+        present = attach(client, present, console, sleep=sleep)
+    while present and present.status not in (*stacks.UPDATABLE, *stacks.NOT_CREATED):
+        present = _lead_out(client, request, present, console, ask, sleep)
+        if request.dry_run and present:
+            return present
+    creates = present is None or present.status in stacks.NOT_CREATED
+    parameters = fill_in(request, {} if creates or not present else present.parameters)
+    if present and not creates and unchanged(request, present, body):
+        return _finish(client, request, present, console)
+    change_set = stacks.plan(
+        client, request.name, request.body, parameters, creates=creates,
+        tags=_tags(request, present), role_arn=request.role_arn, sleep=sleep)
+    if change_set.id is None:
+        return _finish(client, request, present, console)
+    try:
+        console.changes(change_set.changes)
+        if request.dry_run:
+            console.note(f"Dry run: {request.name} is as it was.")
+            stacks.discard(client, change_set)
+            return present
+        if not ask(f"{'Create' if creates else 'Update'} {request.name}?"):
+            raise BatchregError(f"{request.name} is as it was.")
+    except BaseException:
+        if not request.dry_run:
+            stacks.discard(client, change_set)
+        raise
+    token = stacks.execute(client, change_set)
+    verb = "Creating" if creates else "Updating"
+    if not request.wait:
+        console.note(f"{verb} {request.name}. Watch it: batchreg status "
+                     f"--stack-name {request.name}")
+        return stacks.find(client, request.name)
+    settled = follow(client, change_set.stack_id, request.name, token, console, verb, sleep=sleep)
+    done = stacks.find(client, request.name)
+    if settled not in ("CREATE_COMPLETE", "UPDATE_COMPLETE") or not done:
+        raise StackFailed(f"{request.name} ended in {settled}.")
+    _protect(client, request, done)
+    console.note(f"{request.name} is {'up' if creates else 'up to date'}.")
+    return done
+
+
+def attach(client: Any, present: Stack, console: Console, *,
+           sleep: stacks.Sleep = time.sleep) -> Stack | None:
+    """Follow an operation of ours that an earlier run began; return the stack as it then is.
+
+    Raises BatchregError where somebody else began it.
+    """
+    latest = stacks.events(client, present.id)
+    token = latest[-1].token if latest else ""
+    if not token.startswith(stacks.PREFIX):
+        raise BatchregError(
+            f"{present.name} is in {present.status}, which batchreg did not begin: "
+            "wait until it has settled, then try again.")
+    console.note(f"{present.name} is in {present.status} since an earlier run: following it.")
+    try:
+        follow(client, present.id, present.name, token, console, "Following", sleep=sleep)
+    except StackFailed as failure:
+        console.note(str(failure))
+    return stacks.find(client, present.name)
+
+
+def follow(client: Any, stack_id: str, name: str, token: str, console: Console, verb: str, *,
+           sleep: stacks.Sleep = time.sleep) -> str:
+    """Show an operation until it settles and return the stack's state.
+
+    Raises StackFailed with the first cause where something failed.
+    """
+    happened = []
+    try:
+        with console.following(f"{verb} {name}") as follower:
+            for event in stacks.follow(client, stack_id, token, sleep=sleep):
+                follower.show(event)
+                happened.append(event)
+    except KeyboardInterrupt:
+        raise Interrupted(f"{name} goes on without batchreg. Watch it: batchreg status "
+                          f"--stack-name {name}") from None
+    cause = stacks.root_cause(happened)
+    if cause:
+        raise StackFailed(
+            f"{name}: {cause.logical_id} ({cause.type}) failed: {in_words(cause.reason)} "
+            f"{next_step(cause.reason)}")
+    return happened[-1].status
+
+
+def unchanged(request: Request, present: Stack, body: str) -> bool:
+    """Tell, without asking CloudFormation, whether an update would change nothing."""
+    same_values = all(
+        name not in request.masked and present.parameters.get(name) == value
+        for name, value in request.parameters.items())
+    return (body == request.body and same_values and not request.role_arn
+            and all(present.tags.get(key) == value for key, value in request.tags.items()))
+
+
+def fill_in(request: Request, present: Mapping[str, str]) -> dict[str, str | None]:
+    """Return a value for each parameter that needs one; None keeps the present one.
+
+    Raises BatchregError for parameters that nobody has given.
+    """
+    values: dict[str, str | None] = {}
+    missing = []
+    for name, has_default in request.declared.items():
+        if name in request.parameters:
+            values[name] = request.parameters[name]
+        elif name in present:
+            values[name] = None
+        elif not has_default:
+            missing.append(name)
+    if missing:
+        raise BatchregError(f"The stack needs {', '.join(missing)}: see batchreg deploy --help.")
+    return values
+
+
+# What the reason of a failed resource calls for.
+NEXT_STEPS = {
+    r"subnet": "Give subnets of this region with --subnet-id, then deploy again.",
+    r"security.?group": "Give security groups of the subnets' VPC with --security-group-id, then "
+                        "deploy again.",
+    r"not authorized to perform|AccessDenied|access denied":
+        "Ask for this permission, or deploy with --role-arn, then deploy again.",
+    r"MIME|user ?data": "Mend the file of --user-data, then deploy again.",
+    r"JobQueue relationship": "Take the compute environment out of the queue that still uses it, "
+                              "then try again.",
+    r"limit|quota": "Ask for a higher quota in the Service Quotas console, then deploy again.",
+    r"instance ?type": "Give types that this region has with --instance-type, then deploy again.",
+}
+
+
+def next_step(reason: str) -> str:
+    """Return what to do about a failed resource."""
+    for pattern, step in NEXT_STEPS.items():
+        if re.search(pattern, reason, re.IGNORECASE):
+            return step
+    return "Mend that, then deploy again."
+
+
+def in_words(reason: str) -> str:
+    """Take the wrapping off a resource's reason: handler codes, request ids, service names."""
+    text = " ".join(reason.split())
+    text = re.sub(r"\(Service: [^)]*\)|\(RequestToken: [^)]*\)|\(HandlerErrorCode: [^)]*\)", "",
+                  text)
+    text = re.sub(r'^Resource handler returned message: "(.*)"', r"\1", text.strip())
+    return text.strip().rstrip(".,") + "." if text.strip() else "no reason given."
+
+
+def _lead_out(client: Any, request: Request, present: Stack, console: Console, ask: Ask,
+              sleep: stacks.Sleep) -> Stack | None:
+    """Lead a stack out of a state in which it cannot be updated; None where it is gone."""
+    deletes = present.status in stacks.ONLY_DELETABLE
+    what = "remove what is left of it" if deletes else "finish its rollback"
+    console.note(f"{present.name} is in {present.status}: "
+                 f"{'it never came up' if deletes else 'an update went wrong'}.")
+    if request.dry_run:
+        console.note(f"Dry run: a deploy would first {what}.")
+        return present
+    if not ask(f"First {what}?"):
+        raise BatchregError(f"{present.name} is as it was.")
+    token = stacks.recover(client, present)
+    if token is None:
+        return present
+    verb = "Removing" if deletes else "Rolling back"
+    follow(client, present.id, present.name, token, console, verb, sleep=sleep)
+    return stacks.find(client, present.name)
+
+
+def _tags(request: Request, present: Stack | None) -> dict[str, str] | None:
+    if not request.tags:
+        return None  # keeps the present ones
+    return {**(present.tags if present else {}), **request.tags}
+
+
+def _finish(client: Any, request: Request, present: Stack | None, console: Console) -> Stack | None:
+    if present:
+        _protect(client, request, present)
+    console.note(f"{request.name} is up to date: nothing to change.")
+    return present
+
+
+def _protect(client: Any, request: Request, present: Stack) -> None:
+    if request.protect is not None and request.protect != present.protected:
+        client.update_termination_protection(
+            StackName=present.name, EnableTerminationProtection=request.protect)
