@@ -82,9 +82,11 @@ class Daemon:
     # ends the daemon, if need be by asking again: the first process of a namespace is deaf until it
     # listens. The daemon leads a session, so its id stays its own as long as the watcher is there,
     # and keyboard interrupts do not reach it before its `with` block ends.
-    WATCHED = (
-        'exec 3<&0; (read -r _ <&3; while kill "$$"; do sleep 0.5; done) & exec "$@" 3<&- </dev/null'
-    )
+    WATCHED = """
+        exec 3<&0
+        (read -r _ <&3; while kill "$$"; do sleep 0.5; done) &
+        exec "$@" 3<&- </dev/null
+    """
 
     def __init__(self, argv: list[str], log: Path, *, inside: Iterable[str] = ()) -> None:
         """Start it; `inside` is a program that makes its surroundings and then runs it."""
@@ -308,12 +310,11 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self._daemon.stop()
         shutil.rmtree(self._directory / "data", ignore_errors=True)
-        # Of all namespaces' doings the control groups alone stay: one tree in version 2, one for
-        # each controller in version 1.
+        # Control groups are in no namespace: one tree in version 2, one a controller in version 1.
         groups = Path("/sys/fs/cgroup")
         for group in [*groups.glob(self.group), *groups.glob(f"*/{self.group}")]:
-            for folder, _, _ in os.walk(group, topdown=False):
-                os.rmdir(folder)
+            for branch in os.walk(group, topdown=False):
+                os.rmdir(branch[0])
 
     def _start(self, driver: str) -> None:
         config = self._directory / "daemon.json"
@@ -322,6 +323,7 @@ class Engine:
             "data-root": str(self._directory / "data"),
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "cgroup-parent": f"/{self.group}",
             "storage-driver": driver,
             "iptables": False,

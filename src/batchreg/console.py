@@ -90,6 +90,8 @@ class Follower:
         self._console = console
 
     def show(self, event: Event) -> None:
+        if event.repeats and not self._console.machine:
+            return
         if self._console.machine:
             self._console.emit("event", time=event.time.isoformat(), resource=event.logical_id,
                                resource_type=event.type, status=event.status, reason=event.reason)

@@ -61,6 +61,11 @@ class Event:
     of_stack: bool
 
     @property
+    def repeats(self) -> bool:
+        """Tell whether it says nothing that the resource's event before it did not say."""
+        return self.reason == "Resource creation Initiated"
+
+    @property
     def settles(self) -> bool:
         """Tell whether the whole operation has ended with this event."""
         return self.of_stack and not self.status.endswith("_IN_PROGRESS")
