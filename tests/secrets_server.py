@@ -64,6 +64,7 @@ class Answer:
     body: bytes
     content_type: str = "application/x-amz-json-1.1"
     missing: int = 0  # bytes that Content-Length promises and that never come
+    pause: float = 0  # seconds before each byte
 
 
 class Reset(Exception):
@@ -95,6 +96,11 @@ def hang(server: SecretsServer) -> None:
     """Say nothing for as long as the server lives."""
     server.ended.wait(60)
     raise Reset
+
+
+def drip(_: SecretsServer) -> Answer:
+    """Answer for a minute, never silent for long."""
+    return Answer(200, b" " * 300, pause=0.2)
 
 
 def reset(_: SecretsServer) -> None:
@@ -315,7 +321,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body) + answer.missing))
         self.end_headers()
-        self.wfile.write(answer.body)
+        pieces = [bytes([byte]) for byte in answer.body] if answer.pause else [answer.body]
+        for piece in pieces:
+            time.sleep(answer.pause)
+            self.wfile.write(piece)
 
     do_GET = do_PUT = do_POST = do_CONNECT = serve
 

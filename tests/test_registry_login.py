@@ -8,6 +8,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -34,6 +35,7 @@ from secrets_server import (
     SecretsServer,
     authorization,
     certificate,
+    drip,
     fail,
     hang,
     reset,
@@ -324,8 +326,9 @@ def test_a_role_that_is_not_there_yet_is_awaited(instance, server):
 
 @pytest.mark.parametrize("place", ["token", "role", "keys"])
 @pytest.mark.parametrize("step", [
-    text(500, "<html>"), text(503, ""), text(200, "<html>busy</html>\n <b>"), reset,
-], ids=["500", "503", "HTML", "reset"])
+    text(500, "<html>"), text(503, ""), text(200, "<html>busy</html>\n <b>"),
+    text(200, '{"Code": "Failed"}'), reset,
+], ids=["500", "503", "HTML", "failed", "reset"])
 def test_a_metadata_service_that_stumbles_is_asked_again(read, server, place, step):
     """It serves every container on the machine, and boots with it."""
     server.play(place, step)
@@ -414,6 +417,13 @@ def test_a_silent_endpoint_fails_at_the_deadline(instance, server):
     run = instance.run("ghcr", deadline=1)
     assert (run.code, run.lines[-1]) == (1, "batchreg: ghcr: timed out")
     assert run.seconds < 10
+
+
+def test_an_answer_byte_by_byte_ends_with_the_program(instance, server):
+    """No time-out sees it, so an alarm, 15 seconds after the deadline, is the last resort."""
+    server.play("ghcr", then=drip)
+    run = instance.run("ghcr", deadline=-13)
+    assert (run.code, instance.config.exists()) == (-signal.SIGALRM, False)
 
 
 def test_a_request_that_hangs_is_sent_again(server):
@@ -612,6 +622,7 @@ def test_any_file_ends_up_with_our_login_and_all_foreign_lines(
     path = tmp_path_factory.getbasetemp() / "any.config"
     old = b"\n".join(lines) + b"\n" * newline
     path.write_bytes(old)
+    path.chmod(0o600)
     put(path, AUTHS, {}, complete)
     content = path.read_bytes()
 
@@ -625,6 +636,23 @@ def test_any_file_ends_up_with_our_login_and_all_foreign_lines(
     before = path.stat()
     assert not put(path, AUTHS, {}, complete)
     assert (path.stat().st_ino, path.read_bytes()) == (before.st_ino, content)
+
+
+def test_logins_of_another_format_are_not_kept(tmp_path):
+    """One entry that the agent cannot read costs it all the others."""
+    path = tmp_path / "ecs.config"
+    path.write_bytes(b'ECS_ENGINE_AUTH_TYPE=docker\n'
+                     b'ECS_ENGINE_AUTH_DATA={"quay.io":{"username":"a","password":"b"}}\n')
+    put(path, AUTHS, {}, False)
+    assert path.read_bytes() == OURS
+
+
+def test_logins_that_came_one_by_one_are_no_change_later(tmp_path):
+    """Which secret was late at boot must not restart the agent at the next refresh."""
+    path, late = tmp_path / "ecs.config", {"a.example": {"auth": "YTpi"}}
+    put(path, AUTHS, {}, False)
+    assert put(path, late, {}, False)
+    assert not put(path, {**late, **AUTHS}, {}, True)
 
 
 def test_an_absent_file_is_made(tmp_path):

@@ -134,7 +134,7 @@ def test_units_are_valid(booted, tmp_path):
 
 def test_refresh_without_a_change_touches_nothing(booted):
     """The timer's run, with unchanged secrets."""
-    instance, boot = booted
+    instance, _ = booted
     before = instance.run(["stat", "-c", "%i %Y %s", "/etc/ecs/ecs.config"]).stdout
     calls = instance.systemctl()
     result = instance.run(["python3", "/opt/batchreg/registry_login.py", "@/opt/batchreg/args"])
