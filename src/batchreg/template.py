@@ -37,11 +37,11 @@ CREDENTIAL = r"[^\x00-\x1f\x7f]+"
 USERNAME = r"[^:\x00-\x1f\x7f]+"
 
 # Every spelling that registry_login.registry_key accepts, and no other.
-_NAME = r"[a-z0-9]+([.-]+[a-z0-9]+)*"
+_NAME = r"[a-z0-9]+((\.|-+)[a-z0-9]+)*"
 _BLANKS = r"[ \t\r\n]*"
 REGISTRY_URL = (
     rf"(?i){_BLANKS}(?!https://[^/]*:443(/|{_BLANKS}$))(?!http://[^/]*:80(/|{_BLANKS}$))"
-    rf"(https?://)?(localhost|[a-z0-9]+(-+[a-z0-9]+)*[.-]*\.[.-]*{_NAME}|{_NAME}:[0-9]{{1,5}})"
+    rf"(https?://)?(localhost|[a-z0-9]+(-+[a-z0-9]+)*\.{_NAME}|{_NAME}:[0-9]{{1,5}})"
     rf"(:[0-9]{{1,5}})?(/.*)?{_BLANKS}"
 )
 DOCKER_HUB = "https://index.docker.io/v1/"
