@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from batchreg.errors import BatchregError
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
+
+# With AWS_MAX_ATTEMPTS unset. An endpoint that accepts and never answers costs two minutes.
+ATTEMPTS = 6
+CONNECT_SECONDS, READ_SECONDS = 5, 15
 
 
 class Session:
@@ -24,35 +29,80 @@ class Session:
     def client(self, service: str) -> BaseClient:
         """Return a client that retries throttling and dropped connections by itself.
 
-        Raises BatchregError where no region or no such profile is configured.
+        Raises BatchregError where no region, no such profile or no usable endpoint is configured.
         """
         import boto3
+        import botocore.session
         from botocore.config import Config
+        from botocore.exceptions import InvalidRegionError
 
-        if self._session is None:
-            self._session = boto3.session.Session(
-                profile_name=self.profile, region_name=self.region)
-        if not self._session.region_name:
-            raise BatchregError("No AWS region: give --region, or set AWS_REGION.")
-        client: BaseClient = self._session.client(
-            service, endpoint_url=self.endpoint or None,
-            config=Config(retries={"mode": "standard", "total_max_attempts": 6},
-                          connect_timeout=10, read_timeout=30, tcp_keepalive=True))
+        try:
+            if self._session is None:
+                core = botocore.session.get_session()
+                self._session = boto3.session.Session(
+                    profile_name=self.profile, region_name=self.region, botocore_session=core)
+                self._attempts = core.get_config_variable("max_attempts") or ATTEMPTS
+            if not self._session.region_name:
+                raise BatchregError("No AWS region: give --region, or set AWS_REGION.")
+            client: BaseClient = self._session.client(
+                service, endpoint_url=self.endpoint or None,
+                config=Config(retries={"mode": "standard", "total_max_attempts": self._attempts},
+                              connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS,
+                              tcp_keepalive=True))
+            _ = urlsplit(client.meta.endpoint_url).port  # raises what the first call would
+        except InvalidRegionError:
+            raise BatchregError(f"{self._session.region_name!r} is not a region: give --region, or "
+                                "set AWS_REGION.") from None
+        except ValueError as error:
+            raise BatchregError(f"{error}: check --endpoint-url and the AWS_* variables.") from None
+        client.meta.events.register("before-parse", _refuse_html)
         return client
 
 
+def _refuse_html(response_dict: dict[str, Any], **_: Any) -> None:
+    """Stop at a page for people, part of which botocore would take for an answer of AWS's."""
+    if not response_dict["headers"].get("content-type", "").startswith("text/html"):
+        return
+    if response_dict["status_code"] < 500:
+        raise BatchregError(NOT_AWS)
+    response_dict["body"] = b""  # a gateway's failure, which botocore then tries again
+
+
+NOT_AWS = "The answer is not from AWS: a proxy or --endpoint-url is in the way."
+
 # What to do next, by error code.
+_PERMIT = "ask for this permission, or use --profile"
+_LOG_IN = "log in to AWS again"
+_CREDENTIALS = "check the AWS credentials, or log in to AWS again"
+_WAIT = "wait a minute, then try again"
 NEXT_STEPS = {
-    "AccessDenied": "ask for this permission, or use --profile or --role-arn",
-    "AccessDeniedException": "ask for this permission, or use --profile or --role-arn",
-    "ExpiredToken": "log in to AWS again",
-    "ExpiredTokenException": "log in to AWS again",
-    "InvalidClientTokenId": "check the AWS credentials, or log in to AWS again",
+    "AccessDenied": _PERMIT,
+    "AccessDeniedException": _PERMIT,
+    "AuthFailure": _CREDENTIALS,
+    "ExpiredToken": _LOG_IN,
+    "ExpiredTokenException": _LOG_IN,
+    "InvalidClientTokenId": _CREDENTIALS,
+    "InvalidSignatureException": "check the AWS secret key and this machine's clock",
+    "LimitExceededException": "delete what is no longer used, or ask for a higher quota",
     "RequestExpired": "log in to AWS again, or set this machine's clock",
+    "RequestLimitExceeded": _WAIT,
     "SignatureDoesNotMatch": "check the AWS secret key and this machine's clock",
-    "Throttling": "wait a minute, then try again",
-    "UnrecognizedClientException": "check the AWS credentials, or log in to AWS again",
+    "Throttling": _WAIT,
+    "ThrottlingException": _WAIT,
+    "TooManyRequestsException": _WAIT,
+    "UnauthorizedOperation": _PERMIT,
+    "UnrecognizedClientException": _CREDENTIALS,
 }
+
+
+def passes(error: Exception) -> bool:
+    """Tell whether the same call may work in a moment: throttling, or a network that is away."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or NEXT_STEPS.get(_code(error)) == _WAIT
+    return isinstance(error, ConnectionError | HTTPClientError)
 
 
 def explain(error: Exception) -> str | None:
@@ -63,24 +113,53 @@ def explain(error: Exception) -> str | None:
     import botocore.exceptions as known
 
     if isinstance(error, known.ClientError):
-        code = error.response.get("Error", {}).get("Code", "")
-        text = error.response.get("Error", {}).get("Message", "")
-        text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", text)).strip().rstrip(".")[:400]
-        step = NEXT_STEPS.get(code)
-        line = f"AWS refuses {error.operation_name}: {text or code}"
-        return f"{line}. Next: {step}." if step else f"{line}."
-    if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
+        return _refusal(error)
+    if isinstance(error, known.NoCredentialsError):
         return "No AWS credentials: log in, set AWS_PROFILE, or give --profile."
+    if isinstance(error, known.PartialCredentialsError):
+        return f"Half of the AWS credentials is missing: {error.kwargs['cred_var']}. Set it too."
     if isinstance(error, known.ProfileNotFound):
-        return f"{error}. `aws configure list-profiles` lists them.".replace("..", ".")
-    if isinstance(error, known.EndpointConnectionError | known.ConnectionError
-                  | known.HTTPClientError):
+        return f"There is no AWS profile {error.kwargs['profile']}: `aws configure list-profiles`" \
+               " lists them."
+    if isinstance(error, known.ConfigParseError):
+        return f"{error.kwargs['path']} is not an AWS configuration file: mend or move it."
+    if isinstance(error, known.SSLError):
+        return f"No secure connection to {error.kwargs['endpoint_url']}: " \
+               f"{_line(error.kwargs['error'])}. Check --endpoint-url, or set AWS_CA_BUNDLE to " \
+               "your network's certificates."
+    if isinstance(error, known.ProxyConnectionError):
+        return f"No answer from the proxy {error.kwargs['proxy_url']}: check HTTPS_PROXY."
+    if isinstance(error, known.ConnectionError | known.HTTPClientError):
         url = error.kwargs.get("endpoint_url") or "AWS"
-        return f"No answer from {url}: check the network, the proxy and --endpoint-url."
+        return f"No answer from {url}: check the network, the proxy, --region and --endpoint-url."
     if isinstance(error, known.ParamValidationError):
         return "A value does not have the form that AWS asks for: check the options."
     if type(error).__name__ == "ResponseParserError":
-        return "The answer is not from AWS: a proxy or --endpoint-url is in the way."
+        return NOT_AWS
+    if isinstance(error, known.CredentialRetrievalError | known.SSOError
+                  | known.TokenRetrievalError):
+        return f"No AWS credentials: {_line(error)}. Log in to AWS again."
     if isinstance(error, known.BotoCoreError):
-        return re.sub(r"\s+", " ", str(error)).rstrip(".")[:400] + "."
+        return f"{_line(error)}."
     return None
+
+
+def _refusal(error: Any) -> str:
+    code, text = _code(error), _line(error.response.get("Error", {}).get("Message", ""))
+    if code.isdecimal():  # botocore found no error of AWS's in the body
+        return f"No answer from AWS, but {code} {text}: check the proxy and --endpoint-url, or " \
+               "try again."
+    if not code:
+        return NOT_AWS
+    step = NEXT_STEPS.get(code)
+    line = f"AWS refuses {error.operation_name}: {text or code}."
+    return f"{line} Next: {step}." if step else line
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _line(message: object) -> str:
+    """Fold to one line without markup and without a full stop."""
+    return re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", str(message))).strip(" .:")[:400]

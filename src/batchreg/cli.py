@@ -16,18 +16,19 @@ import click
 from batchreg import __version__
 from batchreg.errors import BatchregError
 
-Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def option(*names: str, **attributes: Any) -> Decorator:
     """Declare an option that BATCHREG_NAME and the key `name` of batchreg.yaml set as well."""
-    variable = "BATCHREG_" + names[-1].removeprefix("--").replace("-", "_").upper()
+    long = names[-1].split("/")[0].removeprefix("--")
+    variable = "BATCHREG_" + long.replace("-", "_").upper()
     return click.option(*names, envvar=variable, **attributes)
 
 
 def together(*options: Decorator) -> Decorator:
     """Make one decorator of several options."""
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for each in reversed(options):
             command = each(command)
         return command
@@ -58,6 +59,9 @@ structure_options = together(
                 "making one; repeat it for more registries."),
     option("--image-type", type=click.Choice(["ECS_AL2023", "ECS_AL2023_NVIDIA"]),
            help="Machine image of the instances.  [default: ECS_AL2023]"),
+    option("--fargate/--no-fargate", default=None,
+           help="A second compute environment and queue, on Fargate, for jobs that carry their own "
+                "login."),
     user_data_option,
     config_option,
 )
@@ -201,8 +205,97 @@ def status(**options: Any) -> None:
     commands.status(**options)
 
 
-def make_settings(secret_arn: tuple[str, ...], image_type: str | None,
-                  user_data: Path | None, present: Any = None) -> Any:
+class Size(click.ParamType[int]):
+    """Memory in MiB: a number, or one with a unit, such as 4096, 4G or 512M."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip().upper().removesuffix("B").removesuffix("I")
+        number, factor = (text[:-1], 1024) if text.endswith("G") else (text.removesuffix("M"), 1)
+        if not number.isdecimal() or int(number) == 0:
+            self.fail(f"{value!r} is not a size in MiB, such as 4096 or 4G", param, ctx)
+        return int(number) * factor
+
+
+job_options = together(
+    click.option("--auth", type=click.Choice(["instance", "job"]), default="instance",
+                 show_default=True,
+                 help="Who carries the registry login: the instances, or the job definition. "
+                      "On Fargate always the job."),
+    click.option("--fargate", is_flag=True, help="Run on Fargate."),
+    click.option("--vcpus", type=click.FloatRange(0.25), default=1, show_default=True),
+    click.option("--memory", type=Size(), default=2048, show_default=True, metavar="MIB",
+                 help="MiB, or with a unit, such as 4G."),
+    click.option("--gpus", type=click.IntRange(0), default=0),
+    click.option("--env", multiple=True, metavar="KEY=VALUE", help="Repeat it for more."),
+    click.option("--job-role-arn", "job_role", metavar="ARN", help="Role that the job has."),
+    click.option("--retries", type=click.IntRange(1, 10), default=1, show_default=True,
+                 help="Attempts in all."),
+    click.option("--timeout", type=click.IntRange(60), metavar="SECONDS",
+                 help="End an attempt after that."),
+)
+
+
+@cli.command()
+@click.argument("image")
+@click.argument("command", nargs=-1)
+@aws_options
+@config_option
+@job_options
+@click.option("--name", help="Name of the job.  [default: the image's]")
+@click.option("--array-size", type=click.IntRange(2, 10_000), help="Make it an array job.")
+@click.option("--detach", is_flag=True, help="Submit, print the job's id, and leave.")
+@json_option
+def submit(**options: Any) -> int:
+    """Run a job: register, submit, follow, show its log, and exit as it does.
+
+    What stands behind -- is the command of the container.
+    """
+    from batchreg import job_commands
+
+    return job_commands.submit(**options)
+
+
+@cli.command()
+@click.argument("job")
+@aws_options
+@config_option
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@json_option
+def logs(stack_name: str, **options: Any) -> int:
+    """Print the log of a job."""
+    from batchreg import job_commands
+
+    return job_commands.logs(**options)
+
+
+@cli.command()
+@click.argument("job")
+@aws_options
+@config_option
+def cancel(stack_name: str, **options: Any) -> None:
+    """End a job, whether it waits or runs."""
+    from batchreg import job_commands
+
+    job_commands.cancel(**options)
+
+
+@cli.command("job-definition")
+@click.argument("image")
+@click.argument("command", nargs=-1)
+@aws_options
+@config_option
+@job_options
+def job_definition(**options: Any) -> None:
+    """Print a job definition as JSON, for Terraform, Step Functions or your own script."""
+    from batchreg import job_commands
+
+    job_commands.job_definition(**options)
+
+
+def make_settings(secret_arn: tuple[str, ...], image_type: str | None, user_data: Path | None,
+                  fargate: bool | None, present: Any = None) -> Any:
     """Turn the structure options into Settings; what is not given stays as in `present`."""
     from batchreg import userdata
     from batchreg.settings import Settings
@@ -211,6 +304,7 @@ def make_settings(secret_arn: tuple[str, ...], image_type: str | None,
     return Settings(
         secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
         image_type=image_type or present.image_type,
+        fargate=present.fargate if fargate is None else fargate,
         user_parts=present.user_parts if user_data is None else
         () if str(user_data) in ("", ".") else userdata.read_parts(user_data))
 
@@ -250,7 +344,7 @@ def main() -> int:
         return error.exit_code
     except BatchregError as error:
         report(str(error))
-        return 1
+        return error.status
     except (click.Abort, KeyboardInterrupt) as error:
         report(str(error) or "interrupted; nothing has changed.")
         return 130

@@ -28,7 +28,8 @@ LOGIN = ("registry_url", "username", "password")
 def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool, dry_run: bool,
            protect: bool | None, role_arn: str | None, tag: tuple[str, ...], profile: str | None,
            region: str | None, endpoint_url: str | None, secret_arn: tuple[str, ...],
-           image_type: str | None, user_data: Any, password_stdin: bool, default_vpc: bool,
+           image_type: str | None, user_data: Any, fargate: bool | None, password_stdin: bool,
+           default_vpc: bool,
            **values: Any) -> None:
     """Create or update the stack and print its outputs."""
     from batchreg import template
@@ -37,13 +38,14 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     given = _given(values, password_stdin)
     tags = dict(_tag(text) for text in tag)
     check_name(stack_name)
-    make_settings(secret_arn, image_type, user_data)  # what is wrong shows before AWS is asked
+    # What is wrong shows before AWS is asked.
+    make_settings(secret_arn, image_type, user_data, fargate)
     session = Session(profile=profile, region=region, endpoint=endpoint_url)
     client = session.client("cloudformation")
     present = stacks.find(client, stack_name)
     body = stacks.template_of(client, present) if present else ""
     made = _ours(present, body, force, console)
-    shape = make_settings(secret_arn, image_type, user_data, made)
+    shape = make_settings(secret_arn, image_type, user_data, fargate, made)
     built = template.build(shape)
     declared = {name: hasattr(parameter, "Default")
                 for name, parameter in built.parameters.items()}

@@ -2,4 +2,6 @@
 
 
 class BatchregError(Exception):
-    """One line for the user: the fact, then the next step. Exit status 1."""
+    """One line for the user: the fact, then the next step."""
+
+    status = 1  # what the process exits with

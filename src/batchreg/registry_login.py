@@ -272,7 +272,8 @@ def main(argv=None):
     option("--deadline", type=float, default=60)  # seconds
     option("--setting", action="append", default=[])  # KEY=VALUE, for ecs.config
     args = parser.parse_args(argv)
-    signal.alarm(int(args.deadline) + 15 * len(args.secret_id))  # the end, even if an answer comes byte by byte
+    # The end, even if an answer comes byte by byte.
+    signal.alarm(int(args.deadline) + 15 * len(args.secret_id))
     endpoint = args.endpoint_url or f"https://secretsmanager.{args.region}.{args.url_suffix}"
     try:
         read = SecretsManager(args.region, endpoint).read

@@ -39,6 +39,7 @@ PARAMETERS = {
 CONFIG_KEYS = {
     "stack_name": False, "region": False, "profile": False, "role_arn": False, "tag": True,
     "secret_arn": True, "image_type": False, "user_data": False,
+    "fargate": False,
     **dict.fromkeys(PARAMETERS.keys() - {"password"}, False),
     "subnet_id": True, "security_group_id": True, "instance_type": True,
 }
@@ -50,12 +51,14 @@ class Settings:
 
     `secret_arns`: existing secrets that hold the logins; without one, the stack makes its own.
     `image_type`: one of IMAGE_TYPES. `user_parts`: MIME parts for the end of the user data.
+    `fargate`: a second compute environment and queue, for jobs that carry their own login.
     Raises BatchregError for a choice that cannot work.
     """
 
     secret_arns: tuple[str, ...] = ()
     image_type: str = IMAGE_TYPES[0]
     user_parts: tuple[str, ...] = ()
+    fargate: bool = False
 
     def __post_init__(self) -> None:
         for arn in self.secret_arns:
@@ -89,7 +92,8 @@ def of_template(body: str) -> tuple[str, Settings] | None:
         text = data["UserData"]["Fn::Base64"]
         return made["Version"], Settings(
             secret_arns=tuple(made["SecretArns"]), image_type=made["ImageType"],
-            user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]))
+            user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]),
+            fargate="FargateJobQueue" in parsed["Resources"])
     except (yaml.YAMLError, KeyError, TypeError, BatchregError):
         return None
 

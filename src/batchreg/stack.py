@@ -99,7 +99,7 @@ def find(client: Client, name: str) -> Stack | None:
         found = client.describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
         # There is no better way: the code is ValidationError for much else too.
-        if "does not exist" in error.response["Error"]["Message"]:
+        if "does not exist" in error.response.get("Error", {}).get("Message", ""):
             return None
         raise
     if found["StackStatus"] == "DELETE_COMPLETE":

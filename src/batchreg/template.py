@@ -67,6 +67,8 @@ def build(settings: Settings) -> Template:
     profile = _roles(template, settings, secrets)
     launch_template = _launch_template(template, settings)
     _batch(template, settings, profile, launch_template)
+    if settings.fargate:
+        _fargate(template)
     return template
 
 
@@ -340,8 +342,35 @@ def _batch(template: Template, settings: Settings, profile: iam.InstanceProfile,
     # Jobs that run while an update replaces the instances have six hours, the most there is.
     environment.properties["UpdatePolicy"] = batch.UpdatePolicy(
         TerminateJobsOnUpdate=False, JobExecutionTimeoutMinutes=360)
-    queue = template.add_resource(batch.JobQueue(
-        "JobQueue",
+    queue = _queue(template, "JobQueue", environment)
+    _output(template, "ComputeEnvironmentArn", Ref(environment), "Compute environment")
+    _output(template, "JobQueueArn", Ref(queue), "Job queue: submit your jobs here")
+
+
+def _fargate(template: Template) -> None:
+    """Add a compute environment and a queue for jobs that carry their own login."""
+    environment = template.add_resource(batch.ComputeEnvironment(
+        "FargateComputeEnvironment",
+        Type="MANAGED",
+        State="ENABLED",
+        ReplaceComputeEnvironment=False,
+        ComputeResources=batch.ComputeResources(
+            Type=If("IsSpot", "FARGATE_SPOT", "FARGATE"),
+            MaxvCpus=Ref("MaxvCpus"),
+            Subnets=Ref("SubnetIDs"),
+            SecurityGroupIds=Ref("SecurityGroupIDs"),
+        ),
+    ))
+    queue = _queue(template, "FargateJobQueue", environment)
+    _output(template, "FargateComputeEnvironmentArn", Ref(environment),
+            "Compute environment on Fargate")
+    _output(template, "FargateJobQueueArn", Ref(queue),
+            "Job queue on Fargate: for job definitions with repositoryCredentials")
+
+
+def _queue(template: Template, name: str, environment: batch.ComputeEnvironment) -> batch.JobQueue:
+    return template.add_resource(batch.JobQueue(
+        name,
         Priority=1,
         State="ENABLED",
         ComputeEnvironmentOrder=[batch.ComputeEnvironmentOrder(
@@ -352,8 +381,6 @@ def _batch(template: Template, settings: Settings, profile: iam.InstanceProfile,
             for reason in NEVER_STARTS
         ],
     ))
-    _output(template, "ComputeEnvironmentArn", Ref(environment), "Compute environment")
-    _output(template, "JobQueueArn", Ref(queue), "Job queue: submit your jobs here")
 
 
 def _output(template: Template, name: str, value: Any, text: str) -> None:

@@ -1,0 +1,43 @@
+"""Image names, read as Docker and the ECS agent read them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from batchreg.errors import BatchregError
+
+# github.com/distribution/reference: a host has a dot or a port, or is localhost; a path is lower
+# case; a tag or a digest may follow.
+_PATH = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"((?P<host>localhost(:[0-9]+)?|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]+)?|[A-Za-z0-9-]+:[0-9]+)/)?"
+    rf"(?P<path>{_PATH}(/{_PATH})*)"
+    r"(:(?P<tag>\w[\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
+)
+_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image's parts. `registry` is a host, `docker.io` for Docker Hub."""
+
+    name: str
+    registry: str
+    path: str
+
+    @property
+    def on_hub(self) -> bool:
+        return self.registry in _HUB
+
+
+def parse(name: str) -> Image:
+    """Return the parts of an image's name; BatchregError where it is none."""
+    found = _IMAGE.fullmatch(name)
+    if not found or len(name) > 512:
+        hint = ", without a scheme" if "://" in name else ""
+        hint = hint or (", in lower case" if name.lower() != name else "")
+        raise BatchregError(
+            f"{name!r} is not the name of an image: write it like ghcr.io/lab/align:3{hint}.")
+    return Image(name, found["host"] or "docker.io", found["path"])
