@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from batchreg.errors import BatchregError
-
-if TYPE_CHECKING:
-    from botocore.client import BaseClient
 
 # With AWS_MAX_ATTEMPTS unset. An endpoint that accepts and never answers costs two minutes.
 ATTEMPTS = 6
@@ -26,7 +23,7 @@ class Session:
         self.region = region or os.environ.get("AWS_REGION") or None
         self._session: Any = None
 
-    def client(self, service: str) -> BaseClient:
+    def client(self, service: str) -> Any:
         """Return a client that retries throttling and dropped connections by itself.
 
         Raises BatchregError where no region, no such profile or no usable endpoint is configured.
@@ -44,7 +41,7 @@ class Session:
                 self._attempts = core.get_config_variable("max_attempts") or ATTEMPTS
             if not self._session.region_name:
                 raise BatchregError("No AWS region: give --region, or set AWS_REGION.")
-            client: BaseClient = self._session.client(
+            client = self._session.client(
                 service, endpoint_url=self.endpoint or None,
                 config=Config(retries={"mode": "standard", "total_max_attempts": self._attempts},
                               connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS,
@@ -97,12 +94,12 @@ NEXT_STEPS = {
 
 def passes(error: Exception) -> bool:
     """Tell whether the same call may work in a moment: throttling, or a network that is away."""
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+    import botocore.exceptions as known
 
-    if isinstance(error, ClientError):
+    if isinstance(error, known.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= 500 or NEXT_STEPS.get(_code(error)) == _WAIT
-    return isinstance(error, ConnectionError | HTTPClientError)
+    return isinstance(error, known.ConnectionError | known.HTTPClientError)
 
 
 def explain(error: Exception) -> str | None:

@@ -6,6 +6,7 @@ Modules that a command needs are imported when it runs, so that `batchreg --help
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import IO, Any
 import click
 
 from batchreg import __version__
-from batchreg.errors import BatchregError
+from batchreg.errors import BatchregError, Interrupted
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -67,7 +68,17 @@ structure_options = together(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands, with a Ctrl-C that keeps its message: click's own handling drops it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(*interrupt.args) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="batchreg %(version)s")
 def cli() -> None:
     """Run AWS Batch jobs whose images live in a private container registry.
@@ -331,13 +342,30 @@ def write(text: str, output: str | None) -> None:
 
 def main() -> int:
     """Run the command line and return the exit status: 0, 1 failure, 2 usage, 130 after Ctrl-C."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as by `2>&-`: its number must not go to a socket
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    status = _run()
+    # A request that is still under way must not hold up whoever interrupts once more.
+    _on_interrupt(lambda *_: os._exit(status))
+    return status
+
+
+def _run() -> int:
     try:
-        status = cli.main(prog_name="batchreg", standalone_mode=False)
-        sys.stdout.flush()
+        try:
+            _on_interrupt(signal.default_int_handler)
+            status = cli.main(prog_name="batchreg", standalone_mode=False)
+            sys.stdout.flush()
+        finally:
+            _on_interrupt(lambda *_: None)  # it is settled: what is left to say is said whole
         return status if isinstance(status, int) else 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "batchreg"
-        report(f"{one_line(error.format_message())} See `{command} --help`.")
+        # What stands there by mistake may be a password: click would print it.
+        extra = "unexpected extra argument" in error.message
+        message = "There is an argument too many." if extra else error.format_message()
+        report(f"{one_line(message)} See `{command} --help`.")
         return error.exit_code
     except click.ClickException as error:
         report(one_line(error.format_message()))
@@ -345,20 +373,25 @@ def main() -> int:
     except BatchregError as error:
         report(str(error))
         return error.status
-    except (click.Abort, KeyboardInterrupt) as error:
+    except (click.Abort, KeyboardInterrupt, Interrupted) as error:
         report(str(error) or "interrupted; nothing has changed.")
         return 130
     except BrokenPipeError:
         # The reader has left, as `head` does. What is still buffered has no reader either.
-        _drop_output()
+        _drop(sys.stdout)
         return 0
     except Exception as error:
         line = _explain(error)
         if line is None:
             raise
-        _drop_output()
+        _drop(sys.stdout)
         report(line)
         return 1
+
+
+def _on_interrupt(handler: Any) -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup or `&` leave it
+        signal.signal(signal.SIGINT, handler)
 
 
 def _explain(error: Exception) -> str | None:
@@ -374,17 +407,22 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
-def _drop_output() -> None:
-    """Keep Python from failing once more when it flushes stdout at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream: IO[str]) -> None:
+    """Keep Python from failing once more when it flushes the stream at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def one_line(message: str) -> str:
     return " ".join(message.split())
 
 
-def report(message: str, stream: IO[str] | None = None) -> None:
-    print(f"batchreg: {message}", file=stream or sys.stderr)
+def report(message: str) -> None:
+    """Say the one line on stderr; over the ^C, if a terminal has just shown one."""
+    start = "\r" if sys.stderr.isatty() else ""
+    try:
+        sys.stderr.write(f"{start}batchreg: {message}\n")
+    except OSError:
+        _drop(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,9 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
                 for name, parameter in built.parameters.items()}
     masked = frozenset(name for name, parameter in built.parameters.items()
                        if getattr(parameter, "NoEcho", False))
-    known = set(present.parameters) if present and present.status not in (
-        *stacks.NOT_CREATED, *stacks.ONLY_DELETABLE) else set()
+    known = set()
+    if present and present.status not in stacks.FORGETTING:
+        known = set(present.parameters)
     _ask_for_login(given, declared, known)
     if default_vpc or {"SubnetIDs", "SecurityGroupIDs"} & (
             declared.keys() - known - given.keys()):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from batchreg import aws
 from batchreg import stack as stacks
 from batchreg.console import Console
-from batchreg.errors import BatchregError
+from batchreg.errors import BatchregError, Interrupted
 from batchreg.stack import Stack, StackFailed
 
 
@@ -36,10 +38,6 @@ class Request:
     wait: bool = True
 
 
-class Interrupted(BaseException):
-    """Ctrl-C, with the line to say."""
-
-
 def deploy(client: Any, request: Request, present: Stack | None, body: str, console: Console,
            ask: Ask, *, sleep: stacks.Sleep = time.sleep) -> Stack | None:
     """Bring the stack to what `request` says and return it; None where there is none (a dry run).
@@ -49,8 +47,10 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
     """
     if present and present.busy:
         present = attach(client, present, console, sleep=sleep)
+        body = ""  # unknown by now
     while present and present.status not in (*stacks.UPDATABLE, *stacks.NOT_CREATED):
         present = _lead_out(client, request, present, console, ask, sleep)
+        body = ""
         if request.dry_run and present:
             return present
     creates = present is None or present.status in stacks.NOT_CREATED
@@ -62,74 +62,100 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
         tags=_tags(request, present), role_arn=request.role_arn, sleep=sleep)
     if change_set.id is None:
         return _finish(client, request, present, console)
-    try:
+    with stacks.taken_back(client, change_set):
         console.changes(change_set.changes)
-        if request.dry_run:
-            console.note(f"Dry run: {request.name} is as it was.")
+        agreed = not request.dry_run and ask(
+            f"{'Create' if creates else 'Update'} {request.name}?")
+        if not agreed:
             stacks.discard(client, change_set)
-            return present
-        if not ask(f"{'Create' if creates else 'Update'} {request.name}?"):
-            raise BatchregError(f"{request.name} is as it was.")
-    except BaseException:
-        if not request.dry_run:
-            stacks.discard(client, change_set)
-        raise
-    token = stacks.execute(client, change_set)
+    if request.dry_run:
+        console.note(f"Dry run: {request.name} is as it was.")
+        return present
+    if not agreed:
+        raise BatchregError(f"{request.name} is as it was.")
     verb = "Creating" if creates else "Updating"
-    if not request.wait:
-        console.note(f"{verb} {request.name}. Watch it: batchreg status "
-                     f"--stack-name {request.name}")
-        return stacks.find(client, request.name)
-    settled = follow(client, change_set.stack_id, request.name, token, console, verb, sleep=sleep)
-    done = stacks.find(client, request.name)
-    if settled not in ("CREATE_COMPLETE", "UPDATE_COMPLETE") or not done:
-        raise StackFailed(f"{request.name} ended in {settled}.")
-    _protect(client, request, done)
-    console.note(f"{request.name} is {'up' if creates else 'up to date'}.")
+    with goes_on(request.name):
+        token = stacks.execute(client, change_set)
+        if not request.wait:
+            begun = stacks.find(client, request.name)
+            _protect(client, request, begun, console)
+            console.note(f"{verb} {request.name}. Look at it: {status_of(request.name)}")
+            return begun
+        settled = follow(
+            client, change_set.stack_id, request.name, token, console, verb, sleep=sleep)
+        done = stacks.find(client, request.name)
+        if settled not in ("CREATE_COMPLETE", "UPDATE_COMPLETE") or not done:
+            raise StackFailed(f"{request.name} ended in {settled}, without a failure of its own: "
+                              "deploy again.")
+        _protect(client, request, done, console)
+        console.note(f"{request.name} is {'up' if creates else 'up to date'}.")
     return done
 
 
-def attach(client: Any, present: Stack, console: Console, *,
+def status_of(name: str) -> str:
+    return f"batchreg status --stack-name {name}"
+
+
+@contextmanager
+def goes_on(name: str) -> Iterator[None]:
+    """Say, after a Ctrl-C in the block, that CloudFormation goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; {name} goes on without batchreg. To follow it, run the same command "
+            f"again; to look at it: {status_of(name)}") from None
+
+
+def attach(client: Any, present: Stack, console: Console, *, again: str = "deploy again",
            sleep: stacks.Sleep = time.sleep) -> Stack | None:
     """Follow an operation of ours that an earlier run began; return the stack as it then is.
 
     Raises BatchregError where somebody else began it.
     """
-    latest = stacks.events(client, present.id)
-    token = latest[-1].token if latest else ""
+    token = stacks.latest_token(client, present.id)
     if not token.startswith(stacks.PREFIX):
         raise BatchregError(
             f"{present.name} is in {present.status}, which batchreg did not begin: "
             "wait until it has settled, then try again.")
     console.note(f"{present.name} is in {present.status} since an earlier run: following it.")
     try:
-        follow(client, present.id, present.name, token, console, "Following", sleep=sleep)
+        follow(client, present.id, present.name, token, console, "Following", again=again,
+               sleep=sleep)
     except StackFailed as failure:
         console.note(str(failure))
     return stacks.find(client, present.name)
 
 
 def follow(client: Any, stack_id: str, name: str, token: str, console: Console, verb: str, *,
-           sleep: stacks.Sleep = time.sleep) -> str:
+           again: str = "deploy again", sleep: stacks.Sleep = time.sleep) -> str:
     """Show an operation until it settles and return the stack's state.
 
-    Raises StackFailed with the first cause where something failed.
+    `again` names the command that the user runs next. Raises StackFailed with the first cause where
+    something failed, and BatchregError where AWS is out of reach.
     """
     happened = []
     try:
-        with console.following(f"{verb} {name}") as follower:
+        with goes_on(name), console.following(f"{verb} {name}") as follower:
             for event in stacks.follow(client, stack_id, token, sleep=sleep):
                 follower.show(event)
                 happened.append(event)
-    except KeyboardInterrupt:
-        raise Interrupted(f"{name} goes on without batchreg. Watch it: batchreg status "
-                          f"--stack-name {name}") from None
-    cause = stacks.root_cause(happened)
-    if cause:
+    except Exception as error:
+        line = aws.explain(error)
+        if line is None:
+            raise
+        raise BatchregError(f"{line} {name} goes on; {again} to follow it.") from None
+    failed = stacks.failures(happened)
+    if failed:
+        cause = failed[0]
         raise StackFailed(
             f"{name}: {cause.logical_id} ({cause.type}) failed: {in_words(cause.reason)} "
-            f"{next_step(cause.reason)}")
-    return happened[-1].status
+            f"{next_step(cause.reason, again)}", dict.fromkeys(
+                event.logical_id for event in failed if not event.of_stack))
+    if happened and happened[-1].settles:
+        return happened[-1].status
+    present = stacks.find(client, stack_id)
+    return present.status if present else "DELETE_COMPLETE"
 
 
 def unchanged(request: Request, present: Stack, body: str) -> bool:
@@ -162,25 +188,23 @@ def fill_in(request: Request, present: Mapping[str, str]) -> dict[str, str | Non
 
 # What the reason of a failed resource calls for.
 NEXT_STEPS = {
-    r"subnet": "Give subnets of this region with --subnet-id, then deploy again.",
-    r"security.?group": "Give security groups of the subnets' VPC with --security-group-id, then "
-                        "deploy again.",
+    r"subnet": "Give subnets of this region with --subnet-id",
+    r"security.?group": "Give security groups of the subnets' VPC with --security-group-id",
     r"not authorized to perform|AccessDenied|access denied":
-        "Ask for this permission, or deploy with --role-arn, then deploy again.",
-    r"MIME|user ?data": "Mend the file of --user-data, then deploy again.",
-    r"JobQueue relationship": "Take the compute environment out of the queue that still uses it, "
-                              "then try again.",
-    r"limit|quota": "Ask for a higher quota in the Service Quotas console, then deploy again.",
-    r"instance ?type": "Give types that this region has with --instance-type, then deploy again.",
+        "Ask for this permission, or give --role-arn",
+    r"MIME|user ?data": "Mend the file of --user-data",
+    r"JobQueue relationship": "Take the compute environment out of the queue that still uses it",
+    r"limit|quota": "Ask for a higher quota in the Service Quotas console",
+    r"instance ?type": "Give types that this region has with --instance-type",
 }
 
 
-def next_step(reason: str) -> str:
+def next_step(reason: str, again: str = "deploy again") -> str:
     """Return what to do about a failed resource."""
     for pattern, step in NEXT_STEPS.items():
         if re.search(pattern, reason, re.IGNORECASE):
-            return step
-    return "Mend that, then deploy again."
+            return f"{step}, then {again}."
+    return f"Mend that, then {again}."
 
 
 def in_words(reason: str) -> str:
@@ -196,20 +220,38 @@ def _lead_out(client: Any, request: Request, present: Stack, console: Console, a
               sleep: stacks.Sleep) -> Stack | None:
     """Lead a stack out of a state in which it cannot be updated; None where it is gone."""
     deletes = present.status in stacks.ONLY_DELETABLE
+    if not deletes and present.status not in stacks.TO_ROLL_BACK:
+        raise BatchregError(f"{present.name} is in {present.status}, which batchreg cannot lead "
+                            "out of: look at it in the CloudFormation console.")
     what = "remove what is left of it" if deletes else "finish its rollback"
-    console.note(f"{present.name} is in {present.status}: "
-                 f"{'it never came up' if deletes else 'an update went wrong'}.")
+    why = "an update went wrong" if not deletes else (
+        "a delete got stuck" if present.status == "DELETE_FAILED" else "it never came up")
+    console.note(f"{present.name} is in {present.status}: {why}.")
     if request.dry_run:
         console.note(f"Dry run: a deploy would first {what}.")
         return present
     if not ask(f"First {what}?"):
         raise BatchregError(f"{present.name} is as it was.")
-    token = stacks.recover(client, present)
-    if token is None:
-        return present
-    verb = "Removing" if deletes else "Rolling back"
-    follow(client, present.id, present.name, token, console, verb, sleep=sleep)
-    return stacks.find(client, present.name)
+    with goes_on(request.name):
+        token = stacks.recover(client, present, role_arn=request.role_arn)
+        verb = "Removing" if deletes else "Rolling back"
+        try:
+            follow(client, present.id, present.name, token, console, verb, sleep=sleep)
+        except StackFailed as failure:
+            raise StackFailed(f"{failure}{leave_out(present.name, failure.stuck, deletes)}",
+                              failure.stuck) from None
+        return stacks.find(client, present.name)
+
+
+def leave_out(name: str, stuck: Sequence[str], deletes: bool) -> str:
+    """Return the way on without the resources that get stuck, empty where there are none."""
+    if not stuck:
+        return ""
+    if deletes:
+        options = " ".join(f"--retain {resource}" for resource in stuck)
+        return f" Or leave it behind: batchreg destroy --stack-name {name} {options}"
+    return (" Or leave it as it is: aws cloudformation continue-update-rollback "
+            f"--stack-name {name} --resources-to-skip {' '.join(stuck)}")
 
 
 def _tags(request: Request, present: Stack | None) -> dict[str, str] | None:
@@ -219,13 +261,18 @@ def _tags(request: Request, present: Stack | None) -> dict[str, str] | None:
 
 
 def _finish(client: Any, request: Request, present: Stack | None, console: Console) -> Stack | None:
-    if present:
-        _protect(client, request, present)
+    _protect(client, request, present, console)
     console.note(f"{request.name} is up to date: nothing to change.")
     return present
 
 
-def _protect(client: Any, request: Request, present: Stack) -> None:
-    if request.protect is not None and request.protect != present.protected:
+def _protect(client: Any, request: Request, present: Stack | None, console: Console) -> None:
+    if not present or request.protect in (None, present.protected):
+        return
+    word = "on" if request.protect else "off"
+    if request.dry_run:
+        console.note(f"Dry run: a deploy would turn termination protection {word}.")
+    else:
         client.update_termination_protection(
             StackName=present.name, EnableTerminationProtection=request.protect)
+        console.note(f"Termination protection is {word}.")

@@ -9,9 +9,11 @@ from typing import Any
 from batchreg import jobs
 from batchreg import stack as stacks
 from batchreg.console import Console
-from batchreg.deploy import attach, follow
-from batchreg.errors import BatchregError
+from batchreg.deploy import attach, follow, goes_on, leave_out, status_of
+from batchreg.errors import BatchregError, Interrupted
 from batchreg.stack import Stack, StackFailed
+
+AGAIN = "destroy again"
 
 
 def destroy(client: Any, batch: Any, present: Stack, console: Console,
@@ -24,7 +26,7 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
     cause where the delete fails twice.
     """
     if present.busy:
-        settled = attach(client, present, console, sleep=sleep)
+        settled = attach(client, present, console, again=AGAIN, sleep=sleep)
         if settled is None:
             console.note(f"{present.name} is gone.")
             return
@@ -36,11 +38,9 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
     if retain and present.status != "DELETE_FAILED":
         raise BatchregError("CloudFormation leaves resources behind only after a delete has "
                             "failed: try without --retain first.")
-    queue = present.outputs.get("JobQueueArn")
-    running = jobs.unfinished(batch, queue) if queue else []
-    resources = client.get_paginator("list_stack_resources").paginate(StackName=present.id)
-    doomed = [resource for page in resources for resource in page["StackResourceSummaries"]
-              if resource["ResourceStatus"] != "DELETE_COMPLETE"]
+    queues = _unfinished(batch, present)
+    running = [job for found in queues.values() for job in found]
+    doomed = _resources(client, present)
     if console.machine:
         console.emit("resources", resources=[
             {"resource": resource["LogicalResourceId"], "resource_type": resource["ResourceType"]}
@@ -50,49 +50,87 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
             [resource["LogicalResourceId"], resource["ResourceType"]] for resource in doomed])
     if running and not terminate_jobs:
         raise BatchregError(
-            f"{len(running)} jobs in {present.name} have not finished ({jobs.counted(running)}): "
-            "wait for them, or end them with --terminate-jobs.")
-    also = f" and end {len(running)} jobs" if running else ""
+            f"{present.name} has {jobs.number(running)} that did not finish yet "
+            f"({jobs.counted(running)}): wait, or end them with --terminate-jobs.")
+    also = f" and end {jobs.number(running)}" if running else ""
     if not ask(f"Destroy {present.name}{also}?"):
         raise BatchregError(f"{present.name} is as it was.")
-    if running and queue:
-        console.note(f"Ending {len(running)} jobs.")
-        jobs.terminate(batch, queue, running, f"{present.name} is being destroyed", sleep=sleep)
-    token = stacks.delete(client, present, retain=retain, role_arn=role_arn)
-    if not wait:
-        console.note(f"Destroying {present.name}. Watch it: batchreg status "
-                     f"--stack-name {present.name}")
-        return
-    try:
-        follow(client, present.id, present.name, token, console, "Destroying", sleep=sleep)
-    except StackFailed as failure:
-        if retain:
-            raise
-        console.note(f"{failure} Trying once more.")
-        _retry(client, batch, present, console, sleep)
-    console.note(f"{present.name} is gone.")
+    if running:
+        console.note(f"Ending {jobs.number(running)}.")
+        try:
+            for queue, found in queues.items():
+                jobs.terminate(batch, queue, found, f"{present.name} is being destroyed",
+                               sleep=sleep)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; jobs are being ended, and {present.name} is as it "
+                              "was. To go on, run the same command again.") from None
+    with goes_on(present.name):
+        token = stacks.delete(client, present, retain=retain, role_arn=role_arn)
+        if not wait:
+            console.note(f"Destroying {present.name}. Look at it: {status_of(present.name)}")
+            return
+        try:
+            _follow(client, present, token, console, sleep)
+        except StackFailed as failure:
+            if retain:
+                raise
+            console.note(f"{failure} Trying once more.")
+            # Much that is in the way, such as an instance, goes by itself.
+            token = stacks.delete(client, present, role_arn=role_arn)
+            try:
+                _follow(client, present, token, console, sleep)
+            except StackFailed as second:
+                raise _explained(batch, present, second) from None
+        console.note(f"{present.name} is gone.")
 
 
-def _retry(client: Any, batch: Any, present: Stack, console: Console,
-           sleep: stacks.Sleep) -> None:
-    """Delete a second time: much that is in the way, such as an instance, goes by itself."""
-    environment = present.outputs.get("ComputeEnvironmentArn", "")
-    token = stacks.delete(client, present)
-    try:
-        follow(client, present.id, present.name, token, console, "Destroying", sleep=sleep)
-    except StackFailed as failure:
-        others = [
-            queue["jobQueueName"]
-            for queue in batch.describe_job_queues()["jobQueues"]
-            if any(order["computeEnvironment"] == environment
-                   for order in queue.get("computeEnvironmentOrder", []))
-        ]
-        stuck = [event.logical_id for event in stacks.events(client, present.id)
-                 if event.status == "DELETE_FAILED" and not event.of_stack]
-        if others:
-            raise StackFailed(
-                f"{present.name}: the job queue {', '.join(others)} still uses its compute "
-                "environment: take it out there, then destroy again.") from None
-        options = " ".join(f"--retain {name}" for name in dict.fromkeys(stuck))
-        raise StackFailed(f"{failure} Or leave it behind: batchreg destroy "
-                          f"--stack-name {present.name} {options}") from None
+def _follow(client: Any, present: Stack, token: str, console: Console,
+            sleep: stacks.Sleep) -> None:
+    settled = follow(client, present.id, present.name, token, console, "Destroying", again=AGAIN,
+                     sleep=sleep)
+    if settled != "DELETE_COMPLETE":
+        raise StackFailed(f"{present.name} ended in {settled}: {AGAIN}.")
+
+
+def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
+    """Name the foreign queues that hold a compute environment, or the way on without what stays."""
+    environments = _outputs(present, "ComputeEnvironmentArn")
+    pages = batch.get_paginator("describe_job_queues").paginate() if environments else []
+    others = [
+        queue["jobQueueName"] for page in pages for queue in page["jobQueues"]
+        if any(order["computeEnvironment"] in environments
+               for order in queue.get("computeEnvironmentOrder", []))
+    ]
+    if others:
+        return StackFailed(
+            f"{present.name}: the job queue {', '.join(others)} still uses its compute "
+            f"environment: take it out there, then {AGAIN}.", failure.stuck)
+    return StackFailed(f"{failure}{leave_out(present.name, failure.stuck, True)}", failure.stuck)
+
+
+def _unfinished(batch: Any, present: Stack) -> dict[str, list[dict[str, Any]]]:
+    """Return {queue: jobs that wait or run}; a delete that got stuck may have taken the queue."""
+    from botocore.exceptions import ClientError
+
+    found = {}
+    for queue in _outputs(present, "JobQueueArn"):
+        try:
+            found[queue] = jobs.unfinished(batch, queue)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code")
+            if present.status != "DELETE_FAILED" or code != "ClientException":
+                raise
+    return found
+
+
+def _resources(client: Any, present: Stack) -> list[dict[str, Any]]:
+    if present.status in stacks.NOT_CREATED:
+        return []
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=present.id)
+    return [resource for page in pages for resource in page["StackResourceSummaries"]
+            if resource["ResourceStatus"] != "DELETE_COMPLETE"]
+
+
+def _outputs(present: Stack, kind: str) -> list[str]:
+    """Return the stack's outputs of a kind: on EC2 and, where it has one, on Fargate."""
+    return [value for name, value in present.outputs.items() if name.endswith(kind)]

@@ -10,12 +10,14 @@ from batchreg.errors import BatchregError
 # github.com/distribution/reference: a host has a dot or a port, or is localhost; a path is lower
 # case; a tag or a digest may follow.
 _PATH = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_NAME = r"[A-Za-z0-9]+(-+[A-Za-z0-9]+)*"
 _IMAGE = re.compile(
-    rf"((?P<host>localhost(:[0-9]+)?|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]+)?|[A-Za-z0-9-]+:[0-9]+)/)?"
+    rf"((?P<host>localhost(:[0-9]+)?|{_NAME}(\.{_NAME})+(:[0-9]+)?|{_NAME}:[0-9]+)/)?"
     rf"(?P<path>{_PATH}(/{_PATH})*)"
     r"(:(?P<tag>\w[\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.ASCII,
 )
+MOST_CHARACTERS = 255  # of ContainerProperties.image, in the API reference of AWS Batch
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
@@ -35,7 +37,10 @@ class Image:
 def parse(name: str) -> Image:
     """Return the parts of an image's name; BatchregError where it is none."""
     found = _IMAGE.fullmatch(name)
-    if not found or len(name) > 512:
+    if found and len(name) > MOST_CHARACTERS:
+        raise BatchregError(f"The image's name has {len(name)} characters, and AWS Batch takes "
+                            f"{MOST_CHARACTERS}: give it a shorter one.")
+    if not found:
         hint = ", without a scheme" if "://" in name else ""
         hint = hint or (", in lower case" if name.lower() != name else "")
         raise BatchregError(

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import click
 
-from batchreg import jobs, registry_login, settings
+from batchreg import definitions, jobs, registry_login, settings
 from batchreg import stack as stacks
 from batchreg.aws import Session
 from batchreg.commands import check_name
 from batchreg.console import Console
-from batchreg.errors import BatchregError
+from batchreg.errors import BatchregError, Interrupted
 from batchreg.image import Image, parse
+from batchreg.joblog import Line, LogReader
 from batchreg.stack import Stack
+
+NO_PERMISSION = ("AccessDenied", "AccessDeniedException")
 
 
 @dataclass(frozen=True)
 class Login:
-    """A secret of the stack and the registry that it is for, as the ECS agent's key for it."""
+    """A secret of the stack and the ECS agent's key for its registry, None if it is unknown."""
 
     secret: str
-    registry: str
+    registry: str | None
 
 
 def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bool, machine: bool,
@@ -33,7 +39,8 @@ def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bo
     """Submit a job, follow it, and return the exit status: the job's own, or 1."""
     console = Console(machine=machine)
     parsed = parse(image)
-    _spec(parsed, auth="instance", **options)  # what is wrong shows before AWS is asked
+    name = _job_name(name, parsed)
+    _spec(parsed, **options)  # what is wrong shows before AWS is asked
     session = Session(profile=profile, region=region, endpoint=endpoint_url)
     present = _present(session, stack_name)
     fargate = options["fargate"]
@@ -43,18 +50,18 @@ def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bo
         raise BatchregError(f"{present.name} has no job queue{' on Fargate' * fargate}: {how}.")
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
-    spec = _spec(parsed, auth=auth, login=_login(session, present, parsed, console),
-                 outputs=present.outputs, **options)
-    definition = jobs.register(batch, jobs.definition(spec))
-    job_id = jobs.submit(batch, name=name or parsed.path.rsplit("/", 1)[-1], queue=queue,
-                         definition_arn=definition, command=command, array_size=array_size)
+    spec = _spec(parsed, **_login(session, present, parsed, auth, fargate, console), **options)
+    definition = definitions.register(batch, definitions.definition(spec))
+    job_id = jobs.submit(batch, name=name, queue=queue, definition_arn=definition,
+                         command=command, array_size=array_size)
     if detach:
         console.emit("result", job=job_id, definition=definition, status="SUBMITTED")
         if not machine:
             console.note(f"Follow it: batchreg logs --follow {job_id}")
             click.echo(job_id)
         return 0
-    console.note(f"Job {job_id}, of {definition.rsplit('/', 1)[-1]}")
+    each = f"; the log of each: batchreg logs {job_id}:0 and so on" if array_size else ""
+    console.note(f"Job {job_id}, of {definition.rsplit('/', 1)[-1]}{each}")
     return _follow(batch, session.client("logs"), job_id, console)
 
 
@@ -67,11 +74,15 @@ def logs(*, job: str, follow: bool, machine: bool, profile: str | None, region: 
     if follow:
         return _follow(batch, client, job, console)
     found = jobs.find(batch, job)
-    for line in jobs.LogReader(client).read(found):
+    reader = LogReader(client)
+    for line in reader.read(found):
         _print(line, console)
-    if not jobs.streams(found):
-        console.note(f"{job} is {found['status']} and has no log"
-                     f"{': ' + found['statusReason'] if found.get('statusReason') else ''}.")
+    if not reader.lines:
+        array = found.get("arrayProperties", {}).get("size")
+        why = f": its {array} jobs have, see batchreg logs {job}:0 and so on" if array else (
+            f": {jobs.state(found).reason}".removesuffix(": "))
+        console.note(f"{job} is {found['status']} and has no log{why.rstrip('.')}.")
+    console.emit("result", job=job, status=found["status"])
     return 0
 
 
@@ -92,13 +103,13 @@ def job_definition(*, image: str, command: tuple[str, ...], auth: str, stack_nam
                    **options: Any) -> None:
     """Print a job definition; only one with a login of its own needs to ask AWS."""
     parsed = parse(image)
-    login, outputs = None, {}
-    if auth == "job" or options["fargate"]:
+    spec = _spec(parsed, **options)
+    if auth == "job" or spec.fargate:
         session = Session(profile=profile, region=region, endpoint=endpoint_url)
         present = _present(session, stack_name)
-        login, outputs = _login(session, present, parsed, Console()), dict(present.outputs)
-    spec = _spec(parsed, auth=auth, login=login, outputs=outputs, **options)
-    click.echo(json.dumps(jobs.definition(spec, command), indent=2))
+        login = _login(session, present, parsed, auth, spec.fargate, Console())
+        spec = _spec(parsed, **login, **options)
+    click.echo(json.dumps(definitions.definition(spec, command), indent=2))
 
 
 def _present(session: Session, name: str) -> Stack:
@@ -110,23 +121,41 @@ def _present(session: Session, name: str) -> Stack:
     return present
 
 
-def _login(session: Session, present: Stack, image: Image, console: Console) -> Login | None:
-    """Return the stack's login for the image's registry; say so where there is none."""
+def _job_name(name: str | None, image: Image) -> str:
+    """Return the job's name, by default made of the image's, as Batch takes it."""
+    if name is None:
+        return re.sub("[^A-Za-z0-9_-]", "-", image.path.rsplit("/", 1)[-1])[:128]
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", name):
+        raise BatchregError(f"{name!r} cannot be a job's name: letters, digits, hyphens and "
+                            "underscores, a letter or a digit first, 128 at most.")
+    return name
+
+
+def _login(session: Session, present: Stack, image: Image, auth: str, fargate: bool,
+           console: Console) -> dict[str, str | None]:
+    """Return the ARNs that the job carries; say so where no secret is for its registry."""
     wanted = registry_login.HUB if image.on_hub else image.registry
-    found = _logins(session, present)
-    if found is None:
-        return None
-    for login in found:
-        if login.registry == wanted:
-            return login
-    covered = ", ".join("Docker Hub" if login.registry == registry_login.HUB else login.registry
-                        for login in found)
-    console.note(f"No credentials for {image.registry} in this stack; they cover {covered}.")
-    return None
+    known = _logins(session, present)
+    found = next((login for login in known if login.registry == wanted), None)
+    unknown = [login for login in known if not login.registry]
+    if not found and known and not unknown:
+        hosts = ("Docker Hub" if login.registry == registry_login.HUB else str(login.registry)
+                 for login in known)
+        console.note(f"No credentials for {image.registry} in this stack; they cover "
+                     f"{', '.join(dict.fromkeys(hosts))}.")
+    if auth != "job" and not fargate:
+        return {}
+    if not found and unknown:
+        if len(known) > 1:
+            raise BatchregError(f"Which secret is for {image.registry}? Ask for the permission "
+                                "secretsmanager:GetSecretValue on the stack's secrets.")
+        found, = unknown
+    return {"execution_role": present.outputs.get("JobExecutionRoleArn"),
+            "secret": found.secret if found else None}
 
 
-def _logins(session: Session, present: Stack) -> list[Login] | None:
-    """Return the stack's logins, None where this user may not look into its secrets."""
+def _logins(session: Session, present: Stack) -> list[Login]:
+    """Return the stack's logins; those that are broken cover nothing."""
     if "RegistryUrl" in present.parameters:
         return [Login(present.outputs["RegistrySecretArn"],
                       registry_login.registry_key(present.parameters["RegistryUrl"]))]
@@ -139,28 +168,22 @@ def _logins(session: Session, present: Stack) -> list[Login] | None:
         try:
             text = manager.get_secret_value(SecretId=arn).get("SecretString", "")
             found.append(Login(arn, registry_login.login(text)[0]))
-        except (ClientError, registry_login.Refused):
-            return None
+        except registry_login.Refused:
+            continue
+        except ClientError as error:
+            if error.response["Error"]["Code"] in NO_PERMISSION:
+                found.append(Login(arn, None))
     return found
 
 
-def _spec(image: Image, *, auth: str, fargate: bool, login: Login | None = None,
-          outputs: Any = None, env: tuple[str, ...] = (), **options: Any) -> jobs.Spec:
+def _spec(image: Image, *, env: tuple[str, ...] = (), **options: Any) -> definitions.Spec:
     variables = {}
     for text in env:
         key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise click.UsageError(f"Invalid value for '--env': {key!r} is not KEY=VALUE.")
+        if not key or not equals:  # which may be a secret, and is not shown
+            raise click.UsageError("Invalid value for '--env': write KEY=VALUE.")
         variables[key] = value
-    own = auth == "job" or fargate
-    if own and outputs is not None and login is None:
-        raise BatchregError(f"The job cannot carry a login for {image.registry}: the stack has "
-                            "none that you can see. Deploy with one, or use --auth instance.")
-    return jobs.Spec(
-        image=image, fargate=fargate, environment=variables,
-        execution_role=(outputs or {}).get("JobExecutionRoleArn") if own else None,
-        secret=login.secret if own and login else None,
-        **{key: value for key, value in options.items() if value is not None})
+    return definitions.Spec(image=image, environment=variables, **options)
 
 
 def _follow(batch: Any, client: Any, job_id: str, console: Console) -> int:
@@ -172,14 +195,14 @@ def _follow(batch: Any, client: Any, job_id: str, console: Console) -> int:
             else:
                 _print(item, console)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{job_id} goes on. Follow it: batchreg logs --follow {job_id}. "
-                                f"End it: batchreg cancel {job_id}") from None
+        raise Interrupted(f"{job_id} goes on. Follow it: batchreg logs --follow {job_id}. "
+                          f"End it: batchreg cancel {job_id}") from None
     status, reason = jobs.verdict(job)
     console.emit("result", job=job_id, status=job["status"], exit_code=status, reason=reason)
     if status:
-        step = jobs.advice(reason)
-        raise Failed(status, f"Job {job_id} failed: {' '.join(reason.split()).rstrip('.')}."
-                     f"{' ' + step if step else ''}")
+        code = f" with exit code {status}" if job.get("container", {}).get("exitCode") else ""
+        raise Failed(status, f"Job {job_id} failed{code}: {reason.rstrip('.')}. "
+                     f"{jobs.advice(reason)}".rstrip())
     return 0
 
 
@@ -191,17 +214,20 @@ class Failed(BatchregError):
         self.status = status
 
 
-def _print(item: jobs.State | jobs.Line, console: Console) -> None:
-    if isinstance(item, jobs.Line):
+def _print(item: jobs.State | Line, console: Console) -> None:
+    if isinstance(item, Line):
         if console.machine:
             console.emit("log", time=item.time, text=item.text)
         else:
+            if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
+                sys.stdout.reconfigure(errors="replace")
             click.echo(item.text)
         return
     if console.machine:
         console.emit("state", status=item.status, reason=item.reason, children=dict(item.children))
         return
-    parts = [f"{datetime.now():%H:%M:%S}", item.status, " ".join(item.reason.split()),
+    waits = item.status in jobs.UNFINISHED
+    parts = [f"{datetime.now():%H:%M:%S}", item.status, item.reason,
              ", ".join(f"{count} {status}" for status, count in item.children),
-             jobs.advice(item.reason)]
+             jobs.advice(item.reason) if waits else ""]
     console.note("  ".join(filter(None, parts)))

@@ -1,123 +1,23 @@
-"""Jobs of AWS Batch: definitions, submission, states and logs, over injected clients."""
+"""Jobs of AWS Batch: submission, states and ends, over injected clients."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from batchreg import aws
 from batchreg.errors import BatchregError
-from batchreg.image import Image
+from batchreg.joblog import Line, LogReader
 
 UNFINISHED = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
 STATES = (*UNFINISHED, "SUCCEEDED", "FAILED")
-LOG_GROUP = "/aws/batch/job"
-TAG = "batchreg"  # on a job definition: the digest of what we registered
-
-# Memory in MiB that Fargate allows for each number of vCPUs.
-# Source: docs.aws.amazon.com/batch/latest/APIReference/API_ResourceRequirement.html
-FARGATE = {
-    0.25: (512, 1024, 2048),
-    0.5: tuple(range(1024, 4097, 1024)),
-    1: tuple(range(2048, 8193, 1024)),
-    2: tuple(range(4096, 16385, 1024)),
-    4: tuple(range(8192, 30721, 1024)),
-    8: tuple(range(16384, 61441, 4096)),
-    16: tuple(range(32768, 122881, 8192)),
-}
 
 Sleep = Callable[[float], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What a job needs. `memory` is in MiB, `timeout` in seconds.
-
-    `execution_role` and `secret` are ARNs, for jobs that carry their own registry login; on Fargate
-    all do. Raises BatchregError for what Batch would refuse.
-    """
-
-    image: Image
-    vcpus: float = 1
-    memory: int = 2048
-    gpus: int = 0
-    environment: Mapping[str, str] = field(default_factory=dict)
-    job_role: str | None = None
-    execution_role: str | None = None
-    secret: str | None = None
-    retries: int = 1
-    timeout: int | None = None
-    fargate: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.fargate:
-            if self.vcpus != int(self.vcpus) or self.vcpus < 1:
-                raise BatchregError("On EC2 a job takes whole vCPUs: give --vcpus 1 or more.")
-            return
-        if self.gpus:
-            raise BatchregError("Fargate has no GPUs: leave out --gpus or --fargate.")
-        if self.memory not in FARGATE.get(self.vcpus, ()):
-            pairs = [(vcpus, memory) for vcpus, sizes in FARGATE.items() for memory in sizes]
-            near = sorted(pairs, key=lambda pair: abs(pair[0] - self.vcpus) * 4096
-                          + abs(pair[1] - self.memory))[:3]
-            fits = ", ".join(f"--vcpus {vcpus:g} --memory {memory}" for vcpus, memory in near)
-            raise BatchregError(f"Fargate has no {self.vcpus:g} vCPUs with {self.memory} MiB; the "
-                                f"nearest are {fits}.")
-
-
-def definition(spec: Spec, command: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the job definition, in the form that RegisterJobDefinition takes."""
-    resources = [{"type": "VCPU", "value": f"{spec.vcpus:g}"},
-                 {"type": "MEMORY", "value": str(spec.memory)}]
-    if spec.gpus:
-        resources.append({"type": "GPU", "value": str(spec.gpus)})
-    container: dict[str, Any] = {"image": spec.image.name, "resourceRequirements": resources}
-    if command:
-        container["command"] = list(command)
-    if spec.environment:
-        container["environment"] = _environment(spec.environment)
-    if spec.job_role:
-        container["jobRoleArn"] = spec.job_role
-    if spec.execution_role:
-        container["executionRoleArn"] = spec.execution_role
-    if spec.secret:
-        container["repositoryCredentials"] = {"credentialsParameter": spec.secret}
-    if spec.fargate:
-        # Without a public address, a job in a public subnet cannot reach the registry.
-        container["networkConfiguration"] = {"assignPublicIp": "ENABLED"}
-    body: dict[str, Any] = {
-        "jobDefinitionName": definition_name(spec.image),
-        "type": "container",
-        "platformCapabilities": ["FARGATE" if spec.fargate else "EC2"],
-        "containerProperties": container,
-        "retryStrategy": {"attempts": spec.retries},
-    }
-    if spec.timeout:
-        body["timeout"] = {"attemptDurationSeconds": spec.timeout}
-    return body
-
-
-def definition_name(image: Image) -> str:
-    """Return a name for the image's job definition; its tag is left to the revisions."""
-    return re.sub("[^A-Za-z0-9]+", "-", f"{image.registry}-{image.path}").strip("-")[:128]
-
-
-def register(batch: Any, body: Mapping[str, Any]) -> str:
-    """Return the ARN of a job definition like `body`: its latest revision, or a new one."""
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-    pages = batch.get_paginator("describe_job_definitions").paginate(
-        jobDefinitionName=body["jobDefinitionName"], status="ACTIVE")
-    known = [found for page in pages for found in page["jobDefinitions"]]
-    latest = max(known, key=lambda found: found["revision"], default=None)
-    if latest and latest.get("tags", {}).get(TAG) == digest:
-        return str(latest["jobDefinitionArn"])
-    return str(batch.register_job_definition(**body, tags={TAG: digest})["jobDefinitionArn"])
 
 
 def submit(batch: Any, *, name: str, queue: str, definition_arn: str, command: Sequence[str] = (),
@@ -140,14 +40,6 @@ class State:
     children: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a job's log. `time` is in milliseconds since 1970."""
-
-    text: str
-    time: int
-
-
 def find(batch: Any, job_id: str) -> dict[str, Any]:
     """Return the job as Batch describes it; BatchregError where there is none."""
     found: list[dict[str, Any]] = batch.describe_jobs(jobs=[job_id])["jobs"]
@@ -158,113 +50,89 @@ def find(batch: Any, job_id: str) -> dict[str, Any]:
 
 
 def follow(batch: Any, logs: Any, job_id: str, *, sleep: Sleep = time.sleep,
-           poll_seconds: float = 3) -> Iterator[State | Line | dict[str, Any]]:
-    """Yield a job's states and log lines in order, and at last the job itself."""
-    streams = LogReader(logs)
+           poll_seconds: float = 3, patience_seconds: float = 60
+           ) -> Iterator[State | Line | dict[str, Any]]:
+    """Yield a job's states and log lines in order, and at last the job itself.
+
+    A network that is away for less than `patience_seconds` is waited for.
+    """
+    reader = LogReader(logs)
     shown: State | None = None
-    pause = min(0.2, poll_seconds)
+    pause, silence = min(0.2, poll_seconds), 0.0
     while True:
-        job = find(batch, job_id)
-        state = State(job["status"], job.get("statusReason", ""), tuple(sorted(
-            (status, count) for status, count in
-            job.get("arrayProperties", {}).get("statusSummary", {}).items() if count)))
-        finished = job["status"] not in UNFINISHED
-        if not finished and state != shown:
-            yield state
-        shown = state
-        yield from streams.read(job)
-        if finished:
-            yield from streams.drain(job, sleep)
-            yield state
-            yield job
-            return
+        began = time.monotonic()
+        try:
+            job = find(batch, job_id)
+            now = state(job)
+            finished = job["status"] not in UNFINISHED
+            if not finished and now != shown:
+                yield now
+            shown = now
+            yield from reader.read(job)
+            if finished:
+                yield from reader.drain(job, sleep)
+                yield now
+                yield job
+                return
+            silence = 0
+        except Exception as error:
+            if silence > patience_seconds or not aws.passes(error):
+                raise
+            silence += pause + time.monotonic() - began
         sleep(pause)
         pause = min(pause * 1.5, poll_seconds)
 
 
-class LogReader:
-    """Reads a job's log streams, one an attempt, as they grow: no line twice, none lost."""
-
-    def __init__(self, logs: Any) -> None:
-        self._logs = logs
-        self._tokens: dict[str, str | None] = {}
-        self.lines = 0
-
-    def read(self, job: Mapping[str, Any]) -> Iterator[Line]:
-        """Yield what has come since the last call."""
-        for stream in streams(job):
-            yield from self._read(stream)
-
-    def drain(self, job: Mapping[str, Any], sleep: Sleep, patience_seconds: float = 5
-              ) -> Iterator[Line]:
-        """Yield the last lines of a job that has ended; they can come some seconds late."""
-        waited = 0.0
-        while waited < patience_seconds and streams(job):
-            before = self.lines
-            yield from self.read(job)
-            if self.lines == before and self.lines:
-                return
-            sleep(0.5)
-            waited += 0.5
-
-    def _read(self, stream: str) -> Iterator[Line]:
-        while True:
-            request: dict[str, Any] = {"logGroupName": LOG_GROUP, "logStreamName": stream,
-                                       "startFromHead": True}
-            token = self._tokens.get(stream)
-            if token:
-                request["nextToken"] = token
-            try:
-                answer = self._logs.get_log_events(**request)
-            except self._logs.exceptions.ResourceNotFoundException:
-                return  # the group or the stream comes with the first line
-            for event in answer["events"]:
-                self.lines += 1
-                yield Line(event["message"], event["timestamp"])
-            # At the end of what there is, the token that was sent comes back.
-            self._tokens[stream] = answer["nextForwardToken"]
-            if answer["nextForwardToken"] == token or not answer["events"]:
-                return
-
-
-def streams(job: Mapping[str, Any]) -> list[str]:
-    """Return the names of a job's log streams, the first attempt's first."""
-    attempts = [attempt.get("container", {}).get("logStreamName")
-                for attempt in job.get("attempts", [])]
-    attempts.append(job.get("container", {}).get("logStreamName"))
-    return list(dict.fromkeys(filter(None, attempts)))
+def state(job: Mapping[str, Any]) -> State:
+    """Return the state of a job as Batch describes it."""
+    children = job.get("arrayProperties", {}).get("statusSummary", {})
+    return State(job["status"], " ".join(job.get("statusReason", "").split()), tuple(
+        (status, children[status]) for status in STATES if children.get(status)))
 
 
 def verdict(job: Mapping[str, Any]) -> tuple[int, str]:
     """Return (exit status, reason) of a job that has ended: its own exit code, or 1."""
-    container = job.get("container", {})
     if job["status"] == "SUCCEEDED":
         return 0, ""
+    container = job.get("container", {})
     reason = container.get("reason") or job.get("statusReason") or "no reason given"
     code = container.get("exitCode")
-    return (code, reason) if code else (1, reason)
+    # A status has eight bits: 256 would be a success.
+    return code if code in range(1, 256) else 1, " ".join(reason.split())
 
 
 # What a job that does not start or dies without an exit code calls for.
 ADVICE = {
-    r"CannotPullContainer.*(toomanyrequests|429)":
-        "Docker Hub limits the pulls: use a login with a plan that allows more.",
+    r"CannotPullContainer.*(toomanyrequests|rate limit|\b429\b)":
+        "The registry limits the pulls: use a login with a plan that allows more.",
     r"CannotPullContainer.*(manifest unknown|not found)": "Check the image's name and tag.",
-    r"CannotPullContainer.*(no space left)":
+    r"CannotPullContainer.*no space left":
         "The disk is full: batchreg deploy --root-volume-gib with more.",
-    r"CannotPullContainer.*(no matching manifest|exec format)":
+    r"CannotPullContainer.*no matching manifest":
         "The image is for another architecture than the instance types.",
-    r"CannotPullContainer.*(timeout|deadline|dial tcp|i/o)":
+    r"CannotPullContainer.*(timeout|deadline exceeded|dial tcp)":
         "The subnets do not reach the registry: check their route and the security groups.",
     r"CannotPullContainer":
         "The login may be wrong, or may not read this image: check it, then batchreg deploy with "
         "the right one.",
-    r"MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT|COMPUTE_ENVIRONMENT_MAX_RESOURCE":
+    r"ResourceInitializationError.*(secret|registry auth)":
+        "The subnets do not reach Secrets Manager, or the execution role may not read the secret.",
+    r"CannotStartContainer": "Check the command behind --.",
+    r"COMPUTE_ENVIRONMENT_MAX_RESOURCE":
         "The job is larger than the compute environment: give less --vcpus or --memory, or "
         "batchreg deploy --max-vcpus with more.",
+    r"JOB_RESOURCE_REQUIREMENT":
+        "The job is larger than every instance type: give less --vcpus, --memory or --gpus, or "
+        "batchreg deploy --instance-type with larger ones.",
     r"INSUFFICIENT_INSTANCE_CAPACITY":
-        "AWS has no such instances free: allow more --instance-type, or wait.",
+        "AWS has no such instances free: batchreg deploy --instance-type with more types, or wait.",
+    r"ACTION_REQUIRED": "batchreg status says what is wrong with the compute environment.",
+    r"SERVICE_ROLE_PERMISSIONS":
+        "AWS Batch lacks a permission: look at AWSServiceRoleForBatch in the IAM console.",
+    r"UNDETERMINED": "Check the subnets' route to AWS and the registry, and your EC2 vCPU quota.",
     r"OutOfMemory": "Give it more --memory.",
+    r"exceeded timeout": "Give it a longer --timeout.",
+    r"Host EC2.*terminated": "The instance went away, as Spot Instances do: give it --retries.",
 }
 
 
@@ -276,21 +144,24 @@ def advice(reason: str) -> str:
 
 def check_queue(batch: Any, queue: str) -> None:
     """Refuse a queue that cannot run a job: it, or its compute environment, is off or invalid."""
-    found, = batch.describe_job_queues(jobQueues=[queue])["jobQueues"]
-    if found["state"] != "ENABLED":
-        raise BatchregError(f"The job queue {found['jobQueueName']} is DISABLED: enable it in the "
-                            "AWS Batch console.")
+    queues = batch.describe_job_queues(jobQueues=[queue])["jobQueues"]
+    if not queues:
+        raise BatchregError(f"The job queue {queue.rsplit('/', 1)[-1]} is gone: batchreg destroy, "
+                            "then deploy again.")
+    orders = queues[0]["computeEnvironmentOrder"]
+    # The compute environment first: a queue is INVALID because of it.
+    for environment in batch.describe_compute_environments(computeEnvironments=[
+            order["computeEnvironment"] for order in orders])["computeEnvironments"]:
+        _check(f"compute environment {environment['computeEnvironmentName']}", environment)
+    _check(f"job queue {queues[0]['jobQueueName']}", queues[0])
+
+
+def _check(name: str, found: Mapping[str, Any]) -> None:
     if found["status"] == "INVALID":
-        raise BatchregError(f"The job queue {found['jobQueueName']} is INVALID: "
-                            f"{found.get('statusReason', 'no reason given')}")
-    arns = [order["computeEnvironment"] for order in found["computeEnvironmentOrder"]]
-    for environment in batch.describe_compute_environments(
-            computeEnvironments=arns)["computeEnvironments"]:
-        if environment["status"] == "INVALID" or environment["state"] != "ENABLED":
-            state = "INVALID" if environment["status"] == "INVALID" else "DISABLED"
-            reason = environment.get("statusReason") or "no reason given"
-            raise BatchregError(f"The compute environment {environment['computeEnvironmentName']} "
-                                f"is {state}: {reason}")
+        reason = " ".join(found.get("statusReason", "no reason given").split()).rstrip(".")
+        raise BatchregError(f"The {name} is INVALID: {reason}. Mend that, then batchreg deploy.")
+    if found["state"] != "ENABLED":
+        raise BatchregError(f"The {name} is DISABLED: enable it in the AWS Batch console.")
 
 
 def in_state(batch: Any, queue: str, state: str) -> list[dict[str, Any]]:
@@ -311,6 +182,11 @@ def unfinished(batch: Any, queue: str) -> list[dict[str, Any]]:
     return [job for jobs in per_state(batch, queue, UNFINISHED).values() for job in jobs]
 
 
+def number(jobs: Sequence[dict[str, Any]]) -> str:
+    """Say how many there are: "1 job", "2 jobs"."""
+    return f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
+
+
 def counted(jobs: Sequence[dict[str, Any]]) -> str:
     """Say how many jobs there are of each state: "2 RUNNABLE, 1 RUNNING"."""
     counts = Counter(job["status"] for job in jobs)
@@ -328,12 +204,8 @@ def terminate(batch: Any, queue: str, jobs: Sequence[dict[str, Any]], reason: st
     pause, waited = 0.2, 0.0
     while left := unfinished(batch, queue):
         if waited > patience_seconds:
-            raise BatchregError(f"{len(left)} jobs have not ended after {waited:.0f} s: wait, then "
+            raise BatchregError(f"After {waited:.0f} s, {number(left)} did not end yet: wait, then "
                                 "destroy again.")
         sleep(pause)
         waited += pause
         pause = min(pause * 2, 5)
-
-
-def _environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in variables.items()]

@@ -6,10 +6,13 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from batchreg import aws
 from batchreg.errors import BatchregError
 
 # Change sets and requests of ours have names of ours: a later run recognises what it may follow.
@@ -17,6 +20,9 @@ PREFIX = "batchreg-"
 NOT_CREATED = ("REVIEW_IN_PROGRESS",)  # a change set was made for it, and never executed
 # A create that failed leaves a stack that can only be deleted.
 ONLY_DELETABLE = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED")
+TO_ROLL_BACK = ("UPDATE_FAILED", "UPDATE_ROLLBACK_FAILED")
+# The next deploy makes the stack anew, and its parameters have no present value to keep.
+FORGETTING = (*NOT_CREATED, *ONLY_DELETABLE, "ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS")
 UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE",
              "IMPORT_ROLLBACK_COMPLETE")
 
@@ -25,7 +31,11 @@ Sleep = Callable[[float], None]
 
 
 class StackFailed(BatchregError):
-    """An operation of CloudFormation's ended badly."""
+    """An operation of CloudFormation's ended badly. `stuck` names the resources that failed."""
+
+    def __init__(self, message: str, stuck: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.stuck = tuple(stuck)
 
 
 @dataclass(frozen=True)
@@ -117,12 +127,18 @@ def find(client: Client, name: str) -> Stack | None:
     )
 
 
-def events(client: Client, stack_id: str, token: str | None = None,
+def latest_token(client: Client, stack_id: str) -> str:
+    """Return the token of the operation that the stack's newest event belongs to."""
+    newest = client.describe_stack_events(StackName=stack_id)["StackEvents"][:1]
+    return newest[0].get("ClientRequestToken", "") if newest else ""
+
+
+def events(client: Client, stack_id: str, token: str,
            seen: frozenset[str] | set[str] = frozenset()) -> list[Event]:
-    """Return the newest operation's events that are not in `seen`, oldest first.
+    """Return the events of the operation of `token` that are not in `seen`, oldest first.
 
     AWS lists the newest first, a hundred a page, and remembers them for 90 days: reading stops
-    where the operation of `token` (default: the latest there is) began.
+    where the operation began, and after one page where that shows nothing of it yet.
     """
     new: list[Event] = []
     for page in client.get_paginator("describe_stack_events").paginate(StackName=stack_id):
@@ -134,34 +150,56 @@ def events(client: Client, stack_id: str, token: str | None = None,
                 token=raw.get("ClientRequestToken", ""),
                 of_stack=raw.get("PhysicalResourceId") == stack_id,
             )
-            token = event.token if token is None else token
-            if event.token != token or event.id in seen:
+            if event.id in seen or (new and event.token != token):
                 return new[::-1]
-            new.append(event)
+            if event.token == token:  # else of another operation, which came after it
+                new.append(event)
+        if not new:
+            break
     return new[::-1]
 
 
 def follow(client: Client, stack_id: str, token: str, *, sleep: Sleep = time.sleep,
-           poll_seconds: float = 1) -> Iterator[Event]:
-    """Yield the events of the operation of `token` as they happen, until the stack settles."""
+           poll_seconds: float = 1, patience_seconds: float = 60) -> Iterator[Event]:
+    """Yield the events of the operation of `token` as they happen, until the stack settles.
+
+    A network that is away for less than `patience_seconds` is waited for. After as long without an
+    event, the stack itself is asked: somebody may have deleted it meanwhile, which is an operation
+    with another token.
+    """
     seen: set[str] = set()
-    pause = min(0.1, poll_seconds)
+    pause, silence = min(0.1, poll_seconds), 0.0
     while True:
-        for event in events(client, stack_id, token, seen):
+        new: list[Event] = []
+        began = time.monotonic()
+        try:
+            new = events(client, stack_id, token, seen)
+            if silence > patience_seconds and not new:
+                present = find(client, stack_id)
+                if not present or not present.busy:
+                    return
+                silence = 0
+        except Exception as error:
+            if silence > patience_seconds or not aws.passes(error):
+                raise
+        for event in new:
             seen.add(event.id)
             yield event
             if event.settles:
                 return
+        silence = 0 if new else silence + pause + time.monotonic() - began
         sleep(pause)
         pause = min(pause * 1.5, poll_seconds)
 
 
-def root_cause(happened: Iterable[Event]) -> Event | None:
-    """Return the first failure that is not the consequence of another."""
-    failures = [event for event in happened if event.status.endswith("_FAILED")]
-    own = [event for event in failures if not event.of_stack and not re.search(
+def failures(happened: Iterable[Event]) -> list[Event]:
+    """Return what failed by itself, not in consequence of another failure; the first is the cause.
+
+    The stack's own failure, whose reason lists the resources, counts where no resource's is there.
+    """
+    failed = [event for event in happened if event.status.endswith("_FAILED") and not re.search(
         "(creation|update|deletion) cancelled", event.reason, re.IGNORECASE)]
-    return next(iter(own or failures), None)
+    return [event for event in failed if not event.of_stack] or failed
 
 
 def new_token() -> str:
@@ -175,9 +213,11 @@ def plan(client: Client, name: str, body: str, parameters: Mapping[str, str | No
 
     Raises StackFailed with CloudFormation's reason where the template or a value is refused.
     """
+    token = new_token()
     request: dict[str, Any] = {
         "StackName": name,
-        "ChangeSetName": new_token(),
+        "ChangeSetName": token,
+        "ClientToken": token,  # a request that is sent again makes no second one
         "ChangeSetType": "CREATE" if creates else "UPDATE",
         "TemplateBody": body,
         "Capabilities": ["CAPABILITY_IAM"],
@@ -191,22 +231,51 @@ def plan(client: Client, name: str, body: str, parameters: Mapping[str, str | No
         request["Tags"] = [{"Key": key, "Value": value} for key, value in tags.items()]
     if role_arn:
         request["RoleARN"] = role_arn
-    made = client.create_change_set(**request)
-    pause = 0.05
-    while True:
-        answer = client.describe_change_set(ChangeSetName=made["Id"], StackName=made["StackId"])
-        if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
-            break
-        sleep(pause)
-        pause = min(pause * 2, 2)
-    change_set = ChangeSet(made["StackId"], made["Id"], creates, tuple(_changes(client, answer)))
-    if answer["Status"] != "FAILED":
-        return change_set
+    made = ChangeSet(*_create(client, request, creates), creates)
+    with taken_back(client, made):
+        pause = 0.05
+        while True:
+            answer = client.describe_change_set(ChangeSetName=made.id, StackName=made.stack_id)
+            if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+                break
+            sleep(pause)
+            pause = min(pause * 2, 2)
+        change_set = replace(made, changes=tuple(_changes(client, answer)))
+        if answer["Status"] != "FAILED":
+            return change_set
+        reason = _refusal(client, change_set, answer)
     discard(client, change_set)
-    reason = answer.get("StatusReason", "no reason given")
     if "didn't contain changes" in reason or "No updates are to be performed" in reason:
-        return ChangeSet(made["StackId"], None, creates)
-    raise StackFailed(f"CloudFormation refuses the change: {reason.rstrip('.')}.")
+        return replace(made, id=None)
+    raise StackFailed(f"CloudFormation refuses the change: {reason}.")
+
+
+def _refusal(client: Client, change_set: ChangeSet, answer: dict[str, Any]) -> str:
+    """Return why there is no change set: an early validation's findings are events of their own."""
+    reason = " ".join(answer.get("StatusReason", "no reason given").split()).rstrip(".")
+    if "DescribeEvents" not in reason or not hasattr(client, "describe_events"):
+        return reason
+    with suppress(client.exceptions.ClientError):  # who may not call it still learns what failed
+        found = client.describe_events(
+            ChangeSetName=change_set.id, Filters={"FailedEvents": True})["OperationEvents"]
+        findings = [f"{event.get('LogicalResourceId', '')}: {event['ValidationStatusReason']}"
+                    for event in found if event.get("ValidationStatusReason")]
+        return "; ".join(dict.fromkeys(findings)).rstrip(".") or reason
+    return reason
+
+
+def _create(client: Client, request: Mapping[str, Any], creates: bool) -> tuple[str, str]:
+    """Make the change set, to the end even if interrupted: only then can it be taken back."""
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(client.create_change_set, **request)
+        try:
+            made = making.result()
+        except KeyboardInterrupt:
+            if not making.exception():
+                made = making.result()
+                discard(client, ChangeSet(made["StackId"], made["Id"], creates))
+            raise
+    return made["StackId"], made["Id"]
 
 
 def _changes(client: Client, answer: dict[str, Any]) -> Iterator[Change]:
@@ -222,20 +291,42 @@ def _changes(client: Client, answer: dict[str, Any]) -> Iterator[Change]:
             NextToken=answer["NextToken"])
 
 
+@contextmanager
+def taken_back(client: Client, change_set: ChangeSet) -> Iterator[None]:
+    """Discard the change set where the block fails or is interrupted, which is what then counts."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            discard(client, change_set)
+        raise
+
+
 def discard(client: Client, change_set: ChangeSet) -> None:
     """Delete a change set, and the empty stack that it was made for if nobody else waits there."""
-    client.delete_change_set(ChangeSetName=change_set.id, StackName=change_set.stack_id)
+    with suppress(client.exceptions.ChangeSetNotFoundException):  # an interrupted discard did it
+        client.delete_change_set(ChangeSetName=change_set.id, StackName=change_set.stack_id)
     if change_set.creates:
         others = client.list_change_sets(StackName=change_set.stack_id)["Summaries"]
-        if all(other["ChangeSetName"].startswith(PREFIX) for other in others):
+        present = find(client, change_set.stack_id)
+        # Another batchreg may have created it meanwhile.
+        if present and present.status in NOT_CREATED and all(
+                other["ChangeSetName"].startswith(PREFIX) for other in others):
             client.delete_stack(StackName=change_set.stack_id)
 
 
 def execute(client: Client, change_set: ChangeSet) -> str:
     """Start the change; return the token that its events carry."""
+    from botocore.exceptions import ClientError
+
     token = new_token()
-    client.execute_change_set(ChangeSetName=change_set.id, StackName=change_set.stack_id,
-                              ClientRequestToken=token)
+    try:
+        client.execute_change_set(ChangeSetName=change_set.id, StackName=change_set.stack_id,
+                                  ClientRequestToken=token)
+    except ClientError:
+        with suppress(Exception):
+            discard(client, change_set)
+        raise
     return token
 
 
@@ -252,20 +343,16 @@ def delete(client: Client, stack: Stack, *, retain: Iterable[str] = (),
     return token
 
 
-def recover(client: Client, stack: Stack) -> str | None:
-    """Start what must come before an update can; return its token, or None if nothing must."""
-    if stack.status in UPDATABLE:
-        return None
+def recover(client: Client, stack: Stack, *, role_arn: str | None = None) -> str:
+    """Start what must come before an update can, in a state of ONLY_DELETABLE or TO_ROLL_BACK."""
+    if stack.status in ONLY_DELETABLE:
+        return delete(client, stack, role_arn=role_arn)
     token = new_token()
+    role = {"RoleARN": role_arn} if role_arn else {}
     if stack.status == "UPDATE_ROLLBACK_FAILED":
-        client.continue_update_rollback(StackName=stack.id, ClientRequestToken=token)
-    elif stack.status == "UPDATE_FAILED":
-        client.rollback_stack(StackName=stack.id, ClientRequestToken=token)
-    elif stack.status in ONLY_DELETABLE:
-        return delete(client, stack)
+        client.continue_update_rollback(StackName=stack.id, ClientRequestToken=token, **role)
     else:
-        raise StackFailed(f"{stack.name} is in {stack.status}, which batchreg cannot lead out of: "
-                          "look at it in the CloudFormation console.")
+        client.rollback_stack(StackName=stack.id, ClientRequestToken=token, **role)
     return token
 
 

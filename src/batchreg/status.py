@@ -94,9 +94,17 @@ def _part(raw: dict[str, Any], name: str) -> Part:
 
 
 def _counts(batch: Any, queue: str | None) -> dict[str, int]:
+    from botocore.exceptions import ClientError
+
     if not queue:
         return {}
-    return {state: len(found) for state, found in jobs.per_state(batch, queue).items()}
+    try:
+        return {state: len(found) for state, found in jobs.per_state(batch, queue).items()}
+    except ClientError as error:
+        # A delete that got stuck may have taken the queue; any other failure is one.
+        if error.response.get("Error", {}).get("Code") != "ClientException":
+            raise
+        return {}
 
 
 def _last_change(manager: Any, arn: str) -> str:
