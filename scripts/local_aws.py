@@ -119,9 +119,14 @@ class LocalAws:
         job_id: str | None = None,
         exit_code: int | None = None,
         reason: str = "",
+        **details: Any,
     ) -> None:
-        """Move one job to a status, or all jobs that are submitted from now on."""
-        body = {"jobId": job_id, "status": status, "exitCode": exit_code, "statusReason": reason}
+        """Move one job to a status, or all jobs that are submitted from now on.
+
+        `details` are more of what DescribeJobs shows, such as container={"reason": "..."}.
+        """
+        body = {"jobId": job_id, "status": status, "exitCode": exit_code, "statusReason": reason,
+                **details}
         request = urllib.request.Request(
             f"{self.endpoint}/v1/localawsjobs",
             data=json.dumps(body).encode(),

@@ -270,10 +270,10 @@ def submit_job(request: Data) -> Data:
         jobQueue=queue["jobQueueArn"],
         jobDefinition=definition["jobDefinitionArn"],
         parameters={**definition.get("parameters", {}), **request.get("parameters", {})},
-        container={
-            **definition["containerProperties"], **request.get("containerOverrides", {}),
-            "logStreamName": f"{definition['jobDefinitionName']}/default/{job['jobId']}"},
+        container={**definition["containerProperties"], **request.get("containerOverrides", {})},
     )
+    if "arrayProperties" in request:
+        job["arrayProperties"] = request["arrayProperties"]
     status = {**job["parameters"], **job["tags"]}.get("local-aws-status")
     _set_job(job, **({"status": status} if status else _next_jobs))
     return answer
@@ -290,14 +290,20 @@ def local_aws_jobs(request: Data) -> Data:
     return {}
 
 
-def _set_job(job: Data, status: str, exitCode: int | None = None, statusReason: str = "") -> None:
+def _set_job(job: Data, status: str, exitCode: int | None = None, statusReason: str = "",
+             **details: Any) -> None:
     ended = status in ("SUCCEEDED", "FAILED")
     job.update(status=status, statusReason=statusReason, startedAt=None, stoppedAt=None)
     if status in ("RUNNING", "SUCCEEDED") or exitCode is not None:
         job["startedAt"] = batch._now_ms()
+        if "arrayProperties" not in job:  # an array's jobs have logs, and itself has none
+            name = _name(job["jobDefinition"]).partition(":")[0]
+            job["container"].setdefault("logStreamName", f"{name}/default/{job['jobId']}")
     if ended:
         job["stoppedAt"] = batch._now_ms()
     job["container"]["exitCode"] = 0 if status == "SUCCEEDED" else exitCode
+    for key, value in details.items():
+        job[key] = {**job.get(key, {}), **value} if isinstance(value, dict) else value
     for record in (job, job["container"]):
         for key in [key for key, value in record.items() if value is None]:
             del record[key]

@@ -78,7 +78,8 @@ class Commands(click.Group):
             raise Interrupted(*interrupt.args) from None
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={
+    "help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="batchreg %(version)s")
 def cli() -> None:
     """Run AWS Batch jobs whose images live in a private container registry.

@@ -6,6 +6,9 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -18,19 +21,20 @@ from batchreg import stack as stacks
 from batchreg.aws import Session
 from batchreg.cli import make_settings
 from batchreg.console import Console
-from batchreg.errors import BatchregError
+from batchreg.errors import BatchregError, Interrupted
 from batchreg.settings import PARAMETERS
 from batchreg.stack import Stack
 
 LOGIN = ("registry_url", "username", "password")
+
+Connect = Callable[..., Session]
 
 
 def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool, dry_run: bool,
            protect: bool | None, role_arn: str | None, tag: tuple[str, ...], profile: str | None,
            region: str | None, endpoint_url: str | None, secret_arn: tuple[str, ...],
            image_type: str | None, user_data: Any, fargate: bool | None, password_stdin: bool,
-           default_vpc: bool,
-           **values: Any) -> None:
+           default_vpc: bool, connect: Connect = Session, **values: Any) -> None:
     """Create or update the stack and print its outputs."""
     from batchreg import template
 
@@ -40,7 +44,7 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     check_name(stack_name)
     # What is wrong shows before AWS is asked.
     make_settings(secret_arn, image_type, user_data, fargate)
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
+    session = connect(profile=profile, region=region, endpoint=endpoint_url)
     client = session.client("cloudformation")
     present = stacks.find(client, stack_name)
     body = stacks.template_of(client, present) if present else ""
@@ -65,49 +69,47 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     request = deploying.Request(
         name=stack_name, body=template.to_yaml(built), parameters=given, declared=declared,
         masked=masked, tags=tags, role_arn=role_arn, protect=protect, dry_run=dry_run, wait=wait)
-    try:
-        done = deploying.deploy(client, request, present, body, console, _asker(yes))
-    except deploying.Interrupted as interrupted:
-        raise KeyboardInterrupt(str(interrupted)) from None
+    done = deploying.deploy(client, request, present, body, console, _asker(yes))
     outputs = dict(done.outputs) if done else {}
-    if machine:
-        console.emit("result", stack=stack_name, status=done.status if done else None,
-                     outputs=outputs)
-    elif not dry_run:
-        for name, value in outputs.items():
-            click.echo(f"{name}: {value}")
+    try:
+        if machine:
+            console.emit("result", stack=stack_name, status=done.status if done else None,
+                         outputs=outputs)
+        elif not dry_run:
+            click.echo("\n".join(f"{name}: {value}" for name, value in outputs.items()), nl=bool(outputs))
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the work is done. To look at it: "
+                          f"{deploying.status_of(stack_name)}") from None
 
 
 def destroy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool,
             terminate_jobs: bool, retain: tuple[str, ...], role_arn: str | None,
-            profile: str | None, region: str | None, endpoint_url: str | None) -> None:
+            profile: str | None, region: str | None, endpoint_url: str | None,
+            connect: Connect = Session) -> None:
     """Delete the stack; one that does not exist is a success."""
     console = Console(machine=machine)
     check_name(stack_name)
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
+    session = connect(profile=profile, region=region, endpoint=endpoint_url)
     client = session.client("cloudformation")
     present = stacks.find(client, stack_name)
     if present is None:
         console.note(f"There is no stack {stack_name}: nothing to destroy.")
     else:
         _ours(present, stacks.template_of(client, present), force, console)
-        try:
-            destroying.destroy(
-                client, session.client("batch"), present, console, _asker(yes),
-                terminate_jobs=terminate_jobs, retain=retain, role_arn=role_arn, wait=wait)
-        except deploying.Interrupted as interrupted:
-            raise KeyboardInterrupt(str(interrupted)) from None
-    if machine:
-        console.emit("result", stack=stack_name, status=None)
+        destroying.destroy(
+            client, session.client("batch"), present, console, _asker(yes),
+            terminate_jobs=terminate_jobs, retain=retain, role_arn=role_arn, wait=wait)
+    left = None if wait else stacks.find(client, stack_name)
+    console.emit("result", stack=stack_name, status=left.status if left else None)
 
 
 def status(*, stack_name: str, machine: bool, profile: str | None, region: str | None,
-           endpoint_url: str | None) -> None:
+           endpoint_url: str | None, connect: Connect = Session) -> None:
     """Print what the stack looks like now."""
     from batchreg.status import look
 
     check_name(stack_name)
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
+    session = connect(profile=profile, region=region, endpoint=endpoint_url)
     present = stacks.find(session.client("cloudformation"), stack_name)
     if present is None:
         raise BatchregError(f"There is no stack {stack_name} in this region: batchreg deploy "
@@ -197,8 +199,19 @@ def _asker(yes: bool) -> deploying.Ask:
             return True
         if not _interactive():
             raise click.UsageError(f"{question} There is no terminal to ask on: give --yes.")
-        return click.confirm(question, err=True)
+        with _line_ended():
+            return click.confirm(question, err=True)
     return ask
+
+
+@contextmanager
+def _line_ended() -> Iterator[None]:
+    """End the line of a question that Ctrl-C or Ctrl-D leaves without an answer."""
+    try:
+        yield
+    except click.Abort:
+        click.echo(err=True)
+        raise
 
 
 def _ask_for_login(given: dict[str, str], declared: dict[str, bool], known: set[str]) -> None:
@@ -268,5 +281,7 @@ def _chosen(what: str, items: list[Any]) -> list[Any]:
             raise click.UsageError(f"write numbers from 1 to {len(items)}, such as 1,2")
         return [items[int(number) - 1] for number in dict.fromkeys(numbers)]
 
-    chosen: list[Any] = click.prompt(f"{what} (numbers, such as 1,2)", value_proc=parse, err=True)
+    with _line_ended():
+        chosen: list[Any] = click.prompt(
+            f"{what} (numbers, such as 1,2)", value_proc=parse, err=True)
     return chosen

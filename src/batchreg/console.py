@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
 
-from batchreg.stack import Change, Event
+from batchreg.stack import Change, Event, in_words
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -43,12 +46,12 @@ class Console:
         if self.machine:
             self.emit("note", text=text)
         else:
-            print(text, file=sys.stderr, flush=True)
+            write(sys.stderr, f"{text}\n")
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Print one JSON line, where a machine reads."""
         if self.machine:
-            print(json.dumps({"type": kind, **fields}, default=str), flush=True)
+            write(sys.stdout, json.dumps({"type": kind, **fields}, default=str) + "\n")
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table without borders; long cells wrap rather than vanish."""
@@ -60,7 +63,10 @@ class Console:
             table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell, _style(cell)) for cell in row))
-        self._rich().print(table)
+        with self._rich().capture() as text:
+            self._rich().print(table)
+        # rich fills every cell with blanks, which a narrower terminal or a diff would show.
+        write(sys.stderr, re.sub(r"(?m)( |\x1b\[[0-9;]*m {2,}\x1b\[0m)+$", "", text.get()))
 
     def changes(self, changes: Sequence[Change]) -> None:
         """Show what a change set would do."""
@@ -90,16 +96,13 @@ class Follower:
         self._console = console
 
     def show(self, event: Event) -> None:
-        if event.repeats and not self._console.machine:
-            return
         if self._console.machine:
             self._console.emit("event", time=event.time.isoformat(), resource=event.logical_id,
                                resource_type=event.type, status=event.status, reason=event.reason)
-            return
-        reason = f"  {' '.join(event.reason.split())}" if event.reason else ""
-        stamp = event.time.astimezone().strftime("%H:%M:%S")
-        print(f"{stamp}  {event.status:<20} {event.logical_id}{reason}", file=sys.stderr,
-              flush=True)
+        elif not event.repeats:
+            stamp = event.time.astimezone().strftime("%H:%M:%S")
+            reason = f"  {in_words(event.reason)}" if event.reason else ""
+            self._console.note(f"{stamp}  {event.logical_id:<25}  {event.status}{reason}")
 
     def close(self) -> None:
         pass
@@ -112,8 +115,10 @@ class LiveFollower:
         from rich.live import Live
 
         self._title, self._began = title, time.monotonic()
-        self._states: dict[str, tuple[str, float, float | None, str]] = {}
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4)
+        self._ended: float | None = None
+        self._rows: dict[str, _Row] = {}
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4,
+                          redirect_stdout=False, redirect_stderr=False)
         self._live.start()
 
     def show(self, event: Event) -> None:
@@ -121,30 +126,54 @@ class LiveFollower:
         if event.of_stack:
             self._title = f"{event.logical_id}: {event.status}"
             return
-        running = event.status.endswith("_IN_PROGRESS")
-        began = self._states.get(event.logical_id, ("", now, None, ""))[1]
-        reason = event.reason if event.status.endswith("_FAILED") else ""
-        self._states[event.logical_id] = (event.status, began, None if running else now, reason)
+        row = self._rows.get(event.logical_id) or _Row(event.status, now)
+        # What happens after a failure, as the resource is removed, says nothing about the failure.
+        reason = in_words(event.reason) if event.status.endswith("_FAILED") else row.reason
+        self._rows[event.logical_id] = _Row(
+            event.status, row.began, None if event.status.endswith("_IN_PROGRESS") else now, reason)
 
     def _draw(self) -> Any:
+        from rich.console import Group
         from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
-        now = time.monotonic()
+        now = self._ended or time.monotonic()
         table = Table(box=None, pad_edge=False, show_header=False)
-        for name, (status, began, ended, reason) in self._states.items():
-            mark = Spinner("dots") if ended is None else Text(
-                "x" if status.endswith("_FAILED") else "+", _style(status))
-            table.add_row(mark, name, Text(status, _style(status)),
-                          Text(f"{(ended or now) - began:.0f} s", "dim"),
-                          Text(" ".join(reason.split()), overflow="ellipsis", no_wrap=True))
-        table.title = Text(f"{self._title}  {now - self._began:.0f} s", "bold", justify="left")
-        table.title_justify = "left"
-        return table
+        for _ in range(5):
+            table.add_column(no_wrap=True, overflow="ellipsis")
+        for name, row in list(self._rows.items()):  # a thread draws
+            mark = Spinner("line") if row.ended is None else Text(
+                "x" if row.reason else "+", BAD if row.reason else GOOD)
+            table.add_row(mark, name, Text(row.status, _style(row.status)),
+                          Text(_elapsed((row.ended or now) - row.began), "dim"), Text(row.reason))
+        return Group(Text(f"{self._title}  {_elapsed(now - self._began)}", "bold"), table)
 
     def close(self) -> None:
+        self._ended = time.monotonic()
         self._live.stop()
+
+
+@dataclass(frozen=True)
+class _Row:
+    status: str
+    began: float
+    ended: float | None = None
+    reason: str = ""
+
+
+def write(stream: IO[str], text: str) -> None:
+    """Write all of it at once; that the reader has left, as `head` does, changes nothing."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _elapsed(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def _style(word: str) -> str:

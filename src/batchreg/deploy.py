@@ -13,7 +13,7 @@ from batchreg import aws
 from batchreg import stack as stacks
 from batchreg.console import Console
 from batchreg.errors import BatchregError, Interrupted
-from batchreg.stack import Stack, StackFailed
+from batchreg.stack import Stack, StackFailed, in_words
 
 
 class Ask(Protocol):
@@ -205,15 +205,6 @@ def next_step(reason: str, again: str = "deploy again") -> str:
         if re.search(pattern, reason, re.IGNORECASE):
             return f"{step}, then {again}."
     return f"Mend that, then {again}."
-
-
-def in_words(reason: str) -> str:
-    """Take the wrapping off a resource's reason: handler codes, request ids, service names."""
-    text = " ".join(reason.split())
-    text = re.sub(r"\(Service: [^)]*\)|\(RequestToken: [^)]*\)|\(HandlerErrorCode: [^)]*\)", "",
-                  text)
-    text = re.sub(r'^Resource handler returned message: "(.*)"', r"\1", text.strip())
-    return text.strip().rstrip(".,") + "." if text.strip() else "no reason given."
 
 
 def _lead_out(client: Any, request: Request, present: Stack, console: Console, ask: Ask,

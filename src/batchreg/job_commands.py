@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from batchreg import stack as stacks
 from batchreg.aws import Session
 from batchreg.commands import check_name
 from batchreg.console import Console
+from batchreg.definitions import Spec
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.image import Image, parse
 from batchreg.joblog import Line, LogReader
@@ -40,20 +41,21 @@ def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bo
     console = Console(machine=machine)
     parsed = parse(image)
     name = _job_name(name, parsed)
-    _spec(parsed, **options)  # what is wrong shows before AWS is asked
+    spec = _spec(parsed, **options)  # what is wrong shows before AWS is asked
     session = Session(profile=profile, region=region, endpoint=endpoint_url)
     present = _present(session, stack_name)
-    fargate = options["fargate"]
-    queue = present.outputs.get("FargateJobQueueArn" if fargate else "JobQueueArn")
-    if not queue:
-        how = "batchreg deploy --fargate adds one" if fargate else "look at batchreg status"
-        raise BatchregError(f"{present.name} has no job queue{' on Fargate' * fargate}: {how}.")
+    queue = _queue(present, spec.fargate)
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
-    spec = _spec(parsed, **_login(session, present, parsed, auth, fargate, console), **options)
+    spec = _with_login(spec, session, present, auth, console)
     definition = definitions.register(batch, definitions.definition(spec))
-    job_id = jobs.submit(batch, name=name, queue=queue, definition_arn=definition,
-                         command=command, array_size=array_size)
+    client = session.client("logs")
+    try:
+        job_id = jobs.submit(batch, name=name, queue=queue, definition_arn=definition,
+                             command=command, array_size=array_size)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the job may have been submitted all the same: batchreg "
+                          "status counts the jobs.") from None
     if detach:
         console.emit("result", job=job_id, definition=definition, status="SUBMITTED")
         if not machine:
@@ -62,7 +64,7 @@ def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bo
         return 0
     each = f"; the log of each: batchreg logs {job_id}:0 and so on" if array_size else ""
     console.note(f"Job {job_id}, of {definition.rsplit('/', 1)[-1]}{each}")
-    return _follow(batch, session.client("logs"), job_id, console)
+    return _follow(batch, client, job_id, console)
 
 
 def logs(*, job: str, follow: bool, machine: bool, profile: str | None, region: str | None,
@@ -107,8 +109,7 @@ def job_definition(*, image: str, command: tuple[str, ...], auth: str, stack_nam
     if auth == "job" or spec.fargate:
         session = Session(profile=profile, region=region, endpoint=endpoint_url)
         present = _present(session, stack_name)
-        login = _login(session, present, parsed, auth, spec.fargate, Console())
-        spec = _spec(parsed, **login, **options)
+        spec = _with_login(spec, session, present, auth, Console())
     click.echo(json.dumps(definitions.definition(spec, command), indent=2))
 
 
@@ -121,6 +122,15 @@ def _present(session: Session, name: str) -> Stack:
     return present
 
 
+def _queue(present: Stack, fargate: bool) -> str:
+    """Return the ARN of the stack's queue; BatchregError where it has none."""
+    queue = present.outputs.get("FargateJobQueueArn" if fargate else "JobQueueArn")
+    if not queue:
+        how = "batchreg deploy --fargate adds one" if fargate else "look at batchreg status"
+        raise BatchregError(f"{present.name} has no job queue{' on Fargate' * fargate}: {how}.")
+    return queue
+
+
 def _job_name(name: str | None, image: Image) -> str:
     """Return the job's name, by default made of the image's, as Batch takes it."""
     if name is None:
@@ -131,27 +141,30 @@ def _job_name(name: str | None, image: Image) -> str:
     return name
 
 
-def _login(session: Session, present: Stack, image: Image, auth: str, fargate: bool,
-           console: Console) -> dict[str, str | None]:
-    """Return the ARNs that the job carries; say so where no secret is for its registry."""
-    wanted = registry_login.HUB if image.on_hub else image.registry
+def _with_login(spec: Spec, session: Session, present: Stack, auth: str,
+                console: Console) -> Spec:
+    """Return the spec with the login that the job carries, if it does.
+
+    Says so where none of the stack's secrets is for the image's registry.
+    """
+    wanted = registry_login.HUB if spec.image.on_hub else spec.image.registry
     known = _logins(session, present)
     found = next((login for login in known if login.registry == wanted), None)
     unknown = [login for login in known if not login.registry]
     if not found and known and not unknown:
         hosts = ("Docker Hub" if login.registry == registry_login.HUB else str(login.registry)
                  for login in known)
-        console.note(f"No credentials for {image.registry} in this stack; they cover "
+        console.note(f"No credentials for {spec.image.registry} in this stack; they cover "
                      f"{', '.join(dict.fromkeys(hosts))}.")
-    if auth != "job" and not fargate:
-        return {}
+    if auth != "job" and not spec.fargate:
+        return spec
     if not found and unknown:
         if len(known) > 1:
-            raise BatchregError(f"Which secret is for {image.registry}? Ask for the permission "
-                                "secretsmanager:GetSecretValue on the stack's secrets.")
+            raise BatchregError(f"Which secret is for {spec.image.registry}? Ask for the permission"
+                                " secretsmanager:GetSecretValue on the stack's secrets.")
         found, = unknown
-    return {"execution_role": present.outputs.get("JobExecutionRoleArn"),
-            "secret": found.secret if found else None}
+    return replace(spec, execution_role=present.outputs.get("JobExecutionRoleArn"),
+                   secret=found.secret if found else None)
 
 
 def _logins(session: Session, present: Stack) -> list[Login]:
@@ -176,14 +189,14 @@ def _logins(session: Session, present: Stack) -> list[Login]:
     return found
 
 
-def _spec(image: Image, *, env: tuple[str, ...] = (), **options: Any) -> definitions.Spec:
+def _spec(image: Image, *, env: tuple[str, ...], **options: Any) -> Spec:
     variables = {}
     for text in env:
         key, equals, value = text.partition("=")
         if not key or not equals:  # which may be a secret, and is not shown
             raise click.UsageError("Invalid value for '--env': write KEY=VALUE.")
         variables[key] = value
-    return definitions.Spec(image=image, environment=variables, **options)
+    return Spec(image=image, environment=variables, **options)
 
 
 def _follow(batch: Any, client: Any, job_id: str, console: Console) -> int:
@@ -200,9 +213,9 @@ def _follow(batch: Any, client: Any, job_id: str, console: Console) -> int:
     status, reason = jobs.verdict(job)
     console.emit("result", job=job_id, status=job["status"], exit_code=status, reason=reason)
     if status:
-        code = f" with exit code {status}" if job.get("container", {}).get("exitCode") else ""
-        raise Failed(status, f"Job {job_id} failed{code}: {reason.rstrip('.')}. "
-                     f"{jobs.advice(reason)}".rstrip())
+        code = job.get("container", {}).get("exitCode")
+        raise Failed(status, f"Job {job_id} failed{f' with exit code {code}' if code else ''}: "
+                     f"{reason.rstrip('.')}. {jobs.advice(reason)}".rstrip())
     return 0
 
 

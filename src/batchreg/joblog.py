@@ -10,7 +10,7 @@ from typing import Any
 LOG_GROUP = "/aws/batch/job"
 
 # CloudWatch pages by time as well: where a job was silent there are pages without a line. Of a
-# stream whose lines have expired it hands out such pages for ever (github.com/boto/boto3/issues/4591).
+# stream whose lines have expired it hands out such pages for ever (boto3 issue 4591).
 EMPTY_PAGES = 100
 
 

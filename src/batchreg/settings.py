@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Settings:
 
     `secret_arns`: existing secrets that hold the logins; without one, the stack makes its own.
     `image_type`: one of IMAGE_TYPES. `user_parts`: MIME parts for the end of the user data.
-    `fargate`: a second compute environment and queue, for jobs that carry their own login.
+    `slots`: numbers of the registries whose secrets the stack makes; a registry keeps its number
+    for life, so that adding and removing others leaves it alone. `fargate`: a second compute environment and queue, for jobs that carry their own login.
     Raises BatchregError for a choice that cannot work.
     """
 
@@ -59,6 +61,7 @@ class Settings:
     image_type: str = IMAGE_TYPES[0]
     user_parts: tuple[str, ...] = ()
     fargate: bool = False
+    slots: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         for arn in self.secret_arns:
@@ -74,6 +77,17 @@ class Settings:
                 f"{self.image_type!r} is not an image type that batchreg supports: "
                 f"use {' or '.join(IMAGE_TYPES)}."
             )
+
+
+def suffix(slot: int) -> str:
+    """Return what follows Username, Password, RegistryUrl and RegistrySecret for a slot."""
+    return "" if slot == 1 else str(slot)
+
+
+def slots_of(names: Iterable[str]) -> tuple[int, ...]:
+    """Return the slots for which `names` has a RegistryUrl parameter."""
+    found = (re.fullmatch(r"RegistryUrl([0-9]*)", name) for name in names)
+    return tuple(sorted(int(match[1] or 1) for match in found if match))
 
 
 def of_template(body: str) -> tuple[str, Settings] | None:
@@ -93,7 +107,8 @@ def of_template(body: str) -> tuple[str, Settings] | None:
         return made["Version"], Settings(
             secret_arns=tuple(made["SecretArns"]), image_type=made["ImageType"],
             user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]),
-            fargate="FargateJobQueue" in parsed["Resources"])
+            fargate="FargateJobQueue" in parsed["Resources"],
+            slots=slots_of(parsed["Parameters"]) or (1,))
     except (yaml.YAMLError, KeyError, TypeError, BatchregError):
         return None
 

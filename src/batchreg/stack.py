@@ -202,6 +202,15 @@ def failures(happened: Iterable[Event]) -> list[Event]:
     return [event for event in failed if not event.of_stack] or failed
 
 
+def in_words(reason: str) -> str:
+    """Take the wrapping off a resource's reason: handler codes, request ids, service names."""
+    text = " ".join(reason.split())
+    text = re.sub(r"\(Service: [^)]*\)|\(RequestToken: [^)]*\)|\(HandlerErrorCode: [^)]*\)", "",
+                  text)
+    text = re.sub(r'^Resource handler returned message: "(.*)"', r"\1", text.strip())
+    return text.strip().rstrip(".,") + "." if text.strip() else "no reason given."
+
+
 def new_token() -> str:
     return PREFIX + uuid.uuid4().hex[:16]
 

@@ -53,7 +53,8 @@ def look(clients: Any, present: Stack) -> Status:
         counts = pool.submit(_counts, batch, outputs.get("JobQueueArn"))
         made = settings.of_template(body.result())
         arns = made[1].secret_arns if made else ()
-        arns = arns or tuple(filter(None, [outputs.get("RegistrySecretArn")]))
+        arns = arns or tuple(value for name, value in outputs.items()
+                             if name.startswith("RegistrySecret"))
         secrets = {arn: pool.submit(_last_change, manager, arn) for arn in arns}
         difference = tuple(_difference(body.result(), made[1])) if made else ()
         return Status(

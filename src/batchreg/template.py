@@ -28,7 +28,7 @@ from troposphere import (
 )
 
 from batchreg import __version__, userdata
-from batchreg.settings import Settings
+from batchreg.settings import Settings, suffix
 
 # For a JSON string made of intrinsics only: what must be escaped, backslashes first. Other control
 # characters are refused by CREDENTIAL.
@@ -147,18 +147,20 @@ def _parameters(template: Template, settings: Settings) -> None:
         labels[name] = label
 
     registry, network, compute = "Registry login", "Network", "Compute"
-    if not settings.secret_arns:
-        add(registry, "RegistryUrl", "Registry", "String",
+    for slot in () if settings.secret_arns else settings.slots:
+        n = suffix(slot)
+        group = f"{registry} {n}".strip()
+        add(group, f"RegistryUrl{n}", "Registry", "String",
             "Host of the registry, such as ghcr.io or registry.example.com:5050. "
             "The default is Docker Hub.",
             Default=DOCKER_HUB, AllowedPattern=REGISTRY_URL,
             ConstraintDescription="A host with a dot or a port, such as ghcr.io or "
             "registry.example.com:5050 (with https://, leave out :443). "
             f"For Docker Hub: {DOCKER_HUB}")
-        add(registry, "Username", "User name", "String",
+        add(group, f"Username{n}", "User name", "String",
             "User name at the registry.", NoEcho=True, AllowedPattern=USERNAME,
             ConstraintDescription="At least one character, no colon, no control characters.")
-        add(registry, "Password", "Password or access token", "String",
+        add(group, f"Password{n}", "Password or access token", "String",
             "Kept in AWS Secrets Manager and nowhere else. A token that may only read is best.",
             NoEcho=True, AllowedPattern=CREDENTIAL,
             ConstraintDescription="At least one character, no line breaks or control characters.")
@@ -212,20 +214,24 @@ def _secrets(template: Template, settings: Settings) -> list[Any]:
     """Add the secret, unless the settings bring their own; return the ARNs of all."""
     if settings.secret_arns:
         return list(settings.secret_arns)
+    return [Ref(_secret(template, suffix(slot))) for slot in settings.slots]
+
+
+def _secret(template: Template, n: str) -> secretsmanager.Secret:
     fields = [("username", "Username"), ("password", "Password"), ("registry_url", "RegistryUrl")]
     pieces: list[Any] = []
     for key, parameter in fields:
-        pieces += ['{"' if not pieces else '","', key, '":"', _json_escaped(Ref(parameter))]
+        pieces += ['{"' if not pieces else '","', key, '":"', _json_escaped(Ref(parameter + n))]
     secret = template.add_resource(secretsmanager.Secret(
-        "RegistrySecret",
+        f"RegistrySecret{n}",
         Description=Sub("Login of the private container registry of ${AWS::StackName}"),
         KmsKeyId=If("HasKmsKey", Ref("KmsKeyArn"), NoValue),
         SecretString=Join("", [*pieces, '"}']),
         DeletionPolicy="Delete",
         UpdateReplacePolicy="Delete",
     ))
-    _output(template, "RegistrySecretArn", Ref(secret), "Secret with the registry login")
-    return [Ref(secret)]
+    _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Secret with the registry login")
+    return secret
 
 
 def _json_escaped(value: AWSHelperFn) -> AWSHelperFn:
@@ -285,7 +291,8 @@ def _lint_exception(settings: Settings) -> dict[str, Any]:
 
 
 def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTemplate:
-    secret_ids = settings.secret_arns or ("${RegistrySecret}",)
+    secret_ids = settings.secret_arns or [
+        f"${{RegistrySecret{suffix(slot)}}}" for slot in settings.slots]
     launch_template = template.add_resource(ec2.LaunchTemplate(
         "LaunchTemplate",
         LaunchTemplateData=ec2.LaunchTemplateData(

@@ -25,6 +25,10 @@ LIMIT = 12 * 1024
 # powers off, and AWS Batch starts another.
 BOOT_DEADLINE_SECONDS = 300
 
+# What a placeholder such as ${RegistrySecret} grows by when it becomes an ARN: the longest region,
+# a stack name of 40 characters, CloudFormation's and Secrets Manager's random suffixes.
+ARN_BYTES = 125
+
 SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 
 # Runs in cloud-final.service, which ecs.service waits for: the agent finds its credentials, or no
@@ -124,11 +128,13 @@ def build(secret_ids: Sequence[str], user_parts: Sequence[str] = ()) -> str:
         *(f"--{boundary}\n{part.rstrip()}\n\n" for part in parts),
         f"--{boundary}--\n",
     ])
-    if len(text) > LIMIT:
+    size = len(text) + ARN_BYTES * sum(secret_id.startswith("${") for secret_id in secret_ids)
+    if size > LIMIT:
         raise BatchregError(
-            f"The user data is {len(text):,} bytes long, and {LIMIT:,} are the limit: shorten your "
-            f"own part by {len(text) - LIMIT:,}, for example by fetching a longer script from S3."
-        )
+            f"The user data is {size:,} bytes long, and {LIMIT:,} are the limit: " + (
+                f"shorten your own part by {size - LIMIT:,}, for example by fetching a longer "
+                "script from S3." if user_parts else
+                f"{len(secret_ids)} registries are too many for one stack."))
     return text
 
 
