@@ -124,9 +124,14 @@ class Registry:
     """A private container registry: Debian's docker-registry, with logins from an htpasswd file."""
 
     def __init__(
-        self, username: str, password: str, *, directory: Path, host: str = "127.0.0.1"
+        self, username: str, password: str, *, directory: Path, host: str = "127.0.0.1",
+        auth: Mapping[str, Any] | None = None,
     ) -> None:
-        """Set up the first user; `host` may be any address of 127.0.0.0/8, which Docker trusts."""
+        """Set up the first user; `host` may be any address of 127.0.0.0/8, which Docker trusts.
+
+        `auth` takes the place of the htpasswd file, as in docker-registry's configuration.
+        """
+        self._auth = auth
         self.username = username
         self._passwords = {username: password}
         self._directory = directory
@@ -143,7 +148,8 @@ class Registry:
             "log": {"accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(self._directory / "images")}},
             "http": {"addr": f"{self._address}:0", "secret": "of one process"},
-            "auth": {"htpasswd": {"realm": "registry", "path": str(self._htpasswd)}},
+            "auth": self._auth or {
+                "htpasswd": {"realm": "registry", "path": str(self._htpasswd)}},
         }))
         self._log = self._directory / "docker-registry.log"
         self._daemon = Daemon(["docker-registry", "serve", str(config)], self._log)

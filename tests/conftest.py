@@ -1,14 +1,17 @@
-"""What tests share: the command line as a user runs it."""
+"""What tests share: the command line as a user runs it, and an AWS for it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
+from account import Account
+from local_aws import LocalAws
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 
@@ -26,3 +29,46 @@ def batchreg(tmp_path: Path) -> Run:
         return subprocess.run([BATCHREG, *arguments], text=True, timeout=60,
                               env={**clean, **(environ or {})}, **options)
     return run
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[LocalAws]:
+    """One embedded AWS for all; a test has a stack of its own, and leaves the network alone."""
+    with LocalAws() as aws:
+        yield aws
+
+
+@pytest.fixture(scope="session")
+def slow_aws() -> Iterator[LocalAws]:
+    """An embedded AWS that takes its time, as AWS does: there is something to interrupt."""
+    with LocalAws(pace=0.1) as aws:
+        yield aws
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def stack() -> str:
+    """Return a name that no other test's stack has."""
+    return f"lab{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def template() -> str:
+    """What `batchreg render` prints."""
+    return subprocess.run([BATCHREG, "render"], capture_output=True, text=True, check=True,
+                          timeout=60, cwd="/").stdout
+
+
+@pytest.fixture
+def account(aws: LocalAws, stack: str) -> Account:
+    """The embedded AWS, without the stack."""
+    return Account(aws, stack)
+
+
+@pytest.fixture
+def made(account: Account, template: str) -> Account:
+    """The embedded AWS, with the stack."""
+    account.make(template)
+    return account

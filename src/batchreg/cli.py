@@ -130,12 +130,15 @@ def user_data(secret_id: tuple[str, ...], region: str, credential_refresh_minute
     ), output)
 
 
-aws_options = together(
-    option("--stack-name", default="batchreg", show_default=True),
+connection_options = together(
     option("--profile", help="Profile of the AWS configuration.  [or AWS_PROFILE]"),
     option("--region", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
     option("--endpoint-url", metavar="URL",
            help="Talk to this address instead of AWS.  [or AWS_ENDPOINT_URL]"),
+)
+aws_options = together(
+    option("--stack-name", default="batchreg", show_default=True),
+    connection_options,
 )
 json_option = click.option("--json", "machine", is_flag=True,
                            help="Print JSON lines, the result last.")
@@ -145,12 +148,20 @@ force_option = click.option("--force", is_flag=True,
 wait_option = click.option("--wait/--no-wait", default=True, show_default=True,
                            help="Follow the stack until it has settled.")
 
+
+def login_options(without: str) -> Decorator:
+    """Return the options of a registry login; `without` tells what a missing user name means."""
+    return together(
+        option("--registry-url", metavar="URL",
+               help="Host of the registry.  [default: Docker Hub]"),
+        option("--username", help=f"User name at the registry; {without}."),
+        click.option("--password-stdin", is_flag=True,
+                     help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
+    )
+
+
 value_options = together(
-    option("--registry-url", metavar="URL",
-           help="Host of the registry.  [default: Docker Hub]"),
-    option("--username", help="User name at the registry; asked for if missing."),
-    click.option("--password-stdin", is_flag=True,
-                 help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
+    login_options("asked for if missing"),
     option("--kms-key-arn", metavar="ARN", help="Customer managed key of the secret."),
     option("--credential-refresh-minutes", type=click.IntRange(5, 1440),
            help="How often instances read the secret again.  [default: 30]"),
@@ -177,6 +188,8 @@ value_options = together(
 @click.option("--termination-protection/--no-termination-protection", "protect", default=None,
               help="Keep the stack from being deleted.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--check", multiple=True, metavar="IMAGE",
+              help="First make sure that the login pulls this image; repeat it for more.")
 @wait_option
 @force_option
 @yes_option
@@ -215,6 +228,26 @@ def status(**options: Any) -> None:
     from batchreg import commands
 
     commands.status(**options)
+
+
+@cli.command()
+@click.argument("image", nargs=-1, required=True)
+@option("--stack-name", help="Use the login of this stack.")
+@login_options("without it, no login goes along")
+@click.option("--architecture", type=click.Choice(["amd64", "arm64"]),
+              help="What the image must be built for.  [default: as the stack, else amd64]")
+@connection_options
+@config_option
+@json_option
+def check(**options: Any) -> int:
+    """Ask the registry whether a login pulls these images.
+
+    The login is given as for deploy, or is that of the stack that --stack-name names. On Docker Hub
+    each image costs one pull.
+    """
+    from batchreg import check_commands
+
+    return check_commands.check(**options)
 
 
 class Size(click.ParamType[int]):

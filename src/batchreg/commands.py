@@ -6,15 +6,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import wraps
 from typing import Any
 
 import click
 
-from batchreg import __version__, settings
+from batchreg import __version__, aws, settings
 from batchreg import deploy as deploying
 from batchreg import destroy as destroying
 from batchreg import stack as stacks
@@ -30,11 +30,28 @@ LOGIN = ("registry_url", "username", "password")
 Connect = Callable[..., Session]
 
 
+def failures_too(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a failure the result where a machine reads it: the last line of stdout."""
+    @wraps(command)
+    def run(*, stack_name: str, machine: bool, **options: Any) -> None:
+        try:
+            command(stack_name=stack_name, machine=machine, **options)
+        except (Exception, Interrupted) as error:
+            line = (str(error) if isinstance(error, BatchregError | Interrupted)
+                    else aws.explain(error) if machine else None)
+            if line:
+                Console(machine=machine).emit("result", stack=stack_name, error=line)
+            raise
+    return run
+
+
+@failures_too
 def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool, dry_run: bool,
            protect: bool | None, role_arn: str | None, tag: tuple[str, ...], profile: str | None,
            region: str | None, endpoint_url: str | None, secret_arn: tuple[str, ...],
            image_type: str | None, user_data: Any, fargate: bool | None, password_stdin: bool,
-           default_vpc: bool, connect: Connect = Session, **values: Any) -> None:
+           default_vpc: bool, check: tuple[str, ...] = (), connect: Connect = Session,
+           **values: Any) -> None:
     """Create or update the stack and print its outputs."""
     from batchreg import template
 
@@ -58,14 +75,22 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     known = set()
     if present and present.status not in stacks.FORGETTING:
         known = set(present.parameters)
-    _ask_for_login(given, declared, known)
-    if default_vpc or {"SubnetIDs", "SecurityGroupIDs"} & (
-            declared.keys() - known - given.keys()):
+    missing = {name for name, has_default in declared.items() if not has_default}
+    missing -= known | given.keys()
+    if not _interactive():
+        _check_complete(missing, default_vpc=default_vpc, yes=yes or dry_run or bool(known))
+    _ask_for_login(given, missing)
+    if default_vpc or {"SubnetIDs", "SecurityGroupIDs"} & missing:
         _choose_network(session, given, default_vpc)
     unused = given.keys() - declared.keys()
     if unused:
         raise BatchregError(f"With --secret-arn the stack takes no {', '.join(sorted(unused))}: "
                             "leave it out.")
+    if check:
+        from batchreg import check_commands
+
+        check_commands.before_deploy(check, given, shape, session, present if known else None,
+                                     console)
     request = deploying.Request(
         name=stack_name, body=template.to_yaml(built), parameters=given, declared=declared,
         masked=masked, tags=tags, role_arn=role_arn, protect=protect, dry_run=dry_run, wait=wait)
@@ -76,12 +101,13 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
             console.emit("result", stack=stack_name, status=done.status if done else None,
                          outputs=outputs)
         elif not dry_run:
-            click.echo("\n".join(f"{name}: {value}" for name, value in outputs.items()), nl=bool(outputs))
+            click.echo("".join(f"{name}: {value}\n" for name, value in outputs.items()), nl=False)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the work is done. To look at it: "
                           f"{deploying.status_of(stack_name)}") from None
 
 
+@failures_too
 def destroy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool,
             terminate_jobs: bool, retain: tuple[str, ...], role_arn: str | None,
             profile: str | None, region: str | None, endpoint_url: str | None,
@@ -103,6 +129,7 @@ def destroy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: boo
     console.emit("result", stack=stack_name, status=left.status if left else None)
 
 
+@failures_too
 def status(*, stack_name: str, machine: bool, profile: str | None, region: str | None,
            endpoint_url: str | None, connect: Connect = Session) -> None:
     """Print what the stack looks like now."""
@@ -118,24 +145,25 @@ def status(*, stack_name: str, machine: bool, profile: str | None, region: str |
     if machine:
         click.echo(json.dumps({"type": "result", **asdict(seen)}))
         return
-    rows = [("Stack", seen.stack, seen.status, seen.reason)]
-    for kind, part in (("Compute environment", seen.compute_environment),
-                       ("Job queue", seen.job_queue)):
-        if part:
-            rows.append((kind, part.name, f"{part.status}, {part.state}", part.reason))
+    rows = [("Stack", seen.stack, f"{seen.status}{': ' if seen.reason else ''}{seen.reason}")]
+    for kind, parts in (("Compute environment", seen.compute_environments),
+                        ("Job queue", seen.job_queues)):
+        for part in parts:
+            healthy = (part.status, part.state) == ("VALID", "ENABLED")
+            reason = "" if healthy or not part.reason else f": {part.reason}"
+            rows.append((kind, part.name, f"{part.status}, {part.state}{reason}"))
     for arn, changed in seen.secrets.items():
-        rows.append(("Secret", arn.rsplit(":", 1)[-1], "", f"last changed {changed}"))
+        rows.append(("Secret", arn.rsplit(":", 1)[-1], f"changed {changed}"))
     counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]
     if seen.jobs:
-        rows.append(("Jobs", ", ".join(counts) or "none", "", ""))
-    template = {None: "not batchreg's", False: "as batchreg renders it now",
-                True: "differs from what batchreg renders now: batchreg deploy updates it"}
-    rows.append(("Template", f"batchreg {seen.version}" if seen.version else "", "",
+        rows.append(("Jobs", ", ".join(counts) or "none", ""))
+    template = {None: "not batchreg's", False: "as rendered now",
+                True: "not as rendered now: batchreg deploy updates it"}
+    rows.append(("Template", f"batchreg {seen.version}" if seen.version else "",
                  template[seen.differs]))
-    for kind, name, state, reason in rows:
-        state = f"  {state}" if state else ""
-        reason = f"  {reason}" if reason else ""
-        click.echo(f"{kind + ':':<21}{name}{state}{reason}")
+    width = max(len(name) for _, name, state in rows if state)
+    for kind, name, state in rows:
+        click.echo(f"{kind:<19}  {name:<{width}}  {state}".rstrip())
 
 
 def check_name(name: str) -> None:
@@ -147,13 +175,13 @@ def check_name(name: str) -> None:
 
 def _given(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
     """Return {parameter: value} for what the user gave, checked before anything is done."""
-    from batchreg import registry_login, template
+    from batchreg import registry_login
 
-    values["password"] = (sys.stdin.read().removesuffix("\n").removesuffix("\r")
-                          if password_stdin else os.environ.get("BATCHREG_PASSWORD") or None)
+    values["password"] = (_read_password() if password_stdin
+                          else os.environ.get("BATCHREG_PASSWORD") or None)
     given = {
-        PARAMETERS[name]: ",".join(value) if isinstance(value, tuple) else str(value)
-        for name, value in values.items() if value not in (None, ())
+        PARAMETERS[name]: ",".join(filter(None, value)) if isinstance(value, tuple) else str(value)
+        for name, value in values.items() if value not in (None, (), ("",))
     }
     if "RegistryUrl" in given:
         try:
@@ -161,12 +189,8 @@ def _given(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
         except registry_login.Refused as refusal:
             raise BatchregError(f"--registry-url: {refusal}.".replace("registry_url", "it")
                                 .replace("it: ", "")) from None
-    for name, pattern, rule in (
-            ("Username", template.USERNAME, "The user name is empty or has a colon or a control "
-             "character."),
-            ("Password", template.CREDENTIAL, "The password is empty or has a line break or "
-             "another control character.")):
-        if name in given and not re.fullmatch(pattern, given[name]):
+    for name in ("Username", "Password"):
+        if name in given and (rule := _misfit(name, given[name])):
             raise BatchregError(f"{rule} Give it as the registry shows it.")
     return given
 
@@ -214,34 +238,71 @@ def _line_ended() -> Iterator[None]:
         raise
 
 
-def _ask_for_login(given: dict[str, str], declared: dict[str, bool], known: set[str]) -> None:
-    """Ask for the login that a new stack needs, where there is a terminal."""
-    missing = [name for name in ("Username", "Password")
-               if name in declared and name not in given and name not in known]
-    if missing and not _interactive():
-        flags = {"Username": "--username", "Password": "--password-stdin or BATCHREG_PASSWORD"}
-        raise click.UsageError(f"Missing {' and '.join(flags[name] for name in missing)}.")
-    for name in missing:
-        label = "User name at the registry" if name == "Username" else "Password or access token"
-        given[name] = click.prompt(label, hide_input=name == "Password", err=True)
-    _given_again = {name: given[name] for name in missing}
-    if _given_again:
-        from batchreg import template
+# Where what a new stack needs comes from, if there is no terminal to ask on.
+SOURCES = {
+    "Username": "--username",
+    "Password": "--password-stdin or BATCHREG_PASSWORD",
+    "SubnetIDs": "--subnet-id or --default-vpc",
+    "SecurityGroupIDs": "--security-group-id or --default-vpc",
+}
 
-        for name, pattern in (("Username", template.USERNAME), ("Password", template.CREDENTIAL)):
-            if name in _given_again and not re.fullmatch(pattern, given[name]):
-                raise BatchregError(f"The {label.lower()} has a colon or a control character.")
+
+def _check_complete(missing: Set[str], *, default_vpc: bool, yes: bool) -> None:
+    """Name all that is missing at once, before anything is done."""
+    flags = [flag for name, flag in SOURCES.items()
+             if name in missing and not (default_vpc and "--default-vpc" in flag)]
+    flags += [] if yes else ["--yes"]
+    if flags:
+        raise click.UsageError(f"Missing {', '.join(flags)}.")
+
+
+def _ask_for_login(given: dict[str, str], missing: Set[str]) -> None:
+    """Ask for the login that a new stack needs; asks again after a user name that cannot be one."""
+    def username(text: str) -> str:
+        if rule := _misfit("Username", text):
+            raise click.UsageError(rule)
+        return text
+
+    if "Username" in missing:
+        with _line_ended():
+            given["Username"] = click.prompt(
+                "User name at the registry", value_proc=username, err=True)
+    if "Password" in missing:
+        given["Password"] = click.prompt("Password or access token", hide_input=True, err=True)
+        if rule := _misfit("Password", given["Password"]):
+            raise BatchregError(f"{rule} Give it as the registry shows it.")
+
+
+def _misfit(name: str, value: str) -> str | None:
+    """Return what is wrong with a user name or a password, without showing any of it."""
+    from batchreg import template
+
+    pattern, rule = {
+        "Username": (template.USERNAME,
+                     "The user name is empty or has a colon or a control character."),
+        "Password": (template.CREDENTIAL,
+                     "The password is empty or has a line break or another control character."),
+    }[name]
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return f"The {'user name' if name == 'Username' else 'password'} is not text in UTF-8."
+    return None if re.fullmatch(pattern, value) else rule
+
+
+def _read_password() -> str:
+    """Read the password from a pipe; a terminal would show what is typed."""
+    if sys.stdin.isatty():
+        raise click.UsageError("--password-stdin reads a pipe or a file; without it, the password "
+                               "is asked for.")
+    text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _choose_network(session: Session, given: dict[str, str], default_vpc: bool) -> None:
     """Fill in subnets and security groups: the default VPC's, or chosen from a list."""
     from batchreg import network
 
-    if not default_vpc and not _interactive():
-        flags = [flag for name, flag in (("SubnetIDs", "--subnet-id"),
-                                         ("SecurityGroupIDs", "--security-group-id"))
-                 if name not in given]
-        raise click.UsageError(f"Missing {' and '.join(flags)}, or --default-vpc.")
     ec2 = session.client("ec2")
     if default_vpc:
         vpc = network.default_vpc(ec2)
@@ -251,16 +312,22 @@ def _choose_network(session: Session, given: dict[str, str], default_vpc: bool) 
             given["SecurityGroupIDs"] = network.security_groups(ec2, vpc)[0].id
         return
     console = Console()
-    found = network.subnets(ec2)
+    found = {subnet.id: subnet for subnet in network.subnets(ec2)}
     if "SubnetIDs" not in given:
-        console.table(["", "Subnet", "Name", "Zone", "CIDR", "Internet", "VPC"], [
-            [str(number), subnet.id, subnet.name, subnet.zone, subnet.cidr, subnet.internet,
-             subnet.vpc_id] for number, subnet in enumerate(found, 1)])
-        given["SubnetIDs"] = ",".join(subnet.id for subnet in _chosen("Subnets", found))
-    ids = given["SubnetIDs"].split(",")
-    vpcs = {subnet.vpc_id for subnet in found if subnet.id in ids}
-    if len(vpcs) != 1:
-        raise BatchregError("The subnets must be of one VPC: choose them again.")
+        for vpc in dict.fromkeys(subnet.vpc_id for subnet in found.values()):
+            console.note(f"Subnets of {vpc}:")
+            console.table(["", "Subnet", "Name", "Zone", "CIDR", "Internet"], [
+                [str(number), subnet.id, subnet.name, subnet.zone, subnet.cidr, subnet.internet]
+                for number, subnet in enumerate(found.values(), 1) if subnet.vpc_id == vpc])
+        chosen = _chosen("Subnets", list(found.values()), lambda subnets: len(
+            {subnet.vpc_id for subnet in subnets}) > 1 and "choose subnets of one VPC")
+        given["SubnetIDs"] = ",".join(subnet.id for subnet in chosen)
+    subnets = given["SubnetIDs"].split(",")
+    for unknown in set(subnets) - found.keys():
+        raise BatchregError(f"There is no subnet {unknown} here: check --subnet-id and --region.")
+    vpcs = {found[subnet].vpc_id for subnet in subnets}
+    if len(vpcs) > 1:
+        raise BatchregError("The subnets are of several VPCs: give --subnet-id of one VPC.")
     if "SecurityGroupIDs" not in given:
         groups = network.security_groups(ec2, vpcs.pop())
         console.table(["", "Security group", "Name", "Description"], [
@@ -270,16 +337,20 @@ def _choose_network(session: Session, given: dict[str, str], default_vpc: bool) 
             group.id for group in _chosen("Security groups", groups))
 
 
-def _chosen(what: str, items: list[Any]) -> list[Any]:
-    """Ask for numbers out of a list, such as "1,3"; asks again after a slip."""
+def _chosen(what: str, items: list[Any],
+            objection: Callable[[list[Any]], str | bool] = lambda _: False) -> list[Any]:
+    """Ask for numbers out of a list, such as "1,3"; asks again after a slip or an objection."""
     if not items:
         raise BatchregError(f"{what}: this region has none. Make some, or choose another --region.")
 
     def parse(text: str) -> list[Any]:
-        numbers = re.split(r"[\s,]+", text.strip())
+        numbers = re.split(r"[\s,]+", text.strip(" ,"))
         if not all(number.isdecimal() and 1 <= int(number) <= len(items) for number in numbers):
             raise click.UsageError(f"write numbers from 1 to {len(items)}, such as 1,2")
-        return [items[int(number) - 1] for number in dict.fromkeys(numbers)]
+        some = [items[number - 1] for number in dict.fromkeys(map(int, numbers))]
+        if why := objection(some):
+            raise click.UsageError(str(why))
+        return some
 
     with _line_ended():
         chosen: list[Any] = click.prompt(

@@ -94,7 +94,7 @@ def _follow(client: Any, present: Stack, token: str, console: Console,
 
 def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
     """Name the foreign queues that hold a compute environment, or the way on without what stays."""
-    environments = _outputs(present, "ComputeEnvironmentArn")
+    environments = present.arns("ComputeEnvironmentArn")
     pages = batch.get_paginator("describe_job_queues").paginate() if environments else []
     others = [
         queue["jobQueueName"] for page in pages for queue in page["jobQueues"]
@@ -113,7 +113,7 @@ def _unfinished(batch: Any, present: Stack) -> dict[str, list[dict[str, Any]]]:
     from botocore.exceptions import ClientError
 
     found = {}
-    for queue in _outputs(present, "JobQueueArn"):
+    for queue in present.arns("JobQueueArn"):
         try:
             found[queue] = jobs.unfinished(batch, queue)
         except ClientError as error:
@@ -129,8 +129,3 @@ def _resources(client: Any, present: Stack) -> list[dict[str, Any]]:
     pages = client.get_paginator("list_stack_resources").paginate(StackName=present.id)
     return [resource for page in pages for resource in page["StackResourceSummaries"]
             if resource["ResourceStatus"] != "DELETE_COMPLETE"]
-
-
-def _outputs(present: Stack, kind: str) -> list[str]:
-    """Return the stack's outputs of a kind: on EC2 and, where it has one, on Fargate."""
-    return [value for name, value in present.outputs.items() if name.endswith(kind)]

@@ -23,11 +23,16 @@ _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 @dataclass(frozen=True)
 class Image:
-    """An image's parts. `registry` is a host, `docker.io` for Docker Hub."""
+    """An image's parts. `registry` is a host, `docker.io` for Docker Hub.
+
+    `tag` and `digest` are empty where the name has none.
+    """
 
     name: str
     registry: str
     path: str
+    tag: str = ""
+    digest: str = ""
 
     @property
     def on_hub(self) -> bool:
@@ -45,4 +50,5 @@ def parse(name: str) -> Image:
         hint = hint or (", in lower case" if name.lower() != name else "")
         raise BatchregError(
             f"{name!r} is not the name of an image: write it like ghcr.io/lab/align:3{hint}.")
-    return Image(name, found["host"] or "docker.io", found["path"])
+    return Image(name, found["host"] or "docker.io", found["path"], found["tag"] or "",
+                 found["digest"] or "")

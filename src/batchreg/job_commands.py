@@ -169,9 +169,11 @@ def _with_login(spec: Spec, session: Session, present: Stack, auth: str,
 
 def _logins(session: Session, present: Stack) -> list[Login]:
     """Return the stack's logins; those that are broken cover nothing."""
-    if "RegistryUrl" in present.parameters:
-        return [Login(present.outputs["RegistrySecretArn"],
-                      registry_login.registry_key(present.parameters["RegistryUrl"]))]
+    made_here = [Login(present.outputs[f"RegistrySecret{n}Arn"],
+                       registry_login.registry_key(present.parameters[f"RegistryUrl{n}"]))
+                 for n in map(settings.suffix, settings.slots_of(present.parameters))]
+    if made_here:
+        return made_here
     from botocore.exceptions import ClientError
 
     made = settings.of_template(stacks.template_of(session.client("cloudformation"), present))

@@ -73,8 +73,8 @@ def _internet(subnet: dict[str, Any], tables: list[dict[str, Any]]) -> str:
             continue
         if str(route.get("GatewayId", "")).startswith("igw-"):
             # Batch's instances get a public address from the subnet, or none at all.
-            return "yes" if subnet.get("MapPublicIpOnLaunch") else "no: no public addresses"
-        return "yes, through NAT" if route.get("NatGatewayId") else "yes, through a gateway"
+            return "yes" if subnet.get("MapPublicIpOnLaunch") else "no public IP"
+        return "by NAT" if route.get("NatGatewayId") else "by a gateway"
     return "no"
 
 

@@ -56,6 +56,10 @@ class Stack:
     def busy(self) -> bool:
         return self.status.endswith("_IN_PROGRESS") and self.status not in NOT_CREATED
 
+    def arns(self, kind: str) -> list[str]:
+        """Return the outputs JobQueueArn and FargateJobQueueArn, say, as far as they are there."""
+        return [value for name, value in self.outputs.items() if name.endswith(kind)]
+
 
 @dataclass(frozen=True)
 class Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,8 @@ class Status:
     version: str | None
     differs: bool | None
     difference: tuple[str, ...]
-    compute_environment: Part | None
-    job_queue: Part | None
+    compute_environments: tuple[Part, ...]
+    job_queues: tuple[Part, ...]
     jobs: dict[str, int]
     secrets: dict[str, str]
     outputs: dict[str, str]
@@ -47,10 +48,10 @@ def look(clients: Any, present: Stack) -> Status:
     outputs = dict(present.outputs)
     with ThreadPoolExecutor() as pool:
         body = pool.submit(stacks.template_of, client, present)
-        environment = pool.submit(
-            _environment, batch, outputs.get("ComputeEnvironmentArn"))
-        queue = pool.submit(_queue, batch, outputs.get("JobQueueArn"))
-        counts = pool.submit(_counts, batch, outputs.get("JobQueueArn"))
+        environments = pool.submit(
+            _environments, batch, present.arns("ComputeEnvironmentArn"))
+        queues = pool.submit(_queues, batch, present.arns("JobQueueArn"))
+        counts = [pool.submit(jobs.per_state, batch, arn) for arn in present.arns("JobQueueArn")]
         made = settings.of_template(body.result())
         arns = made[1].secret_arns if made else ()
         arns = arns or tuple(value for name, value in outputs.items()
@@ -61,8 +62,8 @@ def look(clients: Any, present: Stack) -> Status:
             stack=present.name, status=present.status, reason=present.reason,
             version=made[0] if made else None,
             differs=bool(difference) if made else None, difference=difference,
-            compute_environment=environment.result(), job_queue=queue.result(),
-            jobs=counts.result(), outputs=outputs,
+            compute_environments=environments.result(), job_queues=queues.result(),
+            jobs=_summed(count.result() for count in counts), outputs=outputs,
             secrets={arn: change.result() for arn, change in secrets.items()})
 
 
@@ -78,15 +79,16 @@ def _difference(body: str, made: settings.Settings) -> list[str]:
                                      "rendered now", lineterm="", n=1))
 
 
-def _environment(batch: Any, arn: str | None) -> Part | None:
-    found = arn and batch.describe_compute_environments(
-        computeEnvironments=[arn])["computeEnvironments"]
-    return _part(found[0], "computeEnvironmentName") if found else None
+def _environments(batch: Any, arns: list[str]) -> tuple[Part, ...]:
+    if not arns:
+        return ()
+    found = batch.describe_compute_environments(computeEnvironments=arns)["computeEnvironments"]
+    return tuple(_part(raw, "computeEnvironmentName") for raw in found)
 
 
-def _queue(batch: Any, arn: str | None) -> Part | None:
-    found = arn and batch.describe_job_queues(jobQueues=[arn])["jobQueues"]
-    return _part(found[0], "jobQueueName") if found else None
+def _queues(batch: Any, arns: list[str]) -> tuple[Part, ...]:
+    found = batch.describe_job_queues(jobQueues=arns)["jobQueues"] if arns else []
+    return tuple(_part(raw, "jobQueueName") for raw in found)
 
 
 def _part(raw: dict[str, Any], name: str) -> Part:
@@ -94,18 +96,12 @@ def _part(raw: dict[str, Any], name: str) -> Part:
                 raw.get("statusReason", ""))
 
 
-def _counts(batch: Any, queue: str | None) -> dict[str, int]:
-    from botocore.exceptions import ClientError
-
-    if not queue:
-        return {}
-    try:
-        return {state: len(found) for state, found in jobs.per_state(batch, queue).items()}
-    except ClientError as error:
-        # A delete that got stuck may have taken the queue; any other failure is one.
-        if error.response.get("Error", {}).get("Code") != "ClientException":
-            raise
-        return {}
+def _summed(counts: Iterable[dict[str, list[Any]]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for per_state in counts:
+        for state, found in per_state.items():
+            total[state] = total.get(state, 0) + len(found)
+    return total
 
 
 def _last_change(manager: Any, arn: str) -> str:

@@ -1,0 +1,118 @@
+"""What `rotate` does with its options."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+from batchreg import commands, registry, rotate
+from batchreg import stack as stacks
+from batchreg.aws import Session
+from batchreg.console import Console
+from batchreg.errors import BatchregError
+from batchreg.image import parse
+from batchreg.logins import host_of
+from batchreg.registry_login import HUB
+from batchreg.stack import Stack
+
+
+def run(*, stack_name: str, registry_url: str | None, image: str | None, check: bool, now: bool,
+        follow: bool, undo: bool, password_stdin: bool, yes: bool, machine: bool,
+        profile: str | None, region: str | None, endpoint_url: str | None) -> None:
+    """Make a new password current, and say when the instances will have it."""
+    console = Console(machine=machine)
+    parsed = parse(image) if image else None
+    commands.check_name(stack_name)
+    password = None if undo else commands.password(password_stdin)
+    session = Session(profile=profile, region=region, endpoint=endpoint_url)
+    client, manager = session.client("cloudformation"), session.client("secretsmanager")
+    present = stacks.find(client, stack_name)
+    if present is None:
+        raise BatchregError(f"There is no stack {stack_name} in this region: batchreg deploy "
+                            f"--stack-name {stack_name} makes it.")
+    if present.status not in stacks.UPDATABLE:
+        raise BatchregError(f"{stack_name} is in {present.status}: batchreg deploy "
+                            f"--stack-name {stack_name} leads on from there.")
+    body = stacks.template_of(client, present)
+    made = commands.ours(present, body, console)
+    target = rotate.choose(rotate.targets(present, made, manager), registry_url)
+    host = host_of(target.key)
+    if undo:
+        password = rotate.read(manager, target.secret, rotate.PREVIOUS).fields["password"]
+    elif password is None:
+        password = commands.ask_password(f"New password for {host}")
+    if check:
+        _check(target, rotate.read(manager, target.secret).username, str(password), parsed)
+    what = "Go back to the previous password of" if undo else "Change the password of"
+    if not commands.asker(yes)(f"{what} {host} in {stack_name}?"):
+        raise BatchregError(f"{stack_name} is as it was.")
+    changed = rotate.make_current(client, manager, present, body, target, str(password), console)
+    if not changed:
+        console.note(f"{host} has this password already: nothing to change.")
+    told = _refresh(session, present, console, follow) if changed and (now or follow) else {}
+    if changed:
+        _say_when(session, present, host, told, console)
+    console.emit("result", stack=stack_name, registry=host, changed=changed, instances=told)
+    failed = [instance for instance, status in told.items() if status not in ("Success", "Asked")]
+    if failed:
+        raise BatchregError(f"{', '.join(failed)} did not take the password: the timer tries "
+                            "again; the reason is on the instance's console.")
+
+
+def _check(target: rotate.Target, username: str, password: str, image: Any) -> None:
+    """Refuse a password that the registry refuses."""
+    login = registry.Login(username, password)
+    verdict = registry.check(image, login) if image else registry.check_login(
+        "docker.io" if target.key == HUB else target.key, login)
+    if not verdict.ok:
+        raise BatchregError(f"{verdict.text} Nothing has changed. --no-check skips this.")
+
+
+def _refresh(session: Session, present: Stack, console: Console, follow: bool) -> dict[str, str]:
+    """Ask the instances that Systems Manager reaches to refresh; return {instance: status}."""
+    running = rotate.instances(session.client("batch"), session.client("ecs"),
+                               present.outputs["ComputeEnvironmentArn"])
+    if not running:
+        return {}
+    ssm = session.client("ssm")
+    reached = rotate.reachable(ssm, running)
+    if len(reached) < len(running):
+        console.note(f"Systems Manager reaches {len(reached)} of {len(running)} instances; the "
+                     "others wait for their timer. For all: attach AmazonSSMManagedInstanceCore to "
+                     "the instance role.")
+    if not reached:
+        return {}
+    asked = rotate.refresh(ssm, reached)
+    if not follow:
+        return dict.fromkeys(reached, "Asked")
+    return {**dict.fromkeys(reached, "No answer"), **rotate.reported(ssm, asked)}
+
+
+def _say_when(session: Session, present: Stack, host: str, told: dict[str, str],
+              console: Console) -> None:
+    minutes = int(present.parameters.get("CredentialRefreshMinutes") or 30) + 1
+    latest = datetime.now() + timedelta(minutes=minutes)
+    done = sum(status == "Success" for status in told.values())
+    have = f"{done} instances have it; the others" if done else "Running instances"
+    console.note(f"{host} has a new password. {have} use it by {latest:%H:%M} at the latest, new "
+                 "ones at once.")
+
+
+def options() -> list[Any]:
+    """Return the options of the command, beside those that all commands share."""
+    return [
+        click.option("--registry", "registry_url", metavar="URL",
+                     help="Which registry, if the stack has several."),
+        click.option("--password-stdin", is_flag=True,
+                     help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
+        click.option("--image", help="Check that the new password pulls this image."),
+        click.option("--check/--no-check", default=True, show_default=True,
+                     help="Ask the registry whether it takes the password, before anything "
+                          "changes."),
+        click.option("--now", is_flag=True,
+                     help="Ask running instances to refresh at once, through Systems Manager."),
+        click.option("--follow", is_flag=True, help="--now, and wait until all have answered."),
+        click.option("--undo", is_flag=True, help="Go back to the previous password."),
+    ]
