@@ -19,10 +19,9 @@ if [ "$(id -u)" != 0 ]; then
     echo "Not root: what needs$missing is left out. To have it: sudo apt-get install$missing" >&2
     exit 0
 fi
-# cloud-init must not take this machine for a new instance at its next boot, and no package may
-# start a daemon here: the tests start their own.
-mkdir -p /etc/cloud
-touch /etc/cloud/cloud-init.disabled
+# A cloud-init that comes anew must not take this machine for a new instance at its next boot, and no
+# package may start a daemon here: the tests start their own.
+case "$missing" in *cloud-init*) mkdir -p /etc/cloud; touch /etc/cloud/cloud-init.disabled ;; esac
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy"

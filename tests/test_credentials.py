@@ -23,6 +23,13 @@ long = st.builds(lambda piece, size: (piece * size)[:size],
                  st.sampled_from(["x", '"', "\\", "{{", "${A}"]), st.integers(1, 4096))
 
 
+@pytest.mark.parametrize("name", ["Username", "Password"])
+def test_dynamic_references_are_refused(name):
+    """CloudFormation would put another value in their place."""
+    assert allowed(name, "a{{b}}")
+    assert not allowed(name, "a{{resolve:ssm:b}}")
+
+
 def allowed(name: str, value: str) -> bool:
     """Say whether CloudFormation takes this value: its pattern, and 4,096 bytes."""
     try:

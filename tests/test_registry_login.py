@@ -663,11 +663,11 @@ def test_an_absent_file_is_made(tmp_path):
 
 
 def test_settings_are_lines_of_ours(tmp_path):
-    """A pull behaviour that changed in the template must win over the line of the last boot."""
+    """They stand beside the login, unless the file has them: then somebody has decided already."""
     path = tmp_path / "ecs.config"
-    path.write_bytes(b"P=old\nA=1\n")
-    put(path, AUTHS, {"P": "new"}, True)
-    assert path.read_bytes() == b"A=1\nP=new\n" + OURS
+    path.write_bytes(b"P=theirs\nA=1\n")
+    put(path, AUTHS, {"P": "ours", "Q": "ours"}, True)
+    assert path.read_bytes() == b"P=theirs\nA=1\n" + OURS + b"Q=ours\n"
 
 
 def test_a_symbolic_link_stays_one(tmp_path):

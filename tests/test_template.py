@@ -23,6 +23,8 @@ STRUCTURES = {
     "plain": Settings(),
     "gpu": Settings(image_type="ECS_AL2023_NVIDIA"),
     "secrets": Settings(secret_arns=ARNS),
+    "fargate": Settings(fargate=True),
+    "slots": Settings(slots=(1, 3)),
     "parts": Settings(user_parts=('Content-Type: text/x-shellscript\n\n#!/bin/sh\necho "${X}"\n',)),
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import email
 import json
 
+import botocore.session
+import lint_templates
 import pytest
 import yaml
 from hypothesis import given
@@ -64,9 +66,22 @@ def test_several_secrets_are_several_arguments():
     assert text.count("--secret-id=") == 2
 
 
-def test_user_data_for_china_asks_china():
-    """The endpoint's domain is not the same in every partition."""
-    assert "--url-suffix=amazonaws.com.cn\n" in userdata.for_instance(["x"], "cn-north-1")
+@pytest.mark.parametrize("region", lint_templates.batch_regions())
+def test_user_data_asks_in_the_domain_of_its_partition(region):
+    """botocore knows the domains; most of them are amazonaws.com."""
+    suffix = botocore.session.Session().get_component("endpoint_resolver").construct_endpoint(
+        "secretsmanager", region)["dnsSuffix"]
+    assert f"--url-suffix={suffix}\n" in userdata.for_instance(["x"], region)
+
+
+def test_secrets_of_another_region_are_refused():
+    """An instance asks its own region alone, and would power off for want of a login."""
+    arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:x-AbCdEf"
+    assert userdata.for_instance([arn], "eu-west-1")
+    with pytest.raises(BatchregError, match="is not in us-east-1"):
+        userdata.for_instance([arn], "us-east-1")
+    with pytest.raises(BatchregError, match="in several regions"):
+        Settings(secret_arns=(arn, arn.replace("eu-west-1", "us-east-1")))
 
 
 def test_template_and_command_give_the_same_user_data():
@@ -107,6 +122,14 @@ def test_text_beyond_ascii_travels_in_base64(tmp_path):
     script = "#!/bin/sh\necho grüße ${X} 🐟\n"
     own, = read(tmp_path, script)
     assert own.isascii()
+    assert parts(own)[1].get_payload(decode=True).decode() == script
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\necho ${A:-${B}}\n", "#!/bin/sh\necho '${'\n"])
+def test_nested_and_open_dollars_travel_in_base64(tmp_path, script):
+    """Nobody has documented what Fn::Sub makes of them; base64 has no dollars."""
+    own, = read(tmp_path, script)
+    assert "${" not in own
     assert parts(own)[1].get_payload(decode=True).decode() == script
 
 

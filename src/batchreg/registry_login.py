@@ -228,7 +228,9 @@ def put(path, auths, extra, complete):
             pass
     # One line, ASCII, no blanks: quotes, comments and line breaks mean nothing to the agent.
     data = json.dumps(auths, separators=(",", ":"), sort_keys=True)
-    ours = {**extra, "ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": data}
+    # A setting that stands there already may be somebody's decision.
+    extra = {key: value for key, value in extra.items() if key.encode() not in present}
+    ours = {"ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": data, **extra}
     ours = {key.encode(): value.encode() for key, value in ours.items()}
     changed = not ours.items() <= present.items()
     if changed or old[-1:] != b"\n" or os.stat(path).st_mode & 0o77:

@@ -53,7 +53,8 @@ class Settings:
     `secret_arns`: existing secrets that hold the logins; without one, the stack makes its own.
     `image_type`: one of IMAGE_TYPES. `user_parts`: MIME parts for the end of the user data.
     `slots`: numbers of the registries whose secrets the stack makes; a registry keeps its number
-    for life, so that adding and removing others leaves it alone. `fargate`: a second compute environment and queue, for jobs that carry their own login.
+    for life, so that adding and removing others leaves it alone. `fargate`: a second compute
+    environment and queue, for jobs that carry their own login.
     Raises BatchregError for a choice that cannot work.
     """
 
@@ -70,6 +71,9 @@ class Settings:
                     f"{arn!r} is not the ARN of a secret: copy the whole of it, with the six "
                     "characters at its end, from `aws secretsmanager list-secrets`."
                 )
+        if len({arn.split(":")[3] for arn in self.secret_arns}) > 1:
+            raise BatchregError("The secrets are in several regions: an instance asks one. "
+                                "Replicate them into the region of the stack.")
         if len(set(self.secret_arns)) < len(self.secret_arns):
             raise BatchregError("A secret's ARN is given twice: leave one out.")
         if self.image_type not in IMAGE_TYPES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,7 +73,10 @@ def _difference(body: str, made: settings.Settings) -> list[str]:
         built = template.build(made)
     except BatchregError as error:  # a deployed part that no longer fits
         return [str(error)]
-    texts = (template.to_yaml(built), template.to_json(built))
+    # The version alone is no difference: CloudFormation would not update it.
+    body, *texts = (re.sub(r'(Version"?: )"?[0-9][^\s,"]*"?', r"\1x", text, count=1) for text in (
+        body.partition("Metadata")[2], template.to_yaml(built).partition("Metadata")[2],
+        template.to_json(built).partition("Metadata")[2]))
     if body in texts:
         return []
     return list(difflib.unified_diff(body.splitlines(), texts[0].splitlines(), "deployed",

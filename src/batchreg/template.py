@@ -33,8 +33,9 @@ from batchreg.settings import Settings, suffix
 # For a JSON string made of intrinsics only: what must be escaped, backslashes first. Other control
 # characters are refused by CREDENTIAL.
 JSON_ESCAPES = (("\\", "\\\\"), ('"', '\\"'))
-CREDENTIAL = r"[^\x00-\x1f\x7f]+"
-USERNAME = r"[^:\x00-\x1f\x7f]+"
+# CloudFormation would take {{resolve:...}} for a reference to another value, in a parameter too.
+CREDENTIAL = r"(?!.*\{\{resolve:)[^\x00-\x1f\x7f]+"
+USERNAME = r"(?!.*\{\{resolve:)[^:\x00-\x1f\x7f]+"
 
 # Every spelling that registry_login.registry_key accepts, and no other.
 _NAME = r"[a-z0-9]+((\.|-+)[a-z0-9]+)*"
@@ -159,17 +160,19 @@ def _parameters(template: Template, settings: Settings) -> None:
             f"For Docker Hub: {DOCKER_HUB}")
         add(group, f"Username{n}", "User name", "String",
             "User name at the registry.", NoEcho=True, AllowedPattern=USERNAME,
-            ConstraintDescription="At least one character, no colon, no control characters.")
+            ConstraintDescription="At least one character, no colon, no control characters, "
+            "no {{resolve:.")
         add(group, f"Password{n}", "Password or access token", "String",
             "Kept in AWS Secrets Manager and nowhere else. A token that may only read is best.",
             NoEcho=True, AllowedPattern=CREDENTIAL,
-            ConstraintDescription="At least one character, no line breaks or control characters.")
+            ConstraintDescription="At least one character, no line breaks or control characters, "
+            "no {{resolve:.")
     add(registry, "KmsKeyArn", "KMS key", "String",
         "ARN of the customer managed key of the secret. Empty: AWS's own key for Secrets Manager.",
         Default="", AllowedPattern="|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
         ConstraintDescription="The ARN of a KMS key (not of an alias), or nothing.")
     add(registry, "CredentialRefreshMinutes", "Refresh the login every (minutes)", "Number",
-        "How long after a change of the secret the running instances use it at the latest.",
+        "How often the running instances read the secret again, give or take a minute.",
         Default=30, MinValue=5, MaxValue=1440)
     add(network, "SubnetIDs", "Subnets", "List<AWS::EC2::Subnet::Id>",
         "Subnets for the instances, with a route to the registry: the internet, for most.")
@@ -346,7 +349,7 @@ def _batch(template: Template, settings: Settings, profile: iam.InstanceProfile,
         ),
     ))
     # troposphere takes UpdatePolicy for the resource attribute of that name; Batch's is a property.
-    # Jobs that run while an update replaces the instances have six hours, the most there is.
+    # Jobs that run while an update replaces the instances have six hours; the default is half one.
     environment.properties["UpdatePolicy"] = batch.UpdatePolicy(
         TerminateJobsOnUpdate=False, JobExecutionTimeoutMinutes=360)
     queue = _queue(template, "JobQueue", environment)
@@ -362,7 +365,7 @@ def _fargate(template: Template) -> None:
         State="ENABLED",
         ReplaceComputeEnvironment=False,
         ComputeResources=batch.ComputeResources(
-            Type=If("IsSpot", "FARGATE_SPOT", "FARGATE"),
+            Type="FARGATE",  # no update in place could change it
             MaxvCpus=Ref("MaxvCpus"),
             Subnets=Ref("SubnetIDs"),
             SecurityGroupIds=Ref("SecurityGroupIDs"),

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 # What that adds is not documented, so a quarter stays free.
 LIMIT = 12 * 1024
 
-# While an instance waits this long for its credentials, no job can be placed on it; then it
-# powers off, and AWS Batch starts another.
-BOOT_DEADLINE_SECONDS = 300
+# A run of the login lasts this long where Secrets Manager throttles or does not answer. There are
+# three, with pauses: a secret that somebody mends meanwhile still counts, and an account whose
+# secret is gone does not start and stop instances all the time.
+BOOT_DEADLINE_SECONDS = 150
 
 # What a placeholder such as ${RegistrySecret} grows by when it becomes an ARN: the longest region,
 # a stack name of 40 characters, CloudFormation's and Secrets Manager's random suffixes.
@@ -35,15 +36,16 @@ SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 # agent starts. Never a blocking `systemctl start` or `restart` here: amazon-ecs-agent #1707.
 BOOT = f"""\
 #!/bin/sh
-if python3 {SCRIPT_PATH} @/opt/batchreg/args --deadline {BOOT_DEADLINE_SECONDS} ||
- grep -qs '^ECS_ENGINE_AUTH_DATA=.*auth' /etc/ecs/ecs.config
-then
- systemctl daemon-reload
- systemctl --no-block enable --now batchreg.timer
-else
- echo 'batchreg: no registry login at all: powering off' >&2
- systemctl --no-block poweroff
-fi
+for pause in 60 120 0; do
+ python3 {SCRIPT_PATH} @/opt/batchreg/args --deadline {BOOT_DEADLINE_SECONDS}
+ if grep -qs '^ECS_ENGINE_AUTH_DATA=.*auth' /etc/ecs/ecs.config; then
+  systemctl daemon-reload
+  exec systemctl --no-block enable --now batchreg.timer
+ fi
+ sleep $pause
+done
+echo 'batchreg: no registry login at all: powering off' >&2
+systemctl --no-block poweroff
 """
 
 SERVICE = f"""\
@@ -72,6 +74,15 @@ WantedBy=timers.target
 # write_files of somebody else's part would be one or the other.
 MERGE = "merge_how: list(append)+dict(no_replace,recurse_list)"
 
+
+# Where AWS is not amazonaws.com, by the region's first letters.
+URL_SUFFIXES = {
+    "cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu", "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov", "us-isof-": "csp.hci.ic.gov", "eu-isoe-": "cloud.adc-e.uk",
+}
+
+# A ${ within ${...}, or one that nothing closes. How CloudFormation reads these is not documented.
+NESTED = re.compile(r"\$\{[^}]*(\$\{|$)")
 
 # What cloud-init makes of a file's first line, and the types that it acts on.
 # Source: cloudinit.readthedocs.io/en/latest/explanation/format.html
@@ -147,11 +158,16 @@ def for_instance(
         # One line each in the file of arguments. AWS's own rule for names, and `:` for ARNs.
         if not re.fullmatch(r"[A-Za-z0-9/_+=.@!:-]{1,2048}", secret_id):
             raise BatchregError(f"{secret_id!r} is neither the name nor the ARN of a secret.")
+        if secret_id.startswith("arn:") and secret_id.split(":")[3:4] != [region]:
+            raise BatchregError(f"{secret_id} is not in {region}: an instance asks one region. "
+                                "Replicate the secret there.")
     if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", region):
         raise BatchregError(f"{region!r} is not a region: write it like eu-central-1.")
     return resolve(build(secret_ids, user_parts), {
         "AWS::Region": region,
-        "AWS::URLSuffix": "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com",
+        "AWS::URLSuffix": next((
+            domain for prefix, domain in URL_SUFFIXES.items() if region.startswith(prefix)
+        ), "amazonaws.com"),
         "CredentialRefreshMinutes": str(refresh_minutes),
         "ImagePullBehavior": image_pull_behavior,
     })
@@ -211,11 +227,11 @@ def read_parts(path: Path) -> tuple[str, ...]:
 
 
 def _ascii(leaf: Message) -> str:
-    """Return one MIME part as ASCII text, in base64 where it holds anything else."""
+    """Return one MIME part as ASCII text, in base64 where that is the only safe way."""
     from email.base64mime import body_encode
 
     body, content = str(leaf.get_payload()), leaf.get_payload(decode=True)
-    if not body.isascii() and isinstance(content, bytes):
+    if isinstance(content, bytes) and (not body.isascii() or NESTED.search(body)):
         body = body_encode(content)
         del leaf["Content-Transfer-Encoding"]
         leaf["Content-Transfer-Encoding"] = "base64"

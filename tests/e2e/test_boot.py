@@ -193,7 +193,8 @@ def test_instance_without_any_login_powers_off_and_says_why(aws, launch):
     """Else it would take jobs, fail them in seconds, and take the next."""
     text = batchreg(aws, "user-data", "--secret-id", "no-such-secret", "--region", "us-east-1")
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(
-        text.stdout.encode())
+        text.stdout.replace("in 60 120 0", "in 0 0 0").encode())
+    assert boot.console.count("ResourceNotFoundException") == 3
     assert boot.systemctl == [["--no-block", "poweroff"]]
     assert "batchreg: no-such-secret: HTTP 400 ResourceNotFoundException" in boot.console
     assert "batchreg: no registry login at all: powering off" in boot.console
