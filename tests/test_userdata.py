@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import json
+import re
 
 import botocore.session
 import lint_templates
@@ -69,8 +70,9 @@ def test_several_secrets_are_several_arguments():
 @pytest.mark.parametrize("region", lint_templates.batch_regions())
 def test_user_data_asks_in_the_domain_of_its_partition(region):
     """botocore knows the domains; most of them are amazonaws.com."""
-    suffix = botocore.session.Session().get_component("endpoint_resolver").construct_endpoint(
-        "secretsmanager", region)["dnsSuffix"]
+    partitions = botocore.session.Session().get_data("partitions")["partitions"]
+    suffix = next(partition["outputs"]["dnsSuffix"] for partition in partitions
+                  if re.match(partition["regionRegex"], region))
     assert f"--url-suffix={suffix}\n" in userdata.for_instance(["x"], region)
 
 
