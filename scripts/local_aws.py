@@ -161,11 +161,13 @@ def _serve(listener: socket.socket, *, by_hand: bool) -> None:
     pace = float(os.environ.get("LOCAL_AWS_PACE") or 0)
     # ministack reads all of this when it is imported, and its app sets up the logging for the rest.
     from ministack.app import app  # isort: skip
+    import local_aws_account
     import local_aws_batch
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
     local_aws_batch.install(pace)
+    local_aws_account.install()
     facts = local_aws_batch.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {

@@ -23,7 +23,7 @@ from typing import Any
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from ministack.core.responses import error_response_json, new_uuid, now_iso
-from ministack.services import batch, cloudformation, ec2, iam, secretsmanager
+from ministack.services import batch, cloudformation, cloudwatch_logs, ec2, iam, secretsmanager
 from ministack.services.cloudformation import (
     changesets,
     engine,
@@ -55,6 +55,7 @@ def install(pace: float) -> None:
     handlers._ACTION_HANDLERS.update(ACTIONS)
     for action, answer in handlers._ACTION_HANDLERS.items():
         handlers._ACTION_HANDLERS[action] = functools.partial(_answer, action, answer)
+    cloudwatch_logs._get_log_events = get_log_events
 
 
 def network() -> Data:
@@ -338,6 +339,20 @@ CALLS: list[Callable[[Data], Data]] = [
     register_job_definition, deregister_job_definition, describe_job_definitions,
     submit_job, terminate_job, cancel_job, list_jobs, local_aws_jobs,
 ]
+
+
+# --- The log of a job ---
+
+_ministack_log_events = cloudwatch_logs._get_log_events
+
+
+def get_log_events(request: Data) -> Any:
+    """Give a new token with new lines: with ministack's old one they would come for ever."""
+    status, headers, body = _ministack_log_events(request)
+    answer, token = json.loads(body), request.get("nextToken")
+    if answer.get("events") and answer["nextForwardToken"] == token:
+        answer["nextForwardToken"] = f"f/{int(token.removeprefix('f/')) + len(answer['events'])}"
+    return status, headers, json.dumps(answer).encode()
 
 
 # --- The resource types ---

@@ -41,7 +41,7 @@ def aws() -> Iterator[LocalAws]:
 @pytest.fixture(scope="session")
 def slow_aws() -> Iterator[LocalAws]:
     """An embedded AWS that takes its time, as AWS does: there is something to interrupt."""
-    with LocalAws(pace=0.1) as aws:
+    with LocalAws(pace=0.05) as aws:
         yield aws
 
 

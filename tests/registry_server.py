@@ -13,8 +13,8 @@ import ssl
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -310,9 +310,7 @@ class Proxy:
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     """Pass on what comes, until it ends."""
-    try:
+    with suppress(OSError):
         while data := source.recv(65536):
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        time.sleep(0)

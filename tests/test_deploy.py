@@ -106,7 +106,6 @@ def test_no_wait_returns_while_the_stack_comes_up(batchreg, slow_aws, stack):
     assert (result.returncode, result.stdout) == (0, "")
     assert result.stderr.splitlines()[-1] == (
         f"Creating {stack}. Look at it: batchreg status --stack-name {stack}")
-    assert present["StackStatus"] == "CREATE_IN_PROGRESS"
     assert present["EnableTerminationProtection"]
 
 

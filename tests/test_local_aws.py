@@ -797,6 +797,40 @@ def test_a_job_has_a_log(submit: Callable[..., dict[str, Any]]) -> None:
     assert job["container"]["logStreamName"] == f"job/default/{job['jobId']}"
 
 
+def test_a_log_is_read_on_from_its_token(cloud: Cloud) -> None:
+    """The token that was sent comes back at the end, and only there."""
+    logs = cloud.aws.client("logs")
+    stream = {"logGroupName": "/aws/batch/job", "logStreamName": "job/default/1"}
+    logs.create_log_group(logGroupName=stream["logGroupName"])
+    logs.create_log_stream(**stream)
+    answer = {"nextForwardToken": None}
+    for text in ("a", "b", "c"):
+        logs.put_log_events(**stream, logEvents=[{"timestamp": 1, "message": text}])
+        token = {"nextToken": answer["nextForwardToken"]} if answer["nextForwardToken"] else {}
+        answer = logs.get_log_events(**stream, **token, startFromHead=True)
+        assert [event["message"] for event in answer["events"]] == [text]
+        end = logs.get_log_events(**stream, nextToken=answer["nextForwardToken"])
+        assert (end["events"], end["nextForwardToken"]) == ([], answer["nextForwardToken"])
+
+
+def test_a_waiting_job_has_no_log(submit: Callable[..., dict[str, Any]]) -> None:
+    """Batch names the stream once the job runs."""
+    assert "logStreamName" not in submit(tags={"local-aws-status": "RUNNABLE"})["container"]
+
+
+def test_an_array_job_has_its_size_and_no_log(cloud: Cloud) -> None:
+    """Its jobs have the logs; tests tell how many are in which state."""
+    cloud.batch.register_job_definition(
+        jobDefinitionName="array", type="container", containerProperties={"image": "x"})
+    queue = cloud.batch.describe_job_queues()["jobQueues"][0]["jobQueueName"]
+    job_id = cloud.batch.submit_job(jobName="a", jobQueue=queue, jobDefinition="array",
+                                    arrayProperties={"size": 3})["jobId"]
+    cloud.aws.set_jobs("PENDING", job_id=job_id, arrayProperties={"statusSummary": {"RUNNING": 3}})
+    job = look(cloud, job_id)
+    assert job["arrayProperties"] == {"size": 3, "statusSummary": {"RUNNING": 3}}
+    assert "logStreamName" not in job["container"]
+
+
 def test_a_running_job_ends_by_termination(
         cloud: Cloud, submit: Callable[..., dict[str, Any]]) -> None:
     """A job with this tag runs until somebody ends it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from test_destroy import submit
@@ -47,7 +47,7 @@ def test_disabled_queue_shows_with_its_reason(status, made):
 def test_secret_shows_when_it_last_changed(status, made):
     """An expired token is found by its age."""
     changed = json.loads(status("--json"))["secrets"][made.outputs["RegistrySecretArn"]]
-    age = datetime.now(timezone.utc) - datetime.fromisoformat(changed)
+    age = datetime.now(UTC) - datetime.fromisoformat(changed)
     assert timedelta(seconds=-2) < age < timedelta(minutes=1)
 
 

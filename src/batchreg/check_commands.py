@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from batchreg import aws, registry, registry_login, settings
 from batchreg import commands as deploying
@@ -48,25 +47,25 @@ def check(*, image: tuple[str, ...], architecture: str | None, machine: bool,
           endpoint_url: str | None, connect: deploying.Connect = Session) -> int:
     """Print a verdict an image, and return the exit status: 0 where all can be pulled."""
     console = Console(machine=machine)
-    images = [parse(name) for name in dict.fromkeys(image)]
-    wanted: tuple[str, ...] = (architecture or "amd64",)
-    typed_stack = _typed("stack_name")
-    if typed_stack and (_typed("username") or _typed("registry_url") or password_stdin):
+    typed_stack = deploying._typed("stack_name")
+    if typed_stack and (password_stdin or deploying._typed("username")
+                        or deploying._typed("registry_url")):
         raise click.UsageError("--stack-name stands for the stack's own login: leave out either "
                                "it or --username, --registry-url and --password-stdin.")
-    if stack_name and (typed_stack or not username):
-        deploying.check_name(stack_name)
-        session = connect(profile=profile, region=region, endpoint=endpoint_url)
-        present = stacks.find(session.client("cloudformation"), stack_name)
-        if present is None:
-            raise BatchregError(f"There is no stack {stack_name} in this region: check --region, "
-                                "or give the login with --username.")
-        logins = deployed(session, present)
-        if not architecture:
+    try:
+        images = [parse(name) for name in dict.fromkeys(image)]
+        wanted: tuple[str, ...] = ("amd64",)
+        if stack_name and (typed_stack or not username):
+            session = connect(profile=profile, region=region, endpoint=endpoint_url)
+            present = _present(session, stack_name)
+            logins = deployed(session, present)
             wanted = architectures(present.parameters.get("InstanceTypes", ""))
-    else:
-        logins = _given(registry_url, username, password_stdin)
-    verdicts = _side_by_side(images, logins, wanted)
+        else:
+            logins = _given(registry_url, username, password_stdin)
+    except BatchregError as error:
+        console.emit("result", ok=False, error=str(error))
+        raise
+    verdicts = _side_by_side(images, logins, (architecture,) if architecture else wanted)
     for verdict in verdicts:
         console.emit("verdict", **{**vars(verdict), "details": dict(verdict.details)})
         if not machine and verdict.ok:
@@ -113,6 +112,15 @@ def architectures(instance_types: str) -> tuple[str, ...]:
         "amd64",)
 
 
+def _present(session: Session, name: str) -> Stack:
+    deploying.check_name(name)
+    present = stacks.find(session.client("cloudformation"), name)
+    if present is None:
+        raise BatchregError(f"There is no stack {name} in this region: check --region, or give the "
+                            "login with --username.")
+    return present
+
+
 def deployed(session: Session, present: Stack) -> Logins:
     """Return the logins of a stack, out of its secrets; BatchregError where there is none."""
     arns = [value for name, value in present.outputs.items()
@@ -151,7 +159,8 @@ def _read(manager: Any, arns: Sequence[str]) -> Logins:
 def _given(registry_url: str | None, username: str | None, password_stdin: bool) -> Logins:
     """Return the login of the options, asked for as `deploy` does, or none at all."""
     if not username:
-        if password_stdin or os.environ.get("BATCHREG_PASSWORD") or _typed("registry_url"):
+        if password_stdin or os.environ.get("BATCHREG_PASSWORD") or (
+                deploying._typed("registry_url")):
             raise click.UsageError("Missing --username.")
         return Logins()
     given = deploying._given({"registry_url": registry_url, "username": username}, password_stdin)
@@ -195,10 +204,3 @@ def _explained(verdict: Verdict, logins: Logins) -> Verdict:
     hosts = ", ".join("Docker Hub" if key == registry_login.HUB else key for key in logins.found)
     step = ": --registry-url changes that" if logins.whose == "the given" else ""
     return replace(verdict, text=f"{verdict.text} Here, {logins.whose} login is for {hosts}{step}.")
-
-
-def _typed(name: str) -> bool:
-    """Tell whether an option stands on the command line itself, not in a file or a variable."""
-    context = click.get_current_context(silent=True)
-    return context is not None and (
-        context.get_parameter_source(name) is ParameterSource.COMMANDLINE)

@@ -231,6 +231,26 @@ def status(**options: Any) -> None:
 
 
 @cli.command()
+@aws_options
+@click.option("--job", metavar="ID", help="A job that waits or failed.  [default: all that wait]")
+@click.option("--image", help="Ask the registry for this image.  [default: the job's]")
+@click.option("--save", metavar="FILE",
+              help="Keep what was seen, without any secret, for --from; - writes it to stdout.")
+@click.option("--from", "source", metavar="FILE", type=click.Path(path_type=Path),
+              help="Judge what --save has kept, without asking AWS.")
+@config_option
+@json_option
+def doctor(**options: Any) -> int:
+    """Say why jobs wait or images do not come, and what to do about it.
+
+    Changes nothing. Exit status 0: nothing is wrong; 1: something is.
+    """
+    from batchreg import doctor_commands
+
+    return doctor_commands.run(**options)
+
+
+@cli.command()
 @click.argument("image", nargs=-1, required=True)
 @option("--stack-name", help="Use the login of this stack.")
 @login_options("without it, no login goes along")
@@ -379,6 +399,7 @@ def main() -> int:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as by `2>&-`: its number must not go to a socket
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    sys.unraisablehook = _swallowed
     status = _run()
     # A request that is still under way must not hold up whoever interrupts once more.
     _on_interrupt(lambda *_: os._exit(status))
@@ -428,6 +449,15 @@ def _on_interrupt(handler: Any) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
+def _swallowed(problem: Any) -> None:
+    """End at once after a Ctrl-C inside a destructor or a callback, where Python only notes it."""
+    if problem.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(problem)
+        return
+    report("interrupted; to go on, run the same command again.")
+    os._exit(130)
+
+
 def _explain(error: Exception) -> str | None:
     """Return one line for a failure of AWS's or of the output, None for a bug of ours."""
     if "botocore" in sys.modules:
@@ -437,7 +467,8 @@ def _explain(error: Exception) -> str | None:
         if line:
             return line
     if isinstance(error, OSError):
-        return f"Cannot write the output: {error.strerror or error}."
+        return (f"{error.filename}: {error.strerror}." if error.filename
+                else f"Cannot write the output: {error.strerror or error}.")
     return None
 
 

@@ -82,10 +82,12 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     _ask_for_login(given, missing)
     if default_vpc or {"SubnetIDs", "SecurityGroupIDs"} & missing:
         _choose_network(session, given, default_vpc)
-    unused = given.keys() - declared.keys()
-    if unused:
-        raise BatchregError(f"With --secret-arn the stack takes no {', '.join(sorted(unused))}: "
+    unused = [option for option, name in PARAMETERS.items() if name in given.keys() - declared]
+    if typed := [f"--{option.replace('_', '-')}" for option in unused if _typed(option)]:
+        raise BatchregError(f"With --secret-arn the stack takes no {', '.join(typed)}: "
                             "leave it out.")
+    for option in unused:  # of batchreg.yaml or the environment, meant for another shape
+        del given[PARAMETERS[option]]
     if check:
         from batchreg import check_commands
 
@@ -178,7 +180,8 @@ def _given(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
     from batchreg import registry_login
 
     values["password"] = (_read_password() if password_stdin
-                          else os.environ.get("BATCHREG_PASSWORD") or None)
+                          # Taken out of it: no program that a credential helper starts sees it.
+                          else os.environ.pop("BATCHREG_PASSWORD", None) or None)
     given = {
         PARAMETERS[name]: ",".join(filter(None, value)) if isinstance(value, tuple) else str(value)
         for name, value in values.items() if value not in (None, (), ("",))
@@ -193,6 +196,14 @@ def _given(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
         if name in given and (rule := _misfit(name, given[name])):
             raise BatchregError(f"{rule} Give it as the registry shows it.")
     return given
+
+
+def _typed(option: str) -> bool:
+    """Tell whether an option stands in the command line itself."""
+    if option == "password":
+        option = "password_stdin"
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _tag(text: str) -> tuple[str, str]:

@@ -146,7 +146,12 @@ def follow(client: Any, stack_id: str, name: str, token: str, console: Console, 
             raise
         raise BatchregError(f"{line} {name} goes on; {again} to follow it.") from None
     failed = stacks.failures(happened)
-    if failed:
+    settled = happened[-1].status if happened and happened[-1].settles else ""
+    if failed and settled in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"):
+        # The clean-up after an update may fail; the update has taken place.
+        names = ", ".join(dict.fromkeys(event.logical_id for event in failed))
+        console.note(f"{name}: something is left behind of {names}: {in_words(failed[0].reason)}")
+    elif failed:
         cause = failed[0]
         raise StackFailed(
             f"{name}: {cause.logical_id} ({cause.type}) failed: {in_words(cause.reason)} "
@@ -188,13 +193,14 @@ def fill_in(request: Request, present: Mapping[str, str]) -> dict[str, str | Non
 
 # What the reason of a failed resource calls for.
 NEXT_STEPS = {
-    r"subnet": "Give subnets of this region with --subnet-id",
-    r"security.?group": "Give security groups of the subnets' VPC with --security-group-id",
     r"not authorized to perform|AccessDenied|access denied":
         "Ask for this permission, or give --role-arn",
+    r"rate exceeded|throttl": "Wait a minute",
+    r"security.?group": "Give security groups of the subnets' VPC with --security-group-id",
+    r"subnet": "Give subnets of this region with --subnet-id",
     r"MIME|user ?data": "Mend the file of --user-data",
     r"JobQueue relationship": "Take the compute environment out of the queue that still uses it",
-    r"limit|quota": "Ask for a higher quota in the Service Quotas console",
+    r"limit ?exceeded|exceeded your|vcpu limit|quota": "Ask for a higher quota in the Service Quotas console",
     r"instance ?type": "Give types that this region has with --instance-type",
 }
 

@@ -59,6 +59,8 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
         console.note(f"Ending {jobs.number(running)}.")
         try:
             for queue, found in queues.items():
+                # Closed first, or a workflow that still submits would fill it again.
+                batch.update_job_queue(jobQueue=queue, state="DISABLED")
                 jobs.terminate(batch, queue, found, f"{present.name} is being destroyed",
                                sleep=sleep)
         except KeyboardInterrupt:

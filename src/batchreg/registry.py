@@ -43,16 +43,29 @@ def check(image: Image, login: Login | None, *, architectures: Collection[str] =
 
 def start(image: Image, login: Login | None, *, architectures: Collection[str] = ("amd64",),
           seconds: float = 10) -> Callable[[], Verdict]:
-    """Begin a check and return the function that waits for its verdict; several run side by side.
+    """Begin a check and return the function that waits for its verdict; several run side by side."""
+    return _start(image, seconds, lambda talk: registry_pull.Pull(image, login, talk).run(
+        architectures))
 
-    The wait ends in time even where a thread cannot be stopped, as while it looks up a name.
-    """
+
+def check_login(host: str, login: Login, *, seconds: float = 10) -> Verdict:
+    """Return whether `docker login` would succeed at a registry."""
+    image = Image(host, host, "")
+    return _start(image, seconds, lambda talk: registry_pull.Pull(image, login, talk).log_in())()
+
+
+def _start(image: Image, seconds: float,
+           judge: Callable[[Talk], tuple[str, dict[str, str]]]) -> Callable[[], Verdict]:
+    """Judge in a thread, which cannot be stopped while it looks up a name: the wait ends in time."""
     talk = Talk(registry_pull.host_of(image), seconds)
     done: queue.SimpleQueue[Verdict | Exception] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            done.put(_verdict(image, login, architectures, talk))
+            text, details = judge(talk)
+            done.put(Verdict(image.name, True, "ok", text, details))
+        except Failed as failure:
+            done.put(_negative(image, failure))
         except Exception as bug:
             done.put(bug)
         finally:
@@ -67,16 +80,8 @@ def start(image: Image, login: Login | None, *, architectures: Collection[str] =
             raise found
         return found
 
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=work, name=f"check {image.name}", daemon=True).start()
     return wait
-
-
-def _verdict(image: Image, login: Login | None, wanted: Collection[str], talk: Talk) -> Verdict:
-    try:
-        text, details = registry_pull.Pull(image, login, talk).run(wanted)
-    except Failed as failure:
-        return _negative(image, failure)
-    return Verdict(image.name, True, "ok", text, details)
 
 
 def _negative(image: Image, failure: Failed) -> Verdict:

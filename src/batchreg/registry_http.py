@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -85,7 +86,9 @@ class Talk:
             where = answer.headers["Location"]
             if answer.status not in (301, 302, 303, 307, 308) or not where:
                 return answer
-            url = urljoin(url, where)
+            with suppress(ValueError):  # else `origin` says so
+                where = urljoin(url, where)
+            url = where
             if self.origin(url) != origin:
                 login = ""  # and it stays away, even if the next redirect leads back
         raise Failed("not-a-registry", f"{self.peer} sends requests in a circle: "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urlencode
 
 from batchreg import manifests, registry_login
 from batchreg.image import Image
@@ -44,7 +44,7 @@ class Pull:
     def __init__(self, image: Image, login: Login | None, talk: Talk) -> None:
         self.image, self.login, self.talk = image, login, talk
         self.where = "Docker Hub" if image.on_hub else image.registry
-        official = image.on_hub and "/" not in image.path
+        official = image.on_hub and image.path and "/" not in image.path
         self.repository = f"library/{image.path}" if official else image.path
         self.host = host_of(image)
         self.base = ""
@@ -78,6 +78,12 @@ class Pull:
         pulls = f"{rate['text']} pulls left" if rate else ""
         return ", ".join(filter(None, [
             details["architectures"] or "architecture not told", how, pulls])), details
+
+    def log_in(self) -> tuple[str, dict[str, str]]:
+        """Do what `docker login` does; without a path in the image, no repository is asked for."""
+        _refuse_misspelt(self.image)
+        self._find()
+        return ("takes this login" if self.authorization else "asks for no login"), {}
 
     def _find(self) -> None:
         """Find the registry, with TLS or, on this machine, without, and log in if it asks for it.
@@ -130,11 +136,11 @@ class Pull:
     def _log_in(self, answer: Answer) -> None:
         """Do what the registry asks for; raises Failed where the login does not count."""
         offers = manifests.challenges(answer.headers.get_all("WWW-Authenticate") or [])
-        if "bearer" in offers:
-            self.bearer = offers["bearer"]
+        self.bearer = offers.get("bearer", {})
+        if self.bearer and self.repository:
             token = self._token(f"repository:{self.repository}:pull")
             self.authorization = f"Bearer {token}"
-        elif "basic" in offers:
+        elif self.bearer or "basic" in offers:
             if not self.login:
                 raise self._denied()
             self.authorization = self._basic()
@@ -151,7 +157,7 @@ class Pull:
         """Get a token for the scope or, as `docker login` does, for none, and then "" for a no."""
         account = self.login.username.encode("utf-8", "surrogateescape") if self.login else b""
         query = {"service": self.bearer.get("service", ""), "scope": scope, "account": account}
-        realm = urljoin(self.base, self.bearer.get("realm", ""))
+        realm = self.bearer.get("realm", "")
         url = f"{realm}{'&' if '?' in realm else '?'}" + urlencode(
             {name: value for name, value in query.items() if value})
         answer = self.talk.ask("GET", url, login=self._basic())

@@ -191,6 +191,8 @@ def follow(client: Client, stack_id: str, token: str, *, sleep: Sleep = time.sle
             yield event
             if event.settles:
                 return
+        if new:  # more may follow at once, and the last of them is the end
+            pause = min(0.1, poll_seconds)
         silence = 0 if new else silence + pause + time.monotonic() - began
         sleep(pause)
         pause = min(pause * 1.5, poll_seconds)
@@ -252,7 +254,7 @@ def plan(client: Client, name: str, body: str, parameters: Mapping[str, str | No
             if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
                 break
             sleep(pause)
-            pause = min(pause * 2, 2)
+            pause = min(pause * 2, 0.5)
         change_set = replace(made, changes=tuple(_changes(client, answer)))
         if answer["Status"] != "FAILED":
             return change_set
@@ -280,15 +282,25 @@ def _refusal(client: Client, change_set: ChangeSet, answer: dict[str, Any]) -> s
 def _create(client: Client, request: Mapping[str, Any], creates: bool) -> tuple[str, str]:
     """Make the change set, to the end even if interrupted: only then can it be taken back."""
     with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(client.create_change_set, **request)
+        making = pool.submit(_ids, client, request)
         try:
-            made = making.result()
+            return making.result()
         except KeyboardInterrupt:
             if not making.exception():
-                made = making.result()
-                discard(client, ChangeSet(made["StackId"], made["Id"], creates))
+                discard(client, ChangeSet(*making.result(), creates))
             raise
-    return made["StackId"], made["Id"]
+
+
+def _ids(client: Client, request: Mapping[str, Any]) -> tuple[str, str]:
+    """Make the change set and return the stack's and its id."""
+    try:
+        made = client.create_change_set(**request)
+        return made["StackId"], made["Id"]
+    except client.exceptions.AlreadyExistsException:
+        # The answer to a first request was lost on its way: nobody else knows the name.
+        made = client.describe_change_set(
+            ChangeSetName=request["ChangeSetName"], StackName=request["StackName"])
+        return made["StackId"], made["ChangeSetId"]
 
 
 def _changes(client: Client, answer: dict[str, Any]) -> Iterator[Change]:
@@ -338,6 +350,8 @@ def execute(client: Client, change_set: ChangeSet) -> str:
                                   ClientRequestToken=token)
     except ClientError:
         with suppress(Exception):
+            if latest_token(client, change_set.stack_id) == token:
+                return token  # it has begun: the answer to a first request was lost on its way
             discard(client, change_set)
         raise
     return token
