@@ -2,7 +2,7 @@
 # Installs the Debian packages that the tests and the demo use as real parts.
 # Where there is no root or no apt it says what stays out, and lets the rest go on.
 set -eu
-packages="python3-venv systemd docker.io docker-registry cloud-init apache2-utils busybox-static tmux"
+packages="python3-venv systemd docker.io docker-registry cloud-init apache2-utils busybox-static openssl tmux"
 
 missing=""
 for package in $packages; do

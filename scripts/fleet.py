@@ -37,6 +37,7 @@ class Fleet:
 
     size: int
     rate: int
+    burst: int
     ready: list[float] = field(repr=False)  # an instance has its credentials
     calls: list[float] = field(repr=False)
     refused: list[float] = field(repr=False)
@@ -48,7 +49,7 @@ class Fleet:
 
     @property
     def ideal(self) -> float:
-        """The time that the limit leaves no way to beat."""
+        """How long the service takes to answer each instance once."""
         return self.size / self.rate
 
 
@@ -105,7 +106,8 @@ def simulate(size: int, *, rate: int = RATE, burst: int | None = None, seed: int
 
     The service grants `rate` calls a second, and `burst` at once: by default a second's worth.
     """
-    world = _World(rate, rate if burst is None else burst, seed)
+    burst = rate if burst is None else burst
+    world = _World(rate, burst, seed)
     ready: list[float] = []
 
     def boot() -> None:
@@ -117,7 +119,7 @@ def simulate(size: int, *, rate: int = RATE, burst: int | None = None, seed: int
     for _ in range(size):
         world.at(0, greenlet(boot))
     world.run()
-    return Fleet(size, rate, ready, world.calls, world.refused)
+    return Fleet(size, rate, burst, ready, world.calls, world.refused)
 
 
 def rows(sizes: tuple[int, ...] = SIZES) -> list[tuple[str, ...]]:
@@ -194,14 +196,15 @@ def draw(fleet: Fleet) -> str:
 
 def _curve(fleet: Fleet, panel: Panel) -> Iterator[str]:
     x, y = panel.x, panel.y
-    yield _line(x(0), y(0), x(fleet.ideal), y(fleet.size), DASHES)
-    yield _text(x(fleet.ideal / 2) + 14, y(fleet.size / 2) + 18, "the limit", LIMIT)
     shares = [number / 100 for number in range(1, 101)]
     points = " ".join(f"{x(fleet.until(share)):.1f},{y(share * fleet.size):.1f}"
                       for share in shares)
     yield (f'<polyline points="{x(0):.1f},{y(0):.1f} {points}" fill="none" stroke="{OURS}" '
            'stroke-width="2.5"/>')
-    for share, name, down in ((0.5, "half", -6), (0.99, "99 %", 20), (1.0, "all", -6)):
+    full = (fleet.size - fleet.burst) / fleet.rate
+    yield _line(x(0), y(fleet.burst), x(full), y(fleet.size), DASHES)
+    yield _text(x(full / 2) + 8, y(fleet.size / 2) + 24, "the limit", LIMIT)
+    for share, name, down in ((0.5, "half", -6), (0.99, "99 %", 36), (1.0, "all", 18)):
         left, height = x(fleet.until(share)), y(share * fleet.size)
         yield f'<circle cx="{left:.1f}" cy="{height:.1f}" r="4" fill="{OURS}"/>'
         yield _text(left + (8 if share > 0.5 else -8), height + down,

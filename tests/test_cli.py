@@ -171,7 +171,7 @@ def test_unreadable_user_data_is_one_line(batchreg):
 
 def test_user_data_takes_its_region_from_the_aws_variables(batchreg):
     """boto3 knows only AWS_DEFAULT_REGION; users set either."""
-    arguments = ("user-data", "--secret-id", ARN)
+    arguments = ("user-data", "--secret-id", "registry/ghcr")
     by_flag = batchreg(*arguments, "--region", "eu-west-3").stdout
     assert "--region=eu-west-3" in by_flag
     assert batchreg(*arguments, environ={"AWS_REGION": "eu-west-3"}).stdout == by_flag

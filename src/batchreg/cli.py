@@ -22,7 +22,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def option(*names: str, **attributes: Any) -> Decorator:
     """Declare an option that BATCHREG_NAME and the key `name` of batchreg.yaml set as well."""
-    long = names[-1].split("/")[0].removeprefix("--")
+    long = next(name for name in names if name.startswith("--")).split("/")[0].removeprefix("--")
     variable = "BATCHREG_" + long.replace("-", "_").upper()
     return click.option(*names, envvar=variable, **attributes)
 
@@ -161,6 +161,11 @@ def login_options(without: str) -> Decorator:
 
 
 value_options = together(
+    option("--registry", "registries", multiple=True, metavar="URL[,username=U][,password=FROM]",
+           help="For several registries, each with a login of its own: all that the stack shall "
+                "have. FROM is prompt, docker-config or env:NAME."),
+    click.option("--from-docker-config", is_flag=True,
+                 help="Take the logins of all --registry from what docker login stored."),
     login_options("asked for if missing"),
     option("--kms-key-arn", metavar="ARN", help="Customer managed key of the secret."),
     option("--credential-refresh-minutes", type=click.IntRange(5, 1440),
@@ -346,6 +351,29 @@ def cancel(stack_name: str, **options: Any) -> None:
     job_commands.cancel(**options)
 
 
+@cli.command()
+@aws_options
+@config_option
+@click.option("--registry", "registry_url", metavar="URL",
+              help="Which registry, if the stack has several.")
+@click.option("--password-stdin", is_flag=True,
+              help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.")
+@click.option("--image", help="Check that the new password pulls this image.")
+@click.option("--check/--no-check", default=True, show_default=True,
+              help="Ask the registry whether it takes the password before anything changes.")
+@click.option("--now", is_flag=True,
+              help="Ask running instances to refresh at once, through Systems Manager.")
+@click.option("--follow", is_flag=True, help="--now, and wait until all have answered.")
+@click.option("--undo", is_flag=True, help="Go back to the previous password.")
+@yes_option
+@json_option
+def rotate(**options: Any) -> None:
+    """Give the stack a new registry password."""
+    from batchreg import rotate_command
+
+    rotate_command.run(**options)
+
+
 @cli.command("job-definition")
 @click.argument("image")
 @click.argument("command", nargs=-1)
@@ -370,6 +398,7 @@ def make_settings(secret_arn: tuple[str, ...], image_type: str | None, user_data
         secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
         image_type=image_type or present.image_type,
         fargate=present.fargate if fargate is None else fargate,
+        slots=present.slots,
         user_parts=present.user_parts if user_data is None else
         () if str(user_data) in ("", ".") else userdata.read_parts(user_data))
 

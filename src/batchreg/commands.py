@@ -8,13 +8,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
-from batchreg import __version__, aws, settings
+from batchreg import __version__, aws, logins, settings
 from batchreg import deploy as deploying
 from batchreg import destroy as destroying
 from batchreg import stack as stacks
@@ -50,13 +51,15 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
            protect: bool | None, role_arn: str | None, tag: tuple[str, ...], profile: str | None,
            region: str | None, endpoint_url: str | None, secret_arn: tuple[str, ...],
            image_type: str | None, user_data: Any, fargate: bool | None, password_stdin: bool,
-           default_vpc: bool, check: tuple[str, ...] = (), connect: Connect = Session,
+           default_vpc: bool, registries: tuple[str, ...] = (), from_docker_config: bool = False,
+           check: tuple[str, ...] = (), connect: Connect = Session,
            **values: Any) -> None:
     """Create or update the stack and print its outputs."""
     from batchreg import template
 
     console = Console(machine=machine)
     given = _given(values, password_stdin)
+    wanted = _wanted(registries, from_docker_config)
     tags = dict(_tag(text) for text in tag)
     check_name(stack_name)
     # What is wrong shows before AWS is asked.
@@ -65,8 +68,17 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     client = session.client("cloudformation")
     present = stacks.find(client, stack_name)
     body = stacks.template_of(client, present) if present else ""
-    made = _ours(present, body, force, console)
+    made = ours(present, body, force, console)
     shape = make_settings(secret_arn, image_type, user_data, fargate, made)
+    urls = {} if shape.secret_arns or not present or present.status in stacks.FORGETTING else {
+        slot: present.parameters[f"RegistryUrl{settings.suffix(slot)}"]
+        for slot in settings.slots_of(present.parameters)}
+    if wanted:
+        assigned = logins.assign(wanted, urls)
+        shape = replace(shape, secret_arns=(), slots=tuple(sorted(assigned)))
+        given |= logins.parameters(assigned, urls, _find_login)
+    else:
+        given = logins.of_one(given, urls)
     built = template.build(shape)
     declared = {name: hasattr(parameter, "Default")
                 for name, parameter in built.parameters.items()}
@@ -96,7 +108,7 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     request = deploying.Request(
         name=stack_name, body=template.to_yaml(built), parameters=given, declared=declared,
         masked=masked, tags=tags, role_arn=role_arn, protect=protect, dry_run=dry_run, wait=wait)
-    done = deploying.deploy(client, request, present, body, console, _asker(yes))
+    done = deploying.deploy(client, request, present, body, console, asker(yes))
     outputs = dict(done.outputs) if done else {}
     try:
         if machine:
@@ -123,9 +135,9 @@ def destroy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: boo
     if present is None:
         console.note(f"There is no stack {stack_name}: nothing to destroy.")
     else:
-        _ours(present, stacks.template_of(client, present), force, console)
+        ours(present, stacks.template_of(client, present), force, console)
         destroying.destroy(
-            client, session.client("batch"), present, console, _asker(yes),
+            client, session.client("batch"), present, console, asker(yes),
             terminate_jobs=terminate_jobs, retain=retain, role_arn=role_arn, wait=wait)
     left = None if wait else stacks.find(client, stack_name)
     console.emit("result", stack=stack_name, status=left.status if left else None)
@@ -179,9 +191,7 @@ def _given(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
     """Return {parameter: value} for what the user gave, checked before anything is done."""
     from batchreg import registry_login
 
-    values["password"] = (_read_password() if password_stdin
-                          # Taken out of it: no program that a credential helper starts sees it.
-                          else os.environ.pop("BATCHREG_PASSWORD", None) or None)
+    values["password"] = password(password_stdin)
     given = {
         PARAMETERS[name]: ",".join(filter(None, value)) if isinstance(value, tuple) else str(value)
         for name, value in values.items() if value not in (None, (), ("",))
@@ -193,9 +203,50 @@ def _given(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
             raise BatchregError(f"--registry-url: {refusal}.".replace("registry_url", "it")
                                 .replace("it: ", "")) from None
     for name in ("Username", "Password"):
-        if name in given and (rule := _misfit(name, given[name])):
+        if name in given and (rule := misfit(name, given[name])):
             raise BatchregError(f"{rule} Give it as the registry shows it.")
     return given
+
+
+def _wanted(registries: tuple[str, ...], from_docker_config: bool) -> list[logins.Wanted]:
+    """Return the registries of --registry, one an entry; refuses the options for a single one."""
+    wanted = logins.merged([logins.Wanted.parse(text) for text in registries])
+    single = [f"--{name.replace('_', '-')}" for name in LOGIN if wanted and _typed(name)]
+    if single:
+        raise click.UsageError(f"--registry and {', '.join(single)} exclude each other.")
+    if from_docker_config and not wanted:
+        raise click.UsageError("--from-docker-config needs --registry.")
+    return [replace(one, source=logins.DOCKER) for one in wanted] if from_docker_config else wanted
+
+
+def _find_login(wanted: logins.Wanted, new: bool) -> logins.Login:
+    """Find a registry's login where it shall come from; only a new registry's is asked for."""
+    host = logins.host_of(wanted.key)
+    if wanted.source == logins.DOCKER:
+        folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+        stored = logins.from_docker(wanted, Path(folder))
+        login = logins.Login(wanted.username or stored.username, stored.password)
+    elif wanted.source.startswith(logins.ENV):
+        name = wanted.source.removeprefix(logins.ENV)
+        password = os.environ.pop(name, None) or None
+        if new and not password:
+            raise BatchregError(f"{host}: the variable {name} is not set: put the password there.")
+        login = logins.Login(wanted.username, password)
+    else:
+        login = logins.Login(wanted.username, None)
+    if new and (login.username is None or login.password is None):
+        if not _interactive():
+            raise click.UsageError(f"Missing the login of {host}: give --registry "
+                                   f"{wanted.url},username=...,password=env:NAME.")
+        with _line_ended():
+            username = login.username or click.prompt(f"User name at {host}", err=True)
+            password = login.password or click.prompt(
+                f"Password or access token for {host}", hide_input=True, err=True)
+        login = logins.Login(username, password)
+    for name, value in (("Username", login.username), ("Password", login.password)):
+        if value is not None and (rule := misfit(name, value)):
+            raise BatchregError(f"{host}: {rule} Give it as the registry shows it.")
+    return login
 
 
 def _typed(option: str) -> bool:
@@ -213,7 +264,7 @@ def _tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _ours(present: Stack | None, body: str, force: bool, console: Console) -> Any:
+def ours(present: Stack | None, body: str, force: bool, console: Console) -> Any:
     """Return the settings of a stack of ours; refuse to touch another unless told to."""
     made = settings.of_template(body) if body else None
     if present and body and not made and not force:
@@ -228,7 +279,7 @@ def _interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _asker(yes: bool) -> deploying.Ask:
+def asker(yes: bool) -> deploying.Ask:
     def ask(question: str) -> bool:
         if yes:
             return True
@@ -270,7 +321,7 @@ def _check_complete(missing: Set[str], *, default_vpc: bool, yes: bool) -> None:
 def _ask_for_login(given: dict[str, str], missing: Set[str]) -> None:
     """Ask for the login that a new stack needs; asks again after a user name that cannot be one."""
     def username(text: str) -> str:
-        if rule := _misfit("Username", text):
+        if rule := misfit("Username", text):
             raise click.UsageError(rule)
         return text
 
@@ -280,11 +331,11 @@ def _ask_for_login(given: dict[str, str], missing: Set[str]) -> None:
                 "User name at the registry", value_proc=username, err=True)
     if "Password" in missing:
         given["Password"] = click.prompt("Password or access token", hide_input=True, err=True)
-        if rule := _misfit("Password", given["Password"]):
+        if rule := misfit("Password", given["Password"]):
             raise BatchregError(f"{rule} Give it as the registry shows it.")
 
 
-def _misfit(name: str, value: str) -> str | None:
+def misfit(name: str, value: str) -> str | None:
     """Return what is wrong with a user name or a password, without showing any of it."""
     from batchreg import template
 
@@ -299,6 +350,21 @@ def _misfit(name: str, value: str) -> str | None:
     except UnicodeEncodeError:
         return f"The {'user name' if name == 'Username' else 'password'} is not text in UTF-8."
     return None if re.fullmatch(pattern, value) else rule
+
+
+def password(from_stdin: bool) -> str | None:
+    """Return the password that the user gave, by stdin or the environment, if at all."""
+    # Taken out of it: no program that a credential helper starts sees it.
+    given = os.environ.pop("BATCHREG_PASSWORD", None) or None
+    return _read_password() if from_stdin else given
+
+
+def ask_password(label: str) -> str:
+    """Ask for a password, unseen; where there is no terminal, name the ways to give one."""
+    if not _interactive():
+        raise click.UsageError(f"Missing {SOURCES['Password']}.")
+    text: str = click.prompt(label, hide_input=True, err=True)
+    return text
 
 
 def _read_password() -> str:

@@ -80,6 +80,17 @@ class Console:
                   change.replacement, "")] for change in changes])
 
     @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Show, where somebody watches, that something goes on; it vanishes with the block."""
+        if self.live:
+            from rich.status import Status
+
+            with Status(text, console=self._rich(), spinner="line"):
+                yield
+        else:
+            yield
+
+    @contextmanager
     def following(self, title: str) -> Iterator[Follower | LiveFollower]:
         """Show events as they come: redrawn on a terminal, a line each elsewhere."""
         follower = LiveFollower(self._rich(), title) if self.live else Follower(self)

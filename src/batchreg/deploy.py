@@ -57,15 +57,16 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
     parameters = fill_in(request, {} if creates or not present else present.parameters)
     if present and not creates and unchanged(request, present, body):
         return _finish(client, request, present, console)
-    change_set = stacks.plan(
-        client, request.name, request.body, parameters, creates=creates,
-        tags=_tags(request, present), role_arn=request.role_arn, sleep=sleep)
+    with console.waiting("CloudFormation works out what would change"), _unspoken(request):
+        change_set = stacks.plan(
+            client, request.name, request.body, parameters, creates=creates,
+            tags=_tags(request, present), role_arn=request.role_arn, sleep=sleep)
     if change_set.id is None:
         return _finish(client, request, present, console)
     with stacks.taken_back(client, change_set):
         console.changes(change_set.changes)
         agreed = not request.dry_run and ask(
-            f"{'Create' if creates else 'Update'} {request.name}?")
+            f"{'Create' if creates else 'Update'} {stacks.placed(change_set.stack_id)}?")
         if not agreed:
             stacks.discard(client, change_set)
     if request.dry_run:
@@ -90,6 +91,30 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
         _protect(client, request, done, console)
         console.note(f"{request.name} is {'up' if creates else 'up to date'}.")
     return done
+
+
+@contextmanager
+def _unspoken(request: Request) -> Iterator[None]:
+    """Keep the login out of a refusal, which may quote the request."""
+    from botocore.exceptions import ClientError
+
+    secrets = [request.parameters[name] for name in request.masked & request.parameters.keys()]
+    try:
+        yield
+    except StackFailed as failure:
+        if any(secret in str(failure) for secret in secrets):
+            raise StackFailed(_masked(str(failure), secrets)) from None
+        raise
+    except ClientError as error:
+        details = error.response.get("Error", {})
+        details["Message"] = _masked(details.get("Message", ""), secrets)
+        raise
+
+
+def _masked(text: str, secrets: Sequence[str]) -> str:
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "****")
+    return text
 
 
 def status_of(name: str) -> str:

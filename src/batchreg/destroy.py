@@ -53,7 +53,7 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
             f"{present.name} has {jobs.number(running)} that did not finish yet "
             f"({jobs.counted(running)}): wait, or end them with --terminate-jobs.")
     also = f" and end {jobs.number(running)}" if running else ""
-    if not ask(f"Destroy {present.name}{also}?"):
+    if not ask(f"Destroy {stacks.placed(present.id)}{also}?"):
         raise BatchregError(f"{present.name} is as it was.")
     if running:
         console.note(f"Ending {jobs.number(running)}.")
@@ -75,7 +75,7 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
             _follow(client, present, token, console, sleep)
         except StackFailed as failure:
             if retain:
-                raise
+                raise _explained(batch, present, failure) from None
             console.note(f"{failure} Trying once more.")
             # Much that is in the way, such as an instance, goes by itself.
             token = stacks.delete(client, present, role_arn=role_arn)
@@ -98,10 +98,12 @@ def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
     """Name the foreign queues that hold a compute environment, or the way on without what stays."""
     environments = present.arns("ComputeEnvironmentArn")
     pages = batch.get_paginator("describe_job_queues").paginate() if environments else []
+    own = present.arns("JobQueueArn")
     others = [
         queue["jobQueueName"] for page in pages for queue in page["jobQueues"]
-        if any(order["computeEnvironment"] in environments
-               for order in queue.get("computeEnvironmentOrder", []))
+        if queue["jobQueueArn"] not in own and any(
+            order["computeEnvironment"] in environments
+            for order in queue.get("computeEnvironmentOrder", []))
     ]
     if others:
         return StackFailed(

@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batchreg.facts import Facts
-from batchreg.rules import ANY, RULES
+from batchreg.rules import ANY, Rule, hints, image, job, login, network, stack
 
-# Importing them enters their rules, in this order. # isort: off
-from batchreg.rules import stack as _stack  # noqa: F401
-from batchreg.rules import login as _login  # noqa: F401
-from batchreg.rules import network as _network  # noqa: F401
-from batchreg.rules import image as _image  # noqa: F401
-from batchreg.rules import job as _job  # noqa: F401
-from batchreg.rules import hints as _hints  # noqa: F401
-# isort: on
+RULES: list[Rule] = [
+    *stack.RULES, *login.RULES, *network.RULES, *image.RULES, *job.RULES, *hints.RULES]
 
 MOST = 4  # pieces of evidence that are shown
 

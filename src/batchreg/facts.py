@@ -6,6 +6,7 @@ its command and variables; of user data, only what it does.
 
 from __future__ import annotations
 
+import functools
 import json
 import types
 import typing
@@ -296,11 +297,16 @@ def _read(kind: Any, value: Any) -> Any:
         if arguments[-1] is Ellipsis:
             return tuple(_read(arguments[0], item) for item in value)
         return tuple(_read(one, item) for one, item in zip(arguments, value, strict=True))
-    if is_dataclass(kind):
-        known = typing.get_type_hints(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        known = _hints(kind)
         return kind(**{name: _read(known[name], item) for name, item in value.items()})
     if kind is float and isinstance(value, int):
         return float(value)
     if type(value) is not kind:
         raise TypeError
     return value
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

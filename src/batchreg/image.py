@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchreg.errors import BatchregError
@@ -37,6 +38,16 @@ class Image:
     @property
     def on_hub(self) -> bool:
         return self.registry in _HUB
+
+
+# Graviton's families have a g behind the number of their generation, as c7gn has; the first was a1.
+_GRAVITON = re.compile(r"a1\b|[a-z]+-?[0-9]+g|default_arm64")
+
+
+def architectures(instance_types: Sequence[str]) -> tuple[str, ...]:
+    """Return what images must be built for to run on EC2 instance types or families."""
+    arm = {bool(_GRAVITON.match(name.strip())) for name in instance_types if name.strip()}
+    return tuple("arm64" if one else "amd64" for one in sorted(arm or {False}))
 
 
 def parse(name: str) -> Image:

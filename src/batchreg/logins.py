@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,23 @@ class Wanted:
     @property
     def key(self) -> str:
         return key_of(self.url)
+
+    @classmethod
+    def parse(cls, text: str) -> Wanted:
+        """Read "ghcr.io" or "ghcr.io,username=lab,password=env:GHCR_TOKEN"."""
+        url, *fields = text.split(",")
+        values = dict(field.partition("=")[::2] for field in fields)
+        source = values.pop("password", PROMPT)
+        wanted = cls(url.strip(), values.pop("username", None) or None, source)
+        if values:
+            raise BatchregError(f"--registry knows username and password, not {', '.join(values)}.")
+        if source not in (PROMPT, DOCKER) and not re.fullmatch(f"{ENV}[A-Za-z_][A-Za-z0-9_]*",
+                                                               source):
+            # Not quoted: somebody may have written the password itself.
+            raise BatchregError(f"The password of {host_of(wanted.key)} comes from {PROMPT}, "
+                                f"{DOCKER} or {ENV}NAME, a variable's name: it never stands there "
+                                "itself.")
+        return wanted
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,26 @@ def parameters(assigned: Mapping[int, Wanted], present: Mapping[int, str],
         if login.password is not None:
             given[f"Password{n}"] = login.password
     return given
+
+
+def of_one(given: Mapping[str, str], present: Mapping[int, str]) -> dict[str, str]:
+    """Move the login of --registry-url, --username and the password to the slot that is meant.
+
+    Raises BatchregError where the stack has several registries and none of them is named.
+    """
+    names = ("RegistryUrl", "Username", "Password")
+    mine = {name: given[name] for name in names if name in given}
+    rest = {name: value for name, value in given.items() if name not in names}
+    slots = list(present) or [1]
+    if len(slots) > 1 and mine:
+        key = key_of(given.get("RegistryUrl", HUB))
+        slots = [slot for slot, url in present.items() if key_of(url) == key]
+        if "RegistryUrl" not in given or not slots:
+            hosts = ", ".join(host_of(key_of(url)) for url in present.values())
+            raise BatchregError(f"The stack has several registries: name one of {hosts} with "
+                                "--registry-url, or list them all with --registry.")
+        del mine["RegistryUrl"]
+    return {**rest, **{name + suffix(slots[0]): value for name, value in mine.items()}}
 
 
 def from_docker(wanted: Wanted, folder: Path, *, seconds: float = 10) -> Login:

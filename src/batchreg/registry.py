@@ -43,7 +43,7 @@ def check(image: Image, login: Login | None, *, architectures: Collection[str] =
 
 def start(image: Image, login: Login | None, *, architectures: Collection[str] = ("amd64",),
           seconds: float = 10) -> Callable[[], Verdict]:
-    """Begin a check and return the function that waits for its verdict; several run side by side."""
+    """Begin a check, beside others, and return the function that waits for its verdict."""
     return _start(image, seconds, lambda talk: registry_pull.Pull(image, login, talk).run(
         architectures))
 
@@ -56,7 +56,7 @@ def check_login(host: str, login: Login, *, seconds: float = 10) -> Verdict:
 
 def _start(image: Image, seconds: float,
            judge: Callable[[Talk], tuple[str, dict[str, str]]]) -> Callable[[], Verdict]:
-    """Judge in a thread, which cannot be stopped while it looks up a name: the wait ends in time."""
+    """Judge in a thread: while it looks up a name nothing can stop it, yet the wait must end."""
     talk = Talk(registry_pull.host_of(image), seconds)
     done: queue.SimpleQueue[Verdict | Exception] = queue.SimpleQueue()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-import click
-
 from batchreg import commands, registry, rotate
 from batchreg import stack as stacks
 from batchreg.aws import Session
@@ -36,13 +34,15 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
         raise BatchregError(f"{stack_name} is in {present.status}: batchreg deploy "
                             f"--stack-name {stack_name} leads on from there.")
     body = stacks.template_of(client, present)
-    made = commands.ours(present, body, console)
+    made = commands.ours(present, body, False, console)
     target = rotate.choose(rotate.targets(present, made, manager), registry_url)
     host = host_of(target.key)
     if undo:
         password = rotate.read(manager, target.secret, rotate.PREVIOUS).fields["password"]
     elif password is None:
         password = commands.ask_password(f"New password for {host}")
+    if rule := commands.misfit("Password", str(password)):
+        raise BatchregError(f"{rule} Give it as the registry shows it.")
     if check:
         _check(target, rotate.read(manager, target.secret).username, str(password), parsed)
     what = "Go back to the previous password of" if undo else "Change the password of"
@@ -98,21 +98,3 @@ def _say_when(session: Session, present: Stack, host: str, told: dict[str, str],
     have = f"{done} instances have it; the others" if done else "Running instances"
     console.note(f"{host} has a new password. {have} use it by {latest:%H:%M} at the latest, new "
                  "ones at once.")
-
-
-def options() -> list[Any]:
-    """Return the options of the command, beside those that all commands share."""
-    return [
-        click.option("--registry", "registry_url", metavar="URL",
-                     help="Which registry, if the stack has several."),
-        click.option("--password-stdin", is_flag=True,
-                     help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
-        click.option("--image", help="Check that the new password pulls this image."),
-        click.option("--check/--no-check", default=True, show_default=True,
-                     help="Ask the registry whether it takes the password, before anything "
-                          "changes."),
-        click.option("--now", is_flag=True,
-                     help="Ask running instances to refresh at once, through Systems Manager."),
-        click.option("--follow", is_flag=True, help="--now, and wait until all have answered."),
-        click.option("--undo", is_flag=True, help="Go back to the previous password."),
-    ]

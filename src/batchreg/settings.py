@@ -40,7 +40,7 @@ PARAMETERS = {
 CONFIG_KEYS = {
     "stack_name": False, "region": False, "profile": False, "role_arn": False, "tag": True,
     "secret_arn": True, "image_type": False, "user_data": False,
-    "fargate": False,
+    "fargate": False, "registries": True,
     **dict.fromkeys(PARAMETERS.keys() - {"password"}, False),
     "subnet_id": True, "security_group_id": True, "instance_type": True,
 }
@@ -162,6 +162,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def _value(where: str, key: str, node: Any) -> Any:
     import yaml
 
+    if key == "registries" and isinstance(node, yaml.SequenceNode):
+        return [_registry(where, item) for item in node.value]
     several = CONFIG_KEYS[key] and isinstance(node, yaml.SequenceNode)
     nodes = node.value if several else [node]
     if not all(isinstance(item, yaml.ScalarNode) and item.value for item in nodes):
@@ -169,6 +171,21 @@ def _value(where: str, key: str, node: Any) -> Any:
         raise BatchregError(f"{where}: {key} takes {wanted}.")
     values = [str(item.value) for item in nodes]
     return values if CONFIG_KEYS[key] else values[0]
+
+
+def _registry(where: str, node: Any) -> str:
+    """Return an entry of `registries` as --registry takes it."""
+    import yaml
+
+    if isinstance(node, yaml.ScalarNode):
+        return str(node.value)
+    fields = {key.value: value.value for key, value in node.value} if isinstance(
+        node, yaml.MappingNode) else {}
+    where = where.rsplit(" ", 1)[0] + f" {node.start_mark.line + 1}"
+    if "url" not in fields or not all(isinstance(value, str) for value in fields.values()):
+        raise BatchregError(f"{where}: a registry is a mapping of url, username and password "
+                            "(prompt, docker-config or env:NAME).")
+    return ",".join([fields.pop("url"), *(f"{key}={value}" for key, value in fields.items())])
 
 
 def _nearest(key: object) -> str:

@@ -217,6 +217,12 @@ def in_words(reason: str) -> str:
     return text.strip().rstrip(".,") + "." if text.strip() else "no reason given."
 
 
+def placed(stack_id: str) -> str:
+    """Return "genomics in us-east-1, account 111122223333": a mistaken profile shows there."""
+    _, _, _, region, account, path = stack_id.split(":", 5)
+    return f"{path.split('/')[1]} in {region}, account {account}"
+
+
 def new_token() -> str:
     return PREFIX + uuid.uuid4().hex[:16]
 

@@ -91,8 +91,8 @@ class Collection:
         raws = self.begin(batch.environments, names).result() if names else None
         environments = None if raws is None else tuple(
             batch.environment(name, raws.get(name)) for name in map(name_of, names))
-        main = next((raw for raw in (raws or {}).values()
-                     if not _fargate(raw)), {}).get("computeResources", {})
+        main: dict[str, Any] = next((raw.get("computeResources", {}) for raw in (raws or {}).values()
+                                     if not _fargate(raw)), {})
         profile = main.get("instanceRole") or outputs.get("InstanceProfileArn")
         role = self.pool.submit(self._role, profile, outputs, secrets) if profile else None
         template = self.pool.submit(self._launch_template, main, present, body)

@@ -107,6 +107,7 @@ def quota(asker: Asker, instance_types: Sequence[str], *, spot: bool) -> facts.Q
 
 
 def architectures(instance_types: Sequence[str]) -> tuple[str, ...]:
-    """Return the architectures, as images name them: Graviton's types have a g behind the number."""
-    graviton = [bool(re.match(r"a1\b|[a-z]+-?[0-9]+g", name)) for name in instance_types]
+    """Return the architectures, as images name them; Graviton's have a g behind the generation."""
+    graviton = [bool(re.match(r"a1\b|[a-z]+[0-9]+g|default_arm64", name))
+                for name in instance_types]
     return tuple(sorted({"arm64" if one else "amd64" for one in graviton or [False]}))

@@ -70,7 +70,8 @@ def subnet(name: str, raw: Raw | None, tables: list[Raw] | None,
     else:
         route = _default_route(raw, tables)
         if route:
-            more["route"] = next((str(route[key]) for key in route if key.endswith("Id")), "a route")
+            targets = (str(route[key]) for key in route if key.endswith("Id"))
+            more["route"] = next(targets, "a route")
             more["route_works"] = route.get("State") != "blackhole"
     entry = _serving(raw, lists or [], "IsDefault")
     if entry:

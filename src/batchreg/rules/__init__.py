@@ -30,15 +30,18 @@ class Rule:
 
 
 ANY = "*"  # in `unless`: whatever has been found
-RULES: list[Rule] = []  # the most likely first
 
 
-def rule(cause: str, text: str, *, unless: Collection[str] = ()) -> Callable[[Look], Look]:
-    """Enter a function as a rule."""
-    def enter(look: Look) -> Look:
-        RULES.append(Rule(cause, text, look, frozenset(unless)))
-        return look
-    return enter
+class Table(list[Rule]):
+    """The rules of one module, the most likely first."""
+
+    def rule(self, cause: str, text: str, *,
+             unless: Collection[str] = ()) -> Callable[[Look], Look]:
+        """Enter a function as a rule."""
+        def enter(look: Look) -> Look:
+            self.append(Rule(cause, text, look, frozenset(unless)))
+            return look
+        return enter
 
 
 def deploy(facts: Facts, *options: str) -> str:

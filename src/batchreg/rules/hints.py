@@ -6,9 +6,12 @@ import re
 from datetime import datetime
 
 from batchreg.facts import Facts
-from batchreg.rules import ANY, Found, deploy, rule, stack_name
+from batchreg.rules import ANY, Found, Table, deploy, stack_name
 from batchreg.rules.image import NO_LOGIN
 from batchreg.rules.stack import mended, present
+
+RULES = Table()
+rule = RULES.rule
 
 NO_WAY = ("no-route", "no-public-address", "endpoints-missing", "egress-closed", "acl-closed",
           "dns-off")
@@ -33,10 +36,9 @@ CONSOLE = (
 def login_failed(facts: Facts) -> Found:
     for instance in facts.instances or ():
         lines = instance.console or ()
-        if not lines or ("has the logins" in lines[-1]):
-            continue
-        said = [line for line in lines if POWERED_OFF not in line and "has the logins" not in line]
-        last = (said or list(lines))[-1]
+        if not lines or any("has the logins" in line for line in lines):
+            continue  # a failed refresh keeps the login that works
+        last = [*lines[:1], *(line for line in lines if POWERED_OFF not in line)][-1]
         yield f"{instance.id} said: {last}", next(
             step for pattern, step in CONSOLE if re.search(pattern, last))
 
@@ -45,8 +47,9 @@ def login_failed(facts: Facts) -> Found:
 def agent_disconnected(facts: Facts) -> Found:
     for instance in facts.instances or ():
         if instance.state == "running" and instance.agent is False:
-            yield f"{instance.id} has joined the cluster, and its agent is not connected.", \
-                f"aws ec2 terminate-instances --instance-ids {instance.id}: AWS Batch starts another"
+            yield f"{instance.id} has joined the cluster, and its agent is not connected.", (
+                f"aws ec2 terminate-instances --instance-ids {instance.id}; AWS Batch starts "
+                "another")
 
 
 @rule("never-joined", "An instance has not joined the ECS cluster",

@@ -9,7 +9,10 @@ from batchreg.errors import BatchregError
 from batchreg.facts import Facts, Job
 from batchreg.image import parse
 from batchreg.registry_login import HUB
-from batchreg.rules import Found, deploy, rule
+from batchreg.rules import Found, Table, deploy
+
+RULES = Table()
+rule = RULES.rule
 
 # Reasons of amazon-ecs-agent's CannotPullContainerError, the first that fits: most are the Docker
 # Engine's or the registry's words.
@@ -87,16 +90,18 @@ def no_login_for_registry(facts: Facts) -> Found:
                 f"{deploy(facts)} with a login for it: --registry-url, or one more --secret-arn"
 
 
-def _enter(cause: str, text: str, fix: Callable[[Facts], str], *, agent: bool = True,
-           unless: tuple[str, ...] = (), agent_unless: tuple[str, ...] = ()) -> None:
-    @rule(cause, text, unless=unless)
-    def registry(facts: Facts) -> Found:
-        for evidence, _ in said_by_registry(facts, cause):
-            yield evidence, fix(facts)
+def _enter(cause: str, text: str, fix: Callable[[Facts], str], *, registry: bool = True,
+           agent: bool = True, unless: tuple[str, ...] = (), agent_unless: tuple[str, ...] = (),
+           ) -> None:
+    if registry:
+        @rule(cause, text, unless=unless)
+        def from_here(facts: Facts) -> Found:
+            for evidence, _ in said_by_registry(facts, cause):
+                yield evidence, fix(facts)
 
     if agent:
         @rule(cause, text, unless=(*unless, *agent_unless))
-        def instance(facts: Facts) -> Found:
+        def from_there(facts: Facts) -> Found:
             for evidence, _ in said_by_agent(facts, cause):
                 yield evidence, fix(facts)
 
@@ -128,7 +133,7 @@ _enter("registry-unreachable", "The registry does not answer",
        agent_unless=("no-route", "no-public-address", "no-route-to-registry", "egress-closed",
                      "acl-closed", "dns-off"))
 _enter("disk-full", "The instances' disks are full",
-       lambda facts: deploy(facts, "--root-volume-gib 200") + ", or more")
+       lambda facts: deploy(facts, "--root-volume-gib 200") + ", or more", registry=False)
 
 
 @rule("image-refused", "The registry does not hand out the image")

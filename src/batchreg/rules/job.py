@@ -6,16 +6,20 @@ import re
 from collections.abc import Callable, Iterator
 
 from batchreg.facts import Facts, Job
-from batchreg.rules import Found, deploy, rule
+from batchreg.rules import Found, Table, deploy
 from batchreg.rules.stack import present
+
+RULES = Table()
+rule = RULES.rule
 
 # Sources: docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html for the reasons in
 # capital letters; the errors of EC2's API; amazon-ecs-agent.
 CAPACITY = (r"INSUFFICIENT_INSTANCE_CAPACITY|InsufficientInstanceCapacity|UnfulfillableCapacity|"
-            r"do not have sufficient capacity")
+            r"do not have sufficient .*capacity")
 UNSUPPORTED = (r"EC2_INSTANCE_CONFIGURATION_UNSUPPORTED|is not supported in your requested "
                r"Availability Zone|instance type .* (is )?not supported")
-QUOTA = r"VcpuLimitExceeded|vCPU (capacity|limit)|MaxSpotInstanceCountExceeded|InstanceLimitExceeded"
+QUOTA = (r"VcpuLimitExceeded|vCPU (capacity|limit)|MaxSpotInstanceCountExceeded|"
+         r"InstanceLimitExceeded")
 KEY = r"InvalidKMSKey|KMSKeyNotAccessible|Client\.InternalError|Client error on launch"
 
 
@@ -29,7 +33,7 @@ def job_missing(facts: Facts) -> Found:
 
 @rule("job-elsewhere", "The job is in another queue")
 def job_elsewhere(facts: Facts) -> Found:
-    ours = [queue.name for queue in facts.queues or () if queue.exists]
+    ours = [queue.name for queue in facts.queues or ()]
     for job in facts.jobs or ():
         if job.asked and job.queue and ours and job.queue not in ours:
             yield f"{job.label} is in {job.queue}; the stack's is {' or '.join(ours)}.", \

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from batchreg.facts import Facts, Secret
-from batchreg.rules import Found, deploy, rule
+from batchreg.rules import Found, Table, deploy
 from batchreg.rules.stack import mended
+
+RULES = Table()
+rule = RULES.rule
 
 SHAPE = '{"username": "...", "password": "...", "registry_url": "ghcr.io"}'
 

@@ -7,7 +7,10 @@ import re
 
 from batchreg.facts import AclRule, Facts, Subnet
 from batchreg.registry_login import HUB
-from batchreg.rules import Found, deploy, rule
+from batchreg.rules import Found, Table, deploy
+
+RULES = Table()
+rule = RULES.rule
 
 # What an instance talks to before and while it runs a job.
 # Sources: docs.aws.amazon.com/AmazonECS/latest/developerguide/vpc-endpoints.html for the first
@@ -95,8 +98,8 @@ def egress_closed(facts: Facts) -> Found:
 def acl_closed(facts: Facts) -> Found:
     ports = sorted({443, *map(_port, _hosts(facts))})
     for subnet in _standing(facts):
-        if subnet.acl_rules is None or not _open(subnet):
-            continue
+        if subnet.acl_rules is None or (not _open(subnet) and _endpoints(facts, subnet)):
+            continue  # what goes to endpoints stays inside the VPC
         stopped = [f"out to port {port}" for port in ports
                    if not _passes(subnet.acl_rules, True, port)]
         stopped += [f"answers in to port {port}" for port in EPHEMERAL

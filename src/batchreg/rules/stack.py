@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator
 
 from batchreg.facts import Environment, Facts
-from batchreg.rules import Found, deploy, rule, stack_name
+from batchreg.rules import Found, Table, deploy, stack_name
+
+RULES = Table()
+rule = RULES.rule
 
 FAILED = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
 NOT_MIME = re.compile("MIME", re.IGNORECASE)

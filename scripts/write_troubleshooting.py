@@ -1,0 +1,81 @@
+"""Write docs/troubleshooting.md: every finding of doctor, as the catalogue of faults shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from batchreg import facts
+from batchreg.doctor import RULES, diagnose
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "troubleshooting.md"
+FAULTS = ROOT / "tests" / "faults"
+
+INTRO = """\
+# Troubleshooting
+
+`batchreg doctor` names what keeps jobs waiting or images from coming, the most likely cause first.
+This page lists every finding that it knows, with an example and its fix. Write the names of your
+own stack in place of the example's.
+
+It is made from the catalogue of faults in `tests/faults` by `scripts/write_troubleshooting.py`.
+"""
+
+HEADINGS = {
+    "stack": "The stack, the compute environment and the queue",
+    "login": "The secret, the role and the launch template",
+    "network": "The network",
+    "image": "The image and its registry",
+    "job": "The job and its instances",
+    "hints": "Symptoms and traces of changes by hand",
+}
+
+
+def page() -> str:
+    """Return the page's text."""
+    faults = [json.loads(path.read_text()) for path in sorted(FAULTS.glob("*.json"))
+              if path.stem != "healthy"]
+    pieces, heading = [INTRO], ""
+    for cause in dict.fromkeys(rule.cause for rule in RULES):
+        first = next(rule for rule in RULES if rule.cause == cause)
+        title = HEADINGS[first.look.__module__.rsplit(".", 1)[-1]]
+        if title != heading:
+            heading = title
+            pieces.append(f"## {heading}\n")
+        pieces.append("\n".join(section(cause, first.text, [
+            fault for fault in faults if fault["finding"] == cause])) + "\n")
+    return "\n".join(pieces)
+
+
+def section(cause: str, text: str, faults: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines about one cause."""
+    finding = next(finding for finding in diagnose(changed(faults[0]["change"]))
+                   if finding.cause == cause)
+    yield f"### {text}\n"
+    yield f"Finding: `{cause}`\n"
+    yield from (f"- {fault['broken']} ([source]({fault['source']}))" for fault in faults)
+    yield "\nDoctor says, for example:\n"
+    yield from (f"    {line}" for line in finding.evidence)
+    yield from (f"    Fix: {line}" for line in finding.fix)
+
+
+def changed(*changes: dict[str, Any]) -> facts.Facts:
+    """Return the catalogue's healthy facts with changes: {"secrets.0.host": value}."""
+    raw = json.loads((FAULTS / "healthy.json").read_text())
+    for path, value in (item for change in changes for item in change.items()):
+        place: Any = raw
+        *keys, last = path.split(".")
+        for key in keys:
+            place = place[int(key) if isinstance(place, list) else key]
+        if isinstance(place, list) and int(last) == len(place):
+            place.append(None)
+        place[int(last) if isinstance(place, list) else last] = value
+    return facts.load(json.dumps(raw), "fault")
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
