@@ -123,7 +123,7 @@ def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
     ("secret_arn: {a: b}\n", "batchreg.yaml, line 1: secret_arn takes a list of strings"),
     ("image_type: a\nimage_type: b\n", "line 2: image_type stands there twice"),
     ("- a\n", "not a mapping"),
-    ("image_type: ECS_AL2\n", "'ECS_AL2' is not one of"),
+    ("image_type: ECS_AL2\n", "batchreg.yaml, line 1: image_type: 'ECS_AL2' is not one of"),
     ("a: \x01\n", "batchreg.yaml"),
     ("\x00", "batchreg.yaml"),
 ])

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
+from click.core import ParameterSource
 
 from batchreg import __version__
 from batchreg.errors import BatchregError, Interrupted
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+PLACES = "batchreg.places"  # in a context's meta: where the file says what it says
 
 
 def option(*names: str, **attributes: Any) -> Decorator:
@@ -42,7 +46,7 @@ def read_config(context: click.Context, _parameter: click.Parameter, value: Path
 
     path = value or Path(settings.CONFIG_FILE)
     if value or path.exists():
-        context.default_map = settings.read_config(path)
+        context.default_map, context.meta[PLACES] = settings.read_config(path)
 
 
 config_option = click.option(
@@ -448,7 +452,7 @@ def _run() -> int:
         command = error.ctx.command_path if error.ctx else "batchreg"
         # What stands there by mistake may be a password: click would print it.
         extra = "unexpected extra argument" in error.message
-        message = "There is an argument too many." if extra else error.format_message()
+        message = "There is an argument too many." if extra else _said(error)
         report(f"{one_line(message)} See `{command} --help`.")
         return error.exit_code
     except click.ClickException as error:
@@ -471,6 +475,16 @@ def _run() -> int:
         _drop(sys.stdout)
         report(line)
         return 1
+
+
+def _said(error: click.UsageError) -> str:
+    """Return click's message; for a value of the settings file, with the file's line."""
+    if isinstance(error, click.BadParameter) and error.ctx and error.param and error.param.name:
+        name = error.param.name
+        place = error.ctx.meta.get(PLACES, {}).get(name)
+        if place and error.ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+            return f"{place}: {name}: {error.message}"
+    return error.format_message()
 
 
 def _on_interrupt(handler: Any) -> None:

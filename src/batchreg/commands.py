@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from batchreg.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.settings import PARAMETERS
 from batchreg.stack import Stack
+
+if TYPE_CHECKING:
+    from batchreg.status import Status
 
 LOGIN = ("registry_url", "username", "password")
 
@@ -159,25 +162,39 @@ def status(*, stack_name: str, machine: bool, profile: str | None, region: str |
     if machine:
         click.echo(json.dumps({"type": "result", **asdict(seen)}))
         return
-    rows = [("Stack", seen.stack, f"{seen.status}{': ' if seen.reason else ''}{seen.reason}")]
+    for line in _lines(seen, present):
+        click.echo(line)
+
+
+def _lines(seen: Status, present: Stack) -> Iterator[str]:
+    """Put a status into lines that fit 80 columns; a healthy part's reason is no news."""
+    def row(kind: str, state: str, name: str = "", reason: str = "") -> Iterator[str]:
+        yield f"{kind:<19}  {state}  {name}".rstrip()
+        if reason:
+            yield f"{'':<19}  {' '.join(reason.split())}"
+
+    yield from row("Stack", seen.status, seen.stack, seen.reason)
     for kind, parts in (("Compute environment", seen.compute_environments),
                         ("Job queue", seen.job_queues)):
         for part in parts:
             healthy = (part.status, part.state) == ("VALID", "ENABLED")
-            reason = "" if healthy or not part.reason else f": {part.reason}"
-            rows.append((kind, part.name, f"{part.status}, {part.state}{reason}"))
+            yield from row(kind, f"{part.status}, {part.state}", part.name,
+                           "" if healthy else part.reason)
+    urls = {arn: present.parameters.get(
+        output.replace("Secret", "Url").removesuffix("Arn"), "")
+        for output, arn in present.outputs.items()}
     for arn, changed in seen.secrets.items():
-        rows.append(("Secret", arn.rsplit(":", 1)[-1], f"changed {changed}"))
-    counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]
+        when = re.match(r"(\d{4}-\d\d-\d\d \d\d:\d\d)", changed)
+        yield from row("Secret", f"changed {when[1]}" if when else changed,
+                       urls.get(arn) or arn.rsplit(":", 1)[-1])
     if seen.jobs:
-        rows.append(("Jobs", ", ".join(counts) or "none", ""))
-    template = {None: "not batchreg's", False: "as rendered now",
-                True: "not as rendered now: batchreg deploy updates it"}
-    rows.append(("Template", f"batchreg {seen.version}" if seen.version else "",
-                 template[seen.differs]))
-    width = max(len(name) for _, name, state in rows if state)
-    for kind, name, state in rows:
-        click.echo(f"{kind:<19}  {name:<{width}}  {state}".rstrip())
+        counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]
+        yield from row("Jobs", ", ".join(counts) or "none")
+    yield from row("Template", {
+        None: "none yet" if seen.status in stacks.NOT_CREATED else "not batchreg's",
+        False: "as rendered now",
+        True: "not as rendered now: batchreg deploy updates it"}[seen.differs],
+        f"batchreg {seen.version}" if seen.version else "")
 
 
 def check_name(name: str) -> None:
@@ -253,7 +270,8 @@ def _typed(option: str) -> bool:
     """Tell whether an option stands in the command line itself."""
     if option == "password":
         option = "password_stdin"
-    source = click.get_current_context().get_parameter_source(option)
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source(option) if context else None
     return source is click.core.ParameterSource.COMMANDLINE
 
 
@@ -383,9 +401,9 @@ def _choose_network(session: Session, given: dict[str, str], default_vpc: bool) 
     ec2 = session.client("ec2")
     if default_vpc:
         vpc = network.default_vpc(ec2)
-        if "SubnetIDs" not in given:
+        if not _typed("subnet_id"):
             given["SubnetIDs"] = ",".join(subnet.id for subnet in network.subnets(ec2, vpc))
-        if "SecurityGroupIDs" not in given:
+        if not _typed("security_group_id"):
             given["SecurityGroupIDs"] = network.security_groups(ec2, vpc)[0].id
         return
     console = Console()

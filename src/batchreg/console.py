@@ -150,9 +150,9 @@ class LiveFollower:
         from rich.text import Text
 
         now = self._ended or time.monotonic()
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for _ in range(5):
-            table.add_column(no_wrap=True, overflow="ellipsis")
+        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
+        for ratio in (None, None, None, None, 1):  # the reason takes what room is left
+            table.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
         for name, row in list(self._rows.items()):  # a thread draws
             mark = Spinner("line") if row.ended is None else Text(
                 "x" if row.reason else "+", BAD if row.reason else GOOD)

@@ -65,6 +65,10 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
         return _finish(client, request, present, console)
     with stacks.taken_back(client, change_set):
         console.changes(change_set.changes)
+        if any((change.action, change.type) == ("Modify", "AWS::EC2::LaunchTemplate")
+               for change in change_set.changes):
+            console.note("New instances take the place of the running ones; jobs that run there "
+                         "have six hours to end.")
         agreed = not request.dry_run and ask(
             f"{'Create' if creates else 'Update'} {stacks.placed(change_set.stack_id)}?")
         if not agreed:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from batchreg import collect, doctor, facts, registry
+from batchreg import collect, doctor, registry, savefile
 from batchreg.aws import Session
 from batchreg.cli import write
 from batchreg.commands import check_name
@@ -34,7 +34,7 @@ def run(*, stack_name: str, job: str | None, image: str | None, save: str | None
             stack=stack_name, region=client.meta.region_name, job=job, image=image)
         seen = collect.collect(session.client, subject, check=registry.check)
         if save:
-            write(facts.dump(seen), save)
+            write(savefile.dump(seen), save)
     findings = doctor.diagnose(seen)
     if not findings and not (seen.stack or seen.environments or seen.jobs):
         gap = next(iter(seen.not_looked_at), None)
@@ -47,7 +47,7 @@ def run(*, stack_name: str, job: str | None, image: str | None, save: str | None
 
 def _read(path: Path) -> Facts:
     try:
-        return facts.load(path.read_text(encoding="utf-8"), str(path))
+        return savefile.load(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise BatchregError(f"Cannot read {path}: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -117,8 +117,8 @@ def of_template(body: str) -> tuple[str, Settings] | None:
         return None
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return what the configuration file at `path` says, checked: {key: string or list}.
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what the configuration file at `path` says, {key: string or list}, and {key: where}.
 
     A relative `user_data` path starts at the file's own folder. Raises BatchregError, with the
     line where there is one.
@@ -139,10 +139,11 @@ def read_config(path: Path) -> dict[str, Any]:
     except yaml.YAMLError:  # a control character, say
         raise BatchregError(f"{path} is not YAML: mend or move it.") from None
     if node is None:
-        return {}
+        return {}, {}
     if not isinstance(node, yaml.MappingNode):
         raise BatchregError(f"{path} is not a mapping: write `key: value` lines.")
     config: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for key_node, value_node in node.value:
         where = f"{path}, line {key_node.start_mark.line + 1}"
         key = key_node.value
@@ -153,10 +154,10 @@ def read_config(path: Path) -> dict[str, Any]:
             raise BatchregError(f"{where}: unknown key {key!r}{_nearest(key)}.")
         if key in config:
             raise BatchregError(f"{where}: {key} stands there twice: keep one.")
-        config[key] = _value(where, key, value_node)
+        config[key], places[key] = _value(where, key, value_node), where
     if "user_data" in config:
         config["user_data"] = str(path.parent / config["user_data"])
-    return config
+    return config, places
 
 
 def _value(where: str, key: str, node: Any) -> Any:

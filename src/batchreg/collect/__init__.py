@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from batchreg import image as images
 from batchreg import stack as stacks
 from batchreg.collect import batch, instances, login, network
 from batchreg.collect.asker import SECONDS, Absent, Asker, Clients, Unseen, name_of
+from batchreg.collect.blot import without, words
 from batchreg.errors import BatchregError
 from batchreg.facts import Facts, Gap
 from batchreg.registry_login import HUB
@@ -43,9 +43,9 @@ def collect(clients: Clients, subject: Subject, *, check: Check | None = None,
     """
     asker = Asker(clients, seconds=seconds)
     with ThreadPoolExecutor(THREADS) as pool:
-        found, words = Collection(asker, pool, subject, check, now or datetime.now(UTC)).run()
+        found, secret = Collection(asker, pool, subject, check, now or datetime.now(UTC)).run()
     gaps = tuple(sorted(asker.gaps.values(), key=lambda gap: (gap.permission, gap.what)))
-    done: Facts = without(replace(found, not_looked_at=gaps), words)
+    done: Facts = without(replace(found, not_looked_at=gaps), secret)
     return done
 
 
@@ -67,7 +67,7 @@ class Collection:
         return self.pool.submit(look)
 
     def run(self) -> tuple[Facts, tuple[str, ...]]:
-        """Return the facts, and the words that must not stand in them."""
+        """Return the facts, and the words that may not stand in them."""
         linked = self.begin(login.service_linked_role)
         asked = self.begin(batch.asked_job, self.subject.job) if self.subject.job else None
         # Asked first, so that whoever has no credentials learns that.
@@ -91,8 +91,7 @@ class Collection:
         raws = self.begin(batch.environments, names).result() if names else None
         environments = None if raws is None else tuple(
             batch.environment(name, raws.get(name)) for name in map(name_of, names))
-        main: dict[str, Any] = next((raw.get("computeResources", {}) for raw in (raws or {}).values()
-                                     if not _fargate(raw)), {})
+        main = _on_ec2(raws or {})
         profile = main.get("instanceRole") or outputs.get("InstanceProfileArn")
         role = self.pool.submit(self._role, profile, outputs, secrets) if profile else None
         template = self.pool.submit(self._launch_template, main, present, body)
@@ -119,7 +118,7 @@ class Collection:
             role=role.result() if role else None, service_linked_role=linked.result(),
             instances=seen, launch_failures=_tuple(failures.result()),
             quota=quota.result() if quota else None, image=verdict.result(), **net.result())
-        return result, tuple(_words(reads or ()))
+        return result, tuple(words((read.username, read.password) for read in reads or ()))
 
     def _stack(self, present: stacks.Stack | None, cause: Future[Any] | None) -> facts.Stack:
         if present is None:
@@ -266,6 +265,13 @@ def _fargate(raw: dict[str, Any]) -> bool:
     return str(raw.get("computeResources", {}).get("type", "")).startswith("FARGATE")
 
 
+def _on_ec2(raws: dict[str, Any]) -> dict[str, Any]:
+    """Return the resources of the compute environment on EC2, empty where there is none."""
+    found: list[dict[str, Any]] = [raw.get("computeResources", {}) for raw in raws.values()
+                                   if not _fargate(raw)]
+    return found[0] if found else {}
+
+
 def _arns(outputs: dict[str, str], kind: str) -> list[str]:
     return [value for name, value in outputs.items() if name.endswith(kind)]
 
@@ -276,28 +282,6 @@ def _split(text: str | None) -> list[str]:
 
 def _tuple(items: Iterable[Any] | None) -> tuple[Any, ...] | None:
     return None if items is None else tuple(items)
-
-
-def _words(reads: Iterable[login.Read]) -> Iterable[str]:
-    """Yield the secrets in the forms in which they may turn up in somebody's message."""
-    for read in reads:
-        if len(read.password) > 3:  # a shorter one would blot out half of the text
-            pair = f"{read.username}:{read.password}".encode()
-            yield from (base64.b64encode(pair).decode(), read.password)
-
-
-def without(value: Any, words: tuple[str, ...]) -> Any:
-    """Return `value` with `words` blotted out of every text in it, however deep."""
-    if isinstance(value, str):
-        for word in words:
-            value = value.replace(word, "********")
-        return value
-    if isinstance(value, tuple):
-        return tuple(without(item, words) for item in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: without(getattr(value, field.name), words)
-                                 for field in fields(value)})
-    return value
 
 
 __all__ = ["Gap", "Subject", "collect"]

@@ -146,7 +146,7 @@ def _cut_off(facts: Facts) -> list[Subnet]:
 def _endpoints(facts: Facts, subnet: Subnet) -> set[str]:
     return {endpoint.service for endpoint in facts.endpoints or ()
             if endpoint.vpc == subnet.vpc and endpoint.state == "available"
-            and endpoint.service in NEEDED}
+            and endpoint.private_dns and endpoint.service in NEEDED}
 
 
 def _hosts(facts: Facts) -> list[str]:
