@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import wraps
@@ -77,9 +77,14 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
         slot: present.parameters[f"RegistryUrl{settings.suffix(slot)}"]
         for slot in settings.slots_of(present.parameters)}
     if wanted:
+        if secret_arn:
+            raise click.UsageError("--registry and --secret-arn exclude each other.")
+        # The login of a single registry, from batchreg.yaml or the environment, is none of theirs.
+        for option in LOGIN:
+            given.pop(PARAMETERS[option], None)
         assigned = logins.assign(wanted, urls)
         shape = replace(shape, secret_arns=(), slots=tuple(sorted(assigned)))
-        given |= logins.parameters(assigned, urls, _find_login)
+        given |= logins.parameters(assigned, urls, _login_finder(wanted))
     else:
         given = logins.of_one(given, urls)
     built = template.build(shape)
@@ -236,7 +241,18 @@ def _wanted(registries: tuple[str, ...], from_docker_config: bool) -> list[login
     return [replace(one, source=logins.DOCKER) for one in wanted] if from_docker_config else wanted
 
 
-def _find_login(wanted: logins.Wanted, new: bool) -> logins.Login:
+def _login_finder(wanted: list[logins.Wanted]) -> Callable[[logins.Wanted, bool], logins.Login]:
+    """Return the function that finds logins.
+
+    The variables are taken out of the environment: no credential helper sees them.
+    """
+    names = {one.source.removeprefix(logins.ENV) for one in wanted
+             if one.source.startswith(logins.ENV)}
+    passwords = {name: os.environ.pop(name, "") for name in names}
+    return lambda one, new: _find_login(one, new, passwords)
+
+
+def _find_login(wanted: logins.Wanted, new: bool, passwords: Mapping[str, str]) -> logins.Login:
     """Find a registry's login where it shall come from; only a new registry's is asked for."""
     host = logins.host_of(wanted.key)
     if wanted.source == logins.DOCKER:
@@ -245,7 +261,7 @@ def _find_login(wanted: logins.Wanted, new: bool) -> logins.Login:
         login = logins.Login(wanted.username or stored.username, stored.password)
     elif wanted.source.startswith(logins.ENV):
         name = wanted.source.removeprefix(logins.ENV)
-        password = os.environ.pop(name, None) or None
+        password = passwords[name] or None
         if new and not password:
             raise BatchregError(f"{host}: the variable {name} is not set: put the password there.")
         login = logins.Login(wanted.username, password)
@@ -401,9 +417,9 @@ def _choose_network(session: Session, given: dict[str, str], default_vpc: bool) 
     ec2 = session.client("ec2")
     if default_vpc:
         vpc = network.default_vpc(ec2)
-        if not _typed("subnet_id"):
+        if "SubnetIDs" not in given or not _typed("subnet_id"):
             given["SubnetIDs"] = ",".join(subnet.id for subnet in network.subnets(ec2, vpc))
-        if not _typed("security_group_id"):
+        if "SecurityGroupIDs" not in given or not _typed("security_group_id"):
             given["SecurityGroupIDs"] = network.security_groups(ec2, vpc)[0].id
         return
     console = Console()

@@ -57,7 +57,8 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
     parameters = fill_in(request, {} if creates or not present else present.parameters)
     if present and not creates and unchanged(request, present, body):
         return _finish(client, request, present, console)
-    with console.waiting("CloudFormation works out what would change"), _unspoken(request):
+    secrets = [request.parameters[name] for name in request.masked & request.parameters.keys()]
+    with console.waiting("CloudFormation works out what would change"), unspoken(secrets):
         change_set = stacks.plan(
             client, request.name, request.body, parameters, creates=creates,
             tags=_tags(request, present), role_arn=request.role_arn, sleep=sleep)
@@ -98,11 +99,10 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
 
 
 @contextmanager
-def _unspoken(request: Request) -> Iterator[None]:
+def unspoken(secrets: Sequence[str]) -> Iterator[None]:
     """Keep the login out of a refusal, which may quote the request."""
     from botocore.exceptions import ClientError
 
-    secrets = [request.parameters[name] for name in request.masked & request.parameters.keys()]
     try:
         yield
     except StackFailed as failure:

@@ -219,7 +219,6 @@ class Verdict:
     cause: str
     text: str = ""
     registry: str = ""
-    with_login: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

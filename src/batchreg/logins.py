@@ -141,15 +141,15 @@ def from_docker(wanted: Wanted, folder: Path, *, seconds: float = 10) -> Login:
             from None
     except ValueError:
         raise BatchregError(f"{path} is not JSON: run docker login anew.") from None
-    if not isinstance(config, dict):
-        raise BatchregError(f"{path} is not a JSON object: run docker login anew.")
-    helpers = config.get("credHelpers") or {}
+    helpers, auths = (config.get(name) or {} if isinstance(config, dict) else None
+                      for name in ("credHelpers", "auths"))
+    if not isinstance(helpers, dict) or not isinstance(auths, dict):
+        raise BatchregError(f"{path} is not as Docker writes it: run docker login anew.")
     spelt = [wanted.url, wanted.key, *filter(lambda name: _same(name, wanted.key),
-                                             [*helpers, *(config.get("auths") or {})])]
+                                             [*helpers, *auths])]
     for name in dict.fromkeys(spelt):
         helper = helpers.get(name) or config.get("credsStore")
-        login = _from_helper(helper, name, seconds) if helper else _decoded(
-            (config.get("auths") or {}).get(name))
+        login = _from_helper(helper, name, seconds) if helper else _decoded(auths.get(name))
         if login:
             return login
     raise BatchregError(f"Docker has no login for {host_of(wanted.key)}: run docker login "

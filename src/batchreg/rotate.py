@@ -11,14 +11,15 @@ from typing import Any
 from batchreg import registry_login
 from batchreg import stack as stacks
 from batchreg.console import Console
-from batchreg.deploy import follow
-from batchreg.errors import BatchregError
+from batchreg.deploy import follow, goes_on, unspoken
+from batchreg.errors import BatchregError, Interrupted
 from batchreg.logins import host_of, key_of
 from batchreg.settings import Settings, slots_of, suffix
-from batchreg.stack import Stack
+from batchreg.stack import Stack, StackFailed
 
 PREVIOUS = "AWSPREVIOUS"
 REFRESH = "systemctl start batchreg.service"
+UNFINISHED = ("No answer", "Pending", "InProgress", "Delayed", "Cancelling")
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,16 @@ def targets(present: Stack, made: Settings, manager: Any) -> list[Target]:
         return [Target(key_of(present.parameters[f"RegistryUrl{suffix(slot)}"]),
                        present.outputs[f"RegistrySecret{suffix(slot)}Arn"], slot)
                 for slot in slots_of(present.parameters)]
-    found = []
+    found, broken = [], []
     for arn in made.secret_arns:
-        url = read(manager, arn).fields.get("registry_url") or registry_login.HUB
-        found.append(Target(key_of(str(url)), arn, None))
-    return found
+        try:
+            url = read(manager, arn).fields.get("registry_url") or registry_login.HUB
+            found.append(Target(key_of(str(url)), arn, None))
+        except BatchregError as problem:
+            broken.append(problem)
+    if not found:
+        raise broken[0]
+    return found  # one broken secret does not keep the others from a new password
 
 
 def choose(found: Sequence[Target], registry: str | None) -> Target:
@@ -103,18 +109,28 @@ def make_current(client: Any, manager: Any, present: Stack, body: str, target: T
     if current.fields["password"] == password:
         return False
     if target.slot is None:
-        manager.put_secret_value(
-            SecretId=target.secret,
-            SecretString=json.dumps({**current.fields, "password": password}))
+        try:
+            manager.put_secret_value(
+                SecretId=target.secret,
+                SecretString=json.dumps({**current.fields, "password": password}))
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {host_of(target.key)} has either its old or its new "
+                              "password: run the same command again.") from None
         return True
     name = f"Password{suffix(target.slot)}"
     parameters = {key: password if key == name else None for key in present.parameters}
-    change_set = stacks.plan(client, present.name, body, parameters, creates=False, sleep=sleep)
+    with unspoken([password]):
+        change_set = stacks.plan(
+            client, present.name, body, parameters, creates=False, sleep=sleep)
     if change_set.id is None:
         return False
-    with stacks.taken_back(client, change_set):
+    with goes_on(present.name):
         token = stacks.execute(client, change_set)
-    follow(client, change_set.stack_id, present.name, token, console, "Updating", sleep=sleep)
+        settled = follow(client, change_set.stack_id, present.name, token, console, "Updating",
+                         again="rotate again", sleep=sleep)
+    if settled != "UPDATE_COMPLETE":
+        raise StackFailed(f"{present.name} ended in {settled}, without a failure of its own: "
+                          "rotate again.")
     return True
 
 
@@ -155,19 +171,22 @@ def refresh(ssm: Any, ids: Sequence[str]) -> list[str]:
     ]
 
 
-def reported(ssm: Any, commands: Sequence[str], *, sleep: Callable[[float], None] = time.sleep,
+def reported(ssm: Any, commands: Sequence[str], ids: Sequence[str], *, sleep: Callable[[float], None] = time.sleep,
              patience_seconds: float = 300) -> dict[str, str]:
-    """Wait until every instance has reported; return {instance id: status}."""
+    """Wait until every instance has reported; return {instance id: status}.
+
+    One that has not within `patience_seconds` has the status "No answer".
+    """
     pause, waited = 0.2, 0.0
     while True:
-        found = {
+        found = dict.fromkeys(ids, "No answer") | {
             invocation["InstanceId"]: invocation["Status"]
             for command in commands
             for page in ssm.get_paginator("list_command_invocations").paginate(CommandId=command)
             for invocation in page["CommandInvocations"]
         }
-        pending = any(status in ("Pending", "InProgress", "Delayed") for status in found.values())
-        if (found and not pending) or waited > patience_seconds:
+        pending = any(status in UNFINISHED for status in found.values())
+        if not pending or waited >= patience_seconds:
             return found
         sleep(pause)
         waited += pause

@@ -5,17 +5,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from batchreg import commands, registry, rotate
+from batchreg import aws, commands, deploy, registry, rotate
 from batchreg import stack as stacks
 from batchreg.aws import Session
 from batchreg.console import Console
-from batchreg.errors import BatchregError
+from batchreg.errors import BatchregError, Interrupted
 from batchreg.image import parse
 from batchreg.logins import host_of
 from batchreg.registry_login import HUB
 from batchreg.stack import Stack
 
 
+@commands.failures_too
 def run(*, stack_name: str, registry_url: str | None, image: str | None, check: bool, now: bool,
         follow: bool, undo: bool, password_stdin: bool, yes: bool, machine: bool,
         profile: str | None, region: str | None, endpoint_url: str | None) -> None:
@@ -30,9 +31,12 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
     if present is None:
         raise BatchregError(f"There is no stack {stack_name} in this region: batchreg deploy "
                             f"--stack-name {stack_name} makes it.")
-    if present.status not in stacks.UPDATABLE:
-        raise BatchregError(f"{stack_name} is in {present.status}: batchreg deploy "
-                            f"--stack-name {stack_name} leads on from there.")
+    if present.busy:  # an earlier rotate, interrupted, or somebody else's that has just begun
+        present = deploy.attach(client, present, console, again="rotate again")
+    if present is None or present.status not in stacks.UPDATABLE:
+        state = f"is in {present.status}" if present else "is gone"
+        raise BatchregError(f"{stack_name} {state}: batchreg deploy --stack-name {stack_name} "
+                            "leads on from there.")
     body = stacks.template_of(client, present)
     made = commands.ours(present, body, False, console)
     target = rotate.choose(rotate.targets(present, made, manager), registry_url)
@@ -51,9 +55,13 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
     changed = rotate.make_current(client, manager, present, body, target, str(password), console)
     if not changed:
         console.note(f"{host} has this password already: nothing to change.")
-    told = _refresh(session, present, console, follow) if changed and (now or follow) else {}
+    try:
+        told = _refresh(session, present, console, follow) if changed and (now or follow) else {}
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {host} has its new password, and instances that have not "
+                          "refreshed yet do so by their timer.") from None
     if changed:
-        _say_when(session, present, host, told, console)
+        _say_when(present, host, told, console, undo)
     console.emit("result", stack=stack_name, registry=host, changed=changed, instances=told)
     failed = [instance for instance, status in told.items() if status not in ("Success", "Asked")]
     if failed:
@@ -71,7 +79,21 @@ def _check(target: rotate.Target, username: str, password: str, image: Any) -> N
 
 
 def _refresh(session: Session, present: Stack, console: Console, follow: bool) -> dict[str, str]:
-    """Ask the instances that Systems Manager reaches to refresh; return {instance: status}."""
+    """Ask the instances that Systems Manager reaches to refresh; return {instance: status}.
+
+    The password is current by now: whatever AWS refuses here, the timer does it later.
+    """
+    try:
+        return _asked(session, present, console, follow)
+    except Exception as error:
+        line = aws.explain(error)
+        if line is None:
+            raise
+        console.note(f"{line} The instances wait for their timer.")
+        return {}
+
+
+def _asked(session: Session, present: Stack, console: Console, follow: bool) -> dict[str, str]:
     running = rotate.instances(session.client("batch"), session.client("ecs"),
                                present.outputs["ComputeEnvironmentArn"])
     if not running:
@@ -87,14 +109,15 @@ def _refresh(session: Session, present: Stack, console: Console, follow: bool) -
     asked = rotate.refresh(ssm, reached)
     if not follow:
         return dict.fromkeys(reached, "Asked")
-    return {**dict.fromkeys(reached, "No answer"), **rotate.reported(ssm, asked)}
+    return rotate.reported(ssm, asked, reached)
 
 
-def _say_when(session: Session, present: Stack, host: str, told: dict[str, str],
-              console: Console) -> None:
+def _say_when(present: Stack, host: str, told: dict[str, str], console: Console,
+              undo: bool) -> None:
     minutes = int(present.parameters.get("CredentialRefreshMinutes") or 30) + 1
     latest = datetime.now() + timedelta(minutes=minutes)
     done = sum(status == "Success" for status in told.values())
     have = f"{done} instances have it; the others" if done else "Running instances"
-    console.note(f"{host} has a new password. {have} use it by {latest:%H:%M} at the latest, new "
+    what = "its previous password again" if undo else "a new password"
+    console.note(f"{host} has {what}. {have} use it by {latest:%H:%M} at the latest, new "
                  "ones at once.")

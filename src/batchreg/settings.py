@@ -163,8 +163,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _value(where: str, key: str, node: Any) -> Any:
     import yaml
 
-    if key == "registries" and isinstance(node, yaml.SequenceNode):
-        return [_registry(where, item) for item in node.value]
+    if key == "registries":
+        return [_registry(where, item)
+                for item in (node.value if isinstance(node, yaml.SequenceNode) else [node])]
     several = CONFIG_KEYS[key] and isinstance(node, yaml.SequenceNode)
     nodes = node.value if several else [node]
     if not all(isinstance(item, yaml.ScalarNode) and item.value for item in nodes):
@@ -175,18 +176,27 @@ def _value(where: str, key: str, node: Any) -> Any:
 
 
 def _registry(where: str, node: Any) -> str:
-    """Return an entry of `registries` as --registry takes it."""
+    """Return an entry of `registries` as --registry takes it, checked."""
     import yaml
 
-    if isinstance(node, yaml.ScalarNode):
-        return str(node.value)
-    fields = {key.value: value.value for key, value in node.value} if isinstance(
-        node, yaml.MappingNode) else {}
+    from batchreg.logins import Wanted
+
     where = where.rsplit(" ", 1)[0] + f" {node.start_mark.line + 1}"
-    if "url" not in fields or not all(isinstance(value, str) for value in fields.values()):
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    fields = {str(key.value): value.value for key, value in pairs}
+    if isinstance(node, yaml.ScalarNode):
+        text = str(node.value)
+    elif "url" not in fields or fields.keys() - {"url", "username", "password"} or not all(
+            isinstance(value, str) and "," not in value for value in fields.values()):
         raise BatchregError(f"{where}: a registry is a mapping of url, username and password "
                             "(prompt, docker-config or env:NAME).")
-    return ",".join([fields.pop("url"), *(f"{key}={value}" for key, value in fields.items())])
+    else:
+        text = ",".join([fields.pop("url"), *(f"{key}={value}" for key, value in fields.items())])
+    try:
+        Wanted.parse(text).key  # noqa: B018  a wrong one raises
+    except BatchregError as problem:
+        raise BatchregError(f"{where}: {problem}") from None
+    return text
 
 
 def _nearest(key: object) -> str:

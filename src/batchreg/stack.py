@@ -260,7 +260,7 @@ def plan(client: Client, name: str, body: str, parameters: Mapping[str, str | No
             if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
                 break
             sleep(pause)
-            pause = min(pause * 2, 0.5)
+            pause = min(pause * 2, 0.3)
         change_set = replace(made, changes=tuple(_changes(client, answer)))
         if answer["Status"] != "FAILED":
             return change_set

@@ -254,7 +254,7 @@ class Collection:
         verdict = self.check(image, given, seconds=self.asker.seconds,
                              architectures=instances.architectures(main.get("instanceTypes", ())))
         return facts.Verdict(image=name, ok=verdict.ok, cause=verdict.cause, text=verdict.text,
-                             registry=image.registry, with_login=bool(mine))
+                             registry=image.registry)
 
 
 def _quota(asker: Asker, main: dict[str, Any]) -> facts.Quota | None:

@@ -34,7 +34,7 @@ def cause(asker: Asker, present: stacks.Stack) -> str:
     failed = [event for event in events if event.status.endswith("_FAILED")
               and "cancelled" not in event.reason]
     own = [event for event in failed if not event.of_stack] or failed
-    return f"{own[0].logical_id} ({own[0].type}): {own[0].reason}" if own else ""
+    return f"{own[0].logical_id} ({own[0].type}): {stacks.in_words(own[0].reason)}" if own else ""
 
 
 def template(asker: Asker, present: stacks.Stack) -> str:
@@ -94,7 +94,7 @@ def stuck_jobs(asker: Asker, queue: str, now: datetime) -> list[dict[str, Any]]:
                          maxResults=100)["jobSummaryList"]
         if state == "FAILED":
             jobs = [job for job in jobs if not job.get("container", {}).get("exitCode")
-                    and now.timestamp() - job.get("stoppedAt", 0) / 1000 < FAILED_WITHIN_SECONDS]
+                    and _ended(job) > now.timestamp() - FAILED_WITHIN_SECONDS]
         return [job["jobId"] for job in jobs[:JOBS]]
 
     ids = [job_id for state in (*WAITING, "FAILED") for job_id in listed(state)]
@@ -131,6 +131,11 @@ def _reasons(raw: dict[str, Any]) -> Iterator[str]:
         for text in (record.get("container", {}).get("reason"), record.get("statusReason")):
             if text:
                 yield " ".join(text.split())[:500]
+
+
+def _ended(job: dict[str, Any]) -> float:
+    """Return when a job ended, or at least came, in seconds since 1970."""
+    return float(job.get("stoppedAt") or job.get("createdAt") or 0) / 1000
 
 
 def _iso(milliseconds: float | None) -> str:

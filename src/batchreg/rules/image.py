@@ -29,8 +29,10 @@ REASONS = (
      r"connection re|Client\.Timeout|unreachable|EOF|context canceled"),
     ("pull-failed", r""),
 )
-VERDICTS = {"unreachable": "registry-unreachable", "no-tls": "tls"}
-KNOWN = ("hub-misspelt", "wrong-login", "no-right", "no-tag", "rate-limited", "wrong-architecture",
+# What the causes of `registry` are called here, where they differ.
+VERDICTS = {"unreachable": "registry-unreachable", "no-tls": "tls", "no-repository": "no-tag",
+            "hub-misspelt": "image-misspelt", "host-case": "image-misspelt"}
+KNOWN = ("image-misspelt", "login-needed", "wrong-login", "no-right", "no-tag", "rate-limited", "wrong-architecture",
          "tls", "registry-unreachable")
 
 NO_SECRET = ("secret-missing", "secret-deleted", "secret-empty", "secret-not-json",
@@ -76,13 +78,14 @@ def key_of(image: str) -> str:
 @rule("no-login-for-registry", "No secret of the stack is for the image's registry",
       unless=NO_SECRET)
 def no_login_for_registry(facts: Facts) -> Found:
-    if facts.secrets is None:
-        return
+    if facts.secrets is None or any(secret.exists and not secret.host and not secret.problem
+                                    for secret in facts.secrets):
+        return  # nobody knows what is in a secret that this user may not read
     hosts = {secret.host for secret in facts.secrets if secret.host}
     refused = [job.image for job in facts.jobs or ()
                if not job.own_login and (pull_cause(job) or ("",))[0] == "pull-denied"]
-    if facts.image and facts.image.cause in ("wrong-login", "no-right"):
-        refused += [] if facts.image.with_login else [facts.image.image]
+    if facts.image and facts.image.cause == "login-needed":
+        refused.append(facts.image.image)
     for image in dict.fromkeys(refused):
         if key_of(image) not in hosts:
             covered = ", ".join(sorted(hosts)) or "none"
@@ -106,9 +109,9 @@ def _enter(cause: str, text: str, fix: Callable[[Facts], str], *, registry: bool
                 yield evidence, fix(facts)
 
 
-_enter("hub-misspelt", "The image's name spells Docker Hub in a way that does not work",
-       lambda facts: "Write the image as Docker does, such as lab/align:3 or docker.io/lab/align:3",
-       agent=False)
+_enter("image-misspelt", "The image's registry is written in a way that gets no login",
+       lambda facts: "Write the image as Docker does: lab/align:3 or docker.io/lab/align:3 for "
+       "Docker Hub, any other host in lower case", agent=False)
 _enter("wrong-login", "The registry refuses the login",
        lambda facts: f"{deploy(facts)} with the right --username and password", agent=False,
        unless=("no-login-for-registry", *NO_SECRET))
@@ -116,7 +119,7 @@ _enter("no-right", "The login may not read this repository",
        lambda facts: "Give its user the right to read the repository, or "
        f"{deploy(facts)} with another login", agent=False,
        unless=("no-login-for-registry", *NO_SECRET))
-_enter("no-tag", "There is no image of this name",
+_enter("no-tag", "There is no such image in the registry",
        lambda facts: "Mend the image's name or tag in the job definition, or push the image")
 _enter("rate-limited", "The registry limits the pulls",
        lambda facts: "Use a login with a plan that allows more, and "
