@@ -12,7 +12,7 @@ import pytest
 import write_troubleshooting
 from write_troubleshooting import changed as broken
 
-from batchreg import facts
+from batchreg import savefile
 from batchreg.doctor import RULES, Finding, diagnose, looked_at
 from batchreg.errors import BatchregError
 from batchreg.facts import Facts
@@ -189,7 +189,7 @@ def test_registry_that_may_be_inside_the_vpc_is_no_finding() -> None:
 def test_saved_facts_are_the_same_when_read_back(fault: Fault) -> None:
     """A colleague with the file sees what the user saw."""
     seen = broken(fault.change)
-    assert facts.load(facts.dump(seen), "file") == seen
+    assert savefile.load(savefile.dump(seen), "file") == seen
 
 
 @pytest.mark.parametrize("text", [
@@ -205,7 +205,7 @@ def test_saved_facts_are_the_same_when_read_back(fault: Fault) -> None:
 def test_file_that_save_did_not_write_is_refused_in_one_line(text: str) -> None:
     """The file comes by mail, from anywhere."""
     with pytest.raises(BatchregError, match=r"file\.json is not what batchreg .* writes"):
-        facts.load(text, "file.json")
+        savefile.load(text, "file.json")
 
 
 def test_page_of_troubleshooting_is_complete() -> None:

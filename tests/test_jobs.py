@@ -427,6 +427,7 @@ class Stream:
         assert logGroupName == "/aws/batch/job"
         assert startFromHead
         self.requests += 1
+        assert self.requests < 1000, "it goes on for ever"
         self._between()
         if not self.there:
             raise self.exceptions.ResourceNotFoundException({}, "GetLogEvents")
@@ -617,6 +618,15 @@ def test_log_comes_before_the_state_that_ends_it():
         "RUNNING", "a", "SUCCEEDED", "job"]
 
 
+def test_last_lines_are_waited_for_before_the_end_is_told():
+    """They may reach CloudWatch after Batch knows that the job has ended."""
+    stream = Stream()
+    clock = Clock(at_1=lambda: stream.lines.append("late"))
+    seen = followed(job(status="SUCCEEDED"), stream=stream, sleep=clock.sleep)
+    assert [getattr(item, "text", getattr(item, "status", "job")) for item in seen] == [
+        "late", "SUCCEEDED", "job"]
+
+
 def test_array_is_counted_per_state_in_the_order_of_a_jobs_life():
     """Zeros are left out."""
     array = {**waiting(), "status": "PENDING", "arrayProperties": {"size": 6, "statusSummary": {
@@ -657,6 +667,12 @@ def test_network_that_stays_away_is_a_failure():
     with pytest.raises(EndpointConnectionError):
         followed(waiting(), AWAY, sleep=clock.sleep)
     assert 60 <= clock.now < 70
+
+
+def test_short_outages_do_not_add_up():
+    """A job of days may see many."""
+    seen = followed(*[*[AWAY] * 15, waiting()] * 5, ENDED)
+    assert seen[-1] == ENDED
 
 
 def test_refusal_is_a_failure_at_once():

@@ -392,6 +392,16 @@ def test_hanging_server_costs_no_more_than_the_time_given(serve, step, way):
             assert not thread.is_alive()
 
 
+def test_wait_ends_although_a_name_is_still_looked_up():
+    """The standard library cannot stop that; the thread is left behind."""
+    answered = threading.Event()
+    began = time.monotonic()
+    verdict = registry._start(parse("ghcr.io/lab/align"), 0.2, lambda _: answered.wait(5))()
+    assert time.monotonic() - began < 0.6
+    assert says(verdict, "unreachable", "ghcr.io did not answer within 0.2 s")
+    answered.set()
+
+
 def test_several_checks_go_side_by_side(serve):
     """Ten images of a silent registry cost the time of one."""
     server = serve(steps={".*": raising(Hang)})

@@ -383,8 +383,9 @@ DESTROY: list[Row] = [
 STATUS: list[Row] = [
     (None, (), 1, ("There is no stack genomics in this region: batchreg deploy --stack-name "
                    "genomics makes it.",)),
-    *[(status, (), 0, (NAME, f" {status}\n")) for status in (
-        "REVIEW_IN_PROGRESS", "CREATE_IN_PROGRESS", "CREATE_COMPLETE", "CREATE_FAILED",
+    ("REVIEW_IN_PROGRESS", (), 0, (NAME, " REVIEW_IN_PROGRESS", "none yet")),
+    *[(status, (), 0, (NAME, f" {status} ")) for status in (
+        "CREATE_IN_PROGRESS", "CREATE_COMPLETE", "CREATE_FAILED",
         "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE",
         "UPDATE_FAILED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED",
         "UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
