@@ -24,6 +24,9 @@ demo: $(READY)  ## Show the main job on an embedded AWS
 startup: $(READY)  ## Time the commands against the imports that they cannot do without
 	$(BIN)/python scripts/time_startup.py
 
+deploy-time: $(READY)  ## Time what batchreg adds to a deploy, beyond what AWS takes
+	$(BIN)/python scripts/time_deploy.py
+
 $(READY): setup.cfg pyproject.toml scripts/debian_packages.sh
 	@scripts/debian_packages.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,4 +36,4 @@ $(READY): setup.cfg pyproject.toml scripts/debian_packages.sh
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-.PHONY: help test check templates demo startup
+.PHONY: help test check templates demo startup deploy-time

@@ -9,14 +9,14 @@ that adds the token. Both talk to one embedded AWS and one real registry.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+import venv
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from local_agent import auth_for, read_ecs_config
 from local_aws import REGION, LocalAws
 from local_parts import Engine, Registry, missing
 from relay import Relay
+from tables import Table, milliseconds, ratio
 
 from batchreg import userdata
 
@@ -99,13 +100,16 @@ class Bench:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
             path.chmod(0o755)
+        # An interpreter with nothing installed, as on the instance.
+        venv.create(self.folder / "bare", with_pip=False)
+        self._python = str(self.folder / "bare/bin/python")
         # The one program of its own that the walk-through takes from here.
         (self.folder / "bin/aws").symlink_to(Path(sys.executable).with_name("aws"))
 
     def ours(self) -> Run:
         """Run registry_login as an instance does."""
         return self._run(self.aws, [
-            "python3", str(self.folder / "registry_login.py"), "--region", REGION,
+            self._python, str(self.folder / "registry_login.py"), "--region", REGION,
             "--secret-id", "registry", "--deadline", "60", "--ecs-config"])
 
     def theirs(self) -> Run:
@@ -115,7 +119,7 @@ class Bench:
     def floor(self) -> float:
         """Start the same interpreter with the same imports."""
         began = time.perf_counter()
-        subprocess.run(["python3", "-c", IMPORTS], check=True, env={"PATH": "/usr/bin:/bin"})
+        subprocess.run([self._python, "-c", IMPORTS], check=True, env={})
         return time.perf_counter() - began
 
     def _run(self, aws: Relay, command: list[str]) -> Run:
@@ -149,22 +153,23 @@ def needs() -> str | None:
     return missing(["registry", "engine"])
 
 
-def compare(runs: int) -> list[tuple[str, ...]]:
+def compare(runs: int) -> Table:
     """Return a table of both, run in turn."""
     with Bench() as bench:
         bench.ours(), bench.theirs()  # nobody pays for cold caches
         rounds = [(bench.ours(), bench.theirs(), bench.floor()) for _ in range(runs)]
-    table: list[tuple[str, ...]] = [
-        ("boot step", "wall", "own", "ratio", "calls", "of which", "files left")]
-    ratio = statistics.median(theirs.wall / ours.wall for ours, theirs, _ in rounds)
-    for name, column, times in (("batchreg's registry_login", 0, ""),
-                                ("walk-through of 2021", 1, f"{ratio:.1f} x")):
-        some = [step[column] for step in rounds]
-        last = some[-1]
-        kinds = dict.fromkeys(last.places)
-        table.append((
-            name, milliseconds(run.wall for run in some), milliseconds(run.own for run in some),
-            times, str(len(last.places)),
-            ", ".join(f"{last.places.count(kind)} {kind}" for kind in kinds), str(last.left)))
-    table.append(("  floor: the imports alone", milliseconds(floor for *_, floor in rounds)))
-    return table
+    ours, theirs, floors = zip(*rounds, strict=True)
+    times = ratio([run.wall for run in theirs], [run.wall for run in ours])
+    return [
+        ("boot step", "wall", "own", "ratio", "files left", "calls"),
+        ("registry_login", *_row(ours, "1")),
+        ("  its imports alone", milliseconds(floors)),
+        ("walk-through of 2021", *_row(theirs, f"{times:.1f}")),
+    ]
+
+
+def _row(runs: Sequence[Run], times: str) -> tuple[str, ...]:
+    places = runs[-1].places
+    counts = ", ".join(f"{places.count(place)} {place}" for place in dict.fromkeys(places))
+    return (milliseconds(run.wall for run in runs), milliseconds(run.own for run in runs), times,
+            str(runs[-1].left), f"{len(places)}: {counts}")

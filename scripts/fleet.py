@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from greenlet import getcurrent, greenlet
+from tables import Table, show
 
 from batchreg import registry_login
 from batchreg.userdata import BOOT_DEADLINE_SECONDS
@@ -122,9 +123,9 @@ def simulate(size: int, *, rate: int = RATE, burst: int | None = None, seed: int
     return Fleet(size, rate, burst, ready, world.calls, world.refused)
 
 
-def rows(sizes: tuple[int, ...] = SIZES) -> list[tuple[str, ...]]:
-    """Return a table: a header, then a row for each size of a fleet."""
-    table: list[tuple[str, ...]] = [("instances", "half", "99 %", "all", "ideal", "calls", "each", "refused")]
+def compare(sizes: tuple[int, ...] = SIZES) -> Table:
+    """Return a table with a row for each size of a fleet."""
+    table: Table = [("instances", "half", "99 %", "all", "ideal", "calls", "each", "refused")]
     for size in sizes:
         fleet = simulate(size)
         table.append((
@@ -232,8 +233,7 @@ def _text(x: float, y: float, words: str, color: str = INK, *, anchor: str = "st
 
 
 def main() -> None:
-    for row in rows():
-        print("  ".join(f"{cell:>9}" for cell in row))
+    show(compare())
     PICTURE.write_text(draw(simulate(SIZES[-1])), encoding="utf-8")
     print(PICTURE)
 

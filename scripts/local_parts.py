@@ -301,7 +301,7 @@ class Engine:
     def __init__(self, directory: Path) -> None:
         """Keep images and containers in `directory`."""
         self._directory = directory
-        self._socket = directory / "docker.sock"
+        self.socket = directory / "docker.sock"
         self.group = f"engine-{os.getpid()}-{id(self)}"
         self.driver = ""
 
@@ -325,7 +325,7 @@ class Engine:
     def _start(self, driver: str) -> None:
         config = self._directory / "daemon.json"
         config.write_text(json.dumps({
-            "hosts": [f"unix://{self._socket}"],
+            "hosts": [f"unix://{self.socket}"],
             "data-root": str(self._directory / "data"),
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
@@ -391,7 +391,7 @@ class Engine:
     def _call(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        connection = _UnixConnection(self._socket)
+        connection = _UnixConnection(self.socket)
         try:
             connection.request(
                 method, path, None if body is None else json.dumps(body),

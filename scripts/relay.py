@@ -42,7 +42,10 @@ class Relay:
                 began = time.perf_counter()
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 onward = http.client.HTTPConnection(host, timeout=60)
-                onward.request(self.command, self.path, body, {**(extra or {}), **self.headers})
+                for name, value in (extra or {}).items():
+                    if name not in self.headers:  # whatever its case
+                        self.headers[name] = value
+                onward.request(self.command, self.path, body, dict(self.headers))
                 answer = onward.getresponse()
                 content = answer.read()
                 onward.close()

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -89,16 +89,13 @@ def timing_proxy(backend: str) -> Iterator[tuple[str, list[Call]]]:
         disable_nagle_algorithm = True
         wbufsize = -1
 
-        def setup(self) -> None:
-            super().setup()
-            self.backend = http.client.HTTPConnection(backend.removeprefix("http://"))
-
         def do_POST(self) -> None:
             began = time.time()
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.backend.request(self.command, self.path, body, dict(self.headers))
-            response = self.backend.getresponse()
-            answer = response.read()
+            with closing(http.client.HTTPConnection(backend.removeprefix("http://"))) as connection:
+                connection.request(self.command, self.path, body, dict(self.headers))
+                response = connection.getresponse()
+                answer = response.read()
             self.send_response(response.status)
             for name in ("Content-Type", "x-amzn-errortype"):
                 if value := response.headers.get(name):
@@ -109,10 +106,6 @@ def timing_proxy(backend: str) -> Iterator[tuple[str, list[Call]]]:
             self.wfile.write(answer)
 
         do_GET = do_POST
-
-        def finish(self) -> None:
-            self.backend.close()
-            super().finish()
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -176,7 +169,7 @@ def add_history(aws: LocalAws, stack: str, events: int) -> None:
                         name == "MaxvCpus" else
                         {"ParameterKey": name, "UsePreviousValue": True} for name in names])
         client.get_waiter("stack_update_complete").wait(
-            StackName=stack, WaiterConfig={"Delay": 0.01, "MaxAttempts": 1000})  # type: ignore
+            StackName=stack, WaiterConfig={"Delay": 0.01, "MaxAttempts": 1000})
 
 
 def report(what: str, runs: list[Run]) -> float:
@@ -217,6 +210,9 @@ def main() -> None:
                 add_history(aws, "s0", options.events)
                 print(f"With {options.events} events of history:")
             medians += [report(what, [run() for _ in range(options.runs)]) for what, run in kinds]
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores:
+        print(f"This machine is busy (load {load:.1f} on {cores} cores): all times are too long.")
     if max(medians) >= LIMIT_SECONDS:
         sys.exit(f"batchreg adds {max(medians):.2f} s, {LIMIT_SECONDS:.0f} s is the limit.")
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchreg import facts
+from batchreg import savefile
 from batchreg.doctor import RULES, diagnose
+from batchreg.facts import Facts
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -62,7 +63,7 @@ def section(cause: str, text: str, faults: list[dict[str, Any]]) -> Iterator[str
     yield from (f"    Fix: {line}" for line in finding.fix)
 
 
-def changed(*changes: dict[str, Any]) -> facts.Facts:
+def changed(*changes: dict[str, Any]) -> Facts:
     """Return the catalogue's healthy facts with changes: {"secrets.0.host": value}."""
     raw = json.loads((FAULTS / "healthy.json").read_text())
     for path, value in (item for change in changes for item in change.items()):
@@ -73,7 +74,7 @@ def changed(*changes: dict[str, Any]) -> facts.Facts:
         if isinstance(place, list) and int(last) == len(place):
             place.append(None)
         place[int(last) if isinstance(place, list) else last] = value
-    return facts.load(json.dumps(raw), "fault")
+    return savefile.load(json.dumps(raw), "fault")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def test_options_for_one_registry_must_name_one_of_several(url):
 def config(tmp_path: Path, text: str) -> dict[str, object]:
     path = tmp_path / "batchreg.yaml"
     path.write_text(text)
-    return read_config(path)
+    return read_config(path)[0]
 
 
 def test_settings_file_lists_registries_as_strings_and_as_mappings(tmp_path):
@@ -206,7 +206,7 @@ HELPER = """\
 [ "$1" = get ] || exit 2
 read -r name || [ "$name" ]
 case $name in
-ghcr.io) echo '{"ServerURL": "ghcr.io", "Username": "lab", "Secret": "s:e\\\\c"}';;
+ghcr.io) printf '%s\\n' '{"ServerURL": "ghcr.io", "Username": "lab", "Secret": "s:e\\\\c"}';;
 https://index.docker.io/v1/) echo '{"Username": "hub", "Secret": "h"}';;
 https://token.example.com) echo '{"Username": "<token>", "Secret": "canary"}';;
 slow.example.com) exec sleep 60;;

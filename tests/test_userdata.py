@@ -57,14 +57,14 @@ def test_cloud_config_writes_the_script_and_the_units():
     assert files[userdata.SCRIPT_PATH] == userdata.script()
     assert files["/opt/batchreg/args"].splitlines() == [
         "--region=eu-central-1", "--url-suffix=amazonaws.com",
-        "--secret-id=" + VALUES["RegistrySecret"], "--setting=ECS_IMAGE_PULL_BEHAVIOR=default"]
+        "-s" + VALUES["RegistrySecret"], "--setting=ECS_IMAGE_PULL_BEHAVIOR=default"]
     assert "OnUnitActiveSec=30min\n" in files["/etc/systemd/system/batchreg.timer"]
 
 
 def test_several_secrets_are_several_arguments():
     """One registry each."""
     text = userdata.for_instance(["one", "two"], "eu-central-1")
-    assert text.count("--secret-id=") == 2
+    assert "\n  -sone\n  -stwo\n" in text
 
 
 @pytest.mark.parametrize("region", lint_templates.batch_regions())

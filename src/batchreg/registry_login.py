@@ -269,7 +269,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(fromfile_prefix_chars="@", allow_abbrev=False)
     option = parser.add_argument
     option("--region", required=True)
-    option("--secret-id", action="append", required=True)
+    option("-s", "--secret-id", action="append", required=True)
     option("--endpoint-url", default=os.environ.get("AWS_ENDPOINT_URL"))
     option("--url-suffix", default="amazonaws.com")
     option("--ecs-config", default="/etc/ecs/ecs.config")

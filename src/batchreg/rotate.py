@@ -171,7 +171,8 @@ def refresh(ssm: Any, ids: Sequence[str]) -> list[str]:
     ]
 
 
-def reported(ssm: Any, commands: Sequence[str], ids: Sequence[str], *, sleep: Callable[[float], None] = time.sleep,
+def reported(ssm: Any, commands: Sequence[str], ids: Sequence[str], *,
+             sleep: Callable[[float], None] = time.sleep,
              patience_seconds: float = 300) -> dict[str, str]:
     """Wait until every instance has reported; return {instance id: status}.
 

@@ -50,7 +50,7 @@ systemctl --no-block poweroff
 
 SERVICE = f"""\
 [Unit]
-Description=Refresh the ECS agent's registry logins
+Description=Refresh the registry logins
 [Service]
 Type=oneshot
 ExecStart=/usr/bin/python3 {SCRIPT_PATH} @/opt/batchreg/args
@@ -60,7 +60,7 @@ StandardOutput=journal+console
 # The random delay keeps a fleet that booted in one moment from asking in one moment.
 TIMER = """\
 [Unit]
-Description=Refresh the ECS agent's registry logins
+Description=Refresh the registry logins
 [Timer]
 OnActiveSec=${CredentialRefreshMinutes}min
 OnUnitActiveSec=${CredentialRefreshMinutes}min
@@ -113,7 +113,7 @@ def build(secret_ids: Sequence[str], user_parts: Sequence[str] = ()) -> str:
     arguments = [
         "--region=${AWS::Region}",
         "--url-suffix=${AWS::URLSuffix}",
-        *(f"--secret-id={secret_id}" for secret_id in secret_ids),
+        *(f"-s{secret_id}" for secret_id in secret_ids),
         "--setting=ECS_IMAGE_PULL_BEHAVIOR=${ImagePullBehavior}",
     ]
     files = {

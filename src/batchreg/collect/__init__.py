@@ -13,7 +13,7 @@ from batchreg import image as images
 from batchreg import stack as stacks
 from batchreg.collect import batch, instances, login, network
 from batchreg.collect.asker import SECONDS, Absent, Asker, Clients, Unseen, name_of
-from batchreg.collect.blot import without, words
+from batchreg.collect.blot import without
 from batchreg.errors import BatchregError
 from batchreg.facts import Facts, Gap
 from batchreg.registry_login import HUB
@@ -118,7 +118,7 @@ class Collection:
             role=role.result() if role else None, service_linked_role=linked.result(),
             instances=seen, launch_failures=_tuple(failures.result()),
             quota=quota.result() if quota else None, image=verdict.result(), **net.result())
-        return result, tuple(words((read.username, read.password) for read in reads or ()))
+        return result, tuple(word for read in reads or () for word in read.words)
 
     def _stack(self, present: stacks.Stack | None, cause: Future[Any] | None) -> facts.Stack:
         if present is None:

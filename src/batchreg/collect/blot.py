@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 LEAST = 4  # characters; a shorter password would blot out half of the text
+PUBLIC = ("registry_url", "url", "registry", "username", "user", "login", "email")
 
 
-def words(logins: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield the passwords of (user name, password) in the forms in which they may turn up."""
-    for username, password in logins:
-        if len(password) >= LEAST:
-            yield base64.b64encode(f"{username}:{password}".encode()).decode()
-            yield password
+def words(text: str) -> tuple[str, ...]:
+    """Return what of a secret's text may not be shown, in the forms in which it may turn up."""
+    try:
+        fields = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        fields = text.strip()
+    found = set(_strings(fields))
+    if isinstance(fields, dict):
+        pair = f"{fields.get('username')}:{fields.get('password')}"
+        found.add(base64.b64encode(pair.encode()).decode())
+    return tuple(sorted((word for word in found if len(word) >= LEAST), key=len, reverse=True))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in PUBLIC:
+                yield from _strings(item)
 
 
 def without(value: Any, secret: tuple[str, ...]) -> Any:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from batchreg import facts, registry_login, userdata
 from batchreg.collect.asker import Absent, Asker, Unseen, name_of
+from batchreg.collect.blot import words
 
 # The fields that people use, whether right or wrong. Others are counted: a name could be a secret.
 FIELDS = ("username", "password", "registry_url", "user", "login", "url", "registry", "auth",
@@ -32,6 +33,7 @@ class Read:
     arn: str
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+    words: tuple[str, ...] = field(default=(), repr=False)
 
 
 def secret(asker: Asker, arn: str) -> Read:
@@ -52,20 +54,22 @@ def secret(asker: Asker, arn: str) -> Read:
     if more["key"] and "alias/aws/" not in more["key"]:
         more["key_state"] = _key_state(asker, more["key"])
     username = password = ""
+    text = None
     if not deleted:
         try:
             text = asker.ask("secret's shape", "secretsmanager", "get_secret_value",
                              SecretId=arn).get("SecretString")
         except Absent:
-            text = None
+            pass
         except Unseen:
             return Read(facts.Secret(name=name, **more,
                                      keys=("username", "password")), arn)
         more |= shape(text)
-        if {"username", "password"} <= set(more.get("keys", ())):
+        if text and {"username", "password"} <= set(more.get("keys", ())):
             fields = json.loads(text, strict=False)
             username, password = str(fields["username"]), str(fields["password"])
-    return Read(facts.Secret(name=name, **more), arn, username, password)
+    return Read(facts.Secret(name=name, **more), arn, username, password,
+                words(text) if text else ())
 
 
 def shape(text: str | None) -> dict[str, Any]:

@@ -32,8 +32,11 @@ REASONS = (
 # What the causes of `registry` are called here, where they differ.
 VERDICTS = {"unreachable": "registry-unreachable", "no-tls": "tls", "no-repository": "no-tag",
             "hub-misspelt": "image-misspelt", "host-case": "image-misspelt"}
-KNOWN = ("image-misspelt", "login-needed", "wrong-login", "no-right", "no-tag", "rate-limited", "wrong-architecture",
-         "tls", "registry-unreachable")
+KNOWN = ("image-misspelt", "login-needed", "wrong-login", "no-right", "no-tag", "rate-limited",
+         "wrong-architecture", "tls", "registry-unreachable")
+
+# What asking the registry from here refutes.
+CURABLE = ("no-tag", "wrong-architecture", "rate-limited")
 
 NO_SECRET = ("secret-missing", "secret-deleted", "secret-empty", "secret-not-json",
              "secret-incomplete", "secret-unusable", "key-unusable")
@@ -58,10 +61,11 @@ def said_by_registry(facts: Facts, cause: str) -> Found:
 
 
 def said_by_agent(facts: Facts, cause: str) -> Found:
-    """Yield what the agent said about jobs; an image that comes by now is no longer a problem."""
+    """Yield what the agent said about jobs, but what the registry now says otherwise about."""
     for job in facts.jobs or ():
         found = pull_cause(job)
-        cured = facts.image and facts.image.ok and facts.image.image == job.image
+        cured = cause in CURABLE and facts.image and facts.image.ok and (
+            facts.image.image == job.image)
         if found and found[0] == cause and (job.asked or not cured):
             yield f"{job.label}: {found[1]}", ""
 

@@ -1,0 +1,228 @@
+"""Measure batchreg beside what a user would pick instead, and print medians and ratios.
+
+All times of a table come from one run, in which the commands took turns. Tools that are no part of
+the development environment go into `.bench/`, a virtual environment each; what cannot be had is
+named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import bench_boot
+import fleet
+from local_aws import LocalAws
+from relay import Relay
+from tables import Table, milliseconds, ratio, show
+
+ROOT = Path(__file__).parent.parent
+TOOLS = ROOT / ".bench"
+BIN = Path(sys.executable).parent
+STACK = "bench"
+
+CLICK = "import click"
+TEMPLATE = "import troposphere.batch, troposphere.ec2, troposphere.iam, troposphere.secretsmanager"
+BOTO3 = "import boto3; client = boto3.client('cloudformation')"
+CALLS = f"client.describe_stacks(StackName='{STACK}'); client.get_template(StackName='{STACK}')"
+
+# Fair to them: templates that are ready-made, where batchreg builds its own.
+SCEPTRE = {
+    "config/dev/config.yaml": "project_code: bench\nregion: us-east-1\n",
+    "config/dev/batch.yaml": "template: {path: template.yaml, type: file}\n",
+}
+CDK = {
+    "app.py": """\
+from aws_cdk import App, SecretValue, Stack
+from aws_cdk import aws_batch as batch, aws_ec2 as ec2, aws_secretsmanager as secretsmanager
+
+app = App()
+stack = Stack(app, "Bench")
+vpc = ec2.Vpc.from_vpc_attributes(
+    stack, "Vpc", vpc_id="vpc-01234567", availability_zones=["us-east-1a"], private_subnet_ids=["subnet-01234567"])
+secret = secretsmanager.Secret(stack, "RegistrySecret")
+template = ec2.LaunchTemplate(stack, "LaunchTemplate", user_data=ec2.UserData.for_linux())
+environment = batch.ManagedEc2EcsComputeEnvironment(
+    stack, "ComputeEnvironment", vpc=vpc, launch_template=template, maxv_cpus=256)
+secret.grant_read(environment.instance_role)
+batch.JobQueue(stack, "JobQueue", compute_environments=[
+    batch.OrderedComputeEnvironment(compute_environment=environment, order=1)])
+app.synth()
+""",
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A command. Beside another it is a floor, or a tool that does the same for a user."""
+
+    name: str
+    command: list[str]
+    beside: str = ""
+    floor: bool = False
+    target: str = ""
+    times: list[float] = field(default_factory=list)
+
+
+class Missing(Exception):
+    """A tool that cannot be had here; the text says why."""
+
+
+def tool(package: str, program: str, *, npm: bool = False) -> str:
+    """Return the path of a tool from PyPI or npm; install it once."""
+    folder = TOOLS / package
+    path = folder / ("node_modules/.bin" if npm else "bin") / program
+    if not path.exists():
+        print(f"Installing {package} into {folder.relative_to(ROOT)}", flush=True)
+        if npm:
+            _run("npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), package)
+        else:
+            _run(sys.executable, "-m", "venv", str(folder))
+            _run(str(folder / "bin/pip"), "install", "--quiet", package)
+    return str(path)
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
+    except FileNotFoundError:
+        raise Missing(f"no {command[0]}") from None
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{command[0]} took too long") from None
+    except subprocess.CalledProcessError as error:
+        last = [*error.stderr.strip().splitlines(), "no reason given"][0]
+        raise Missing(f"{Path(command[0]).name}: {last}") from None
+
+
+def contestants(folder: Path) -> list[Contestant]:
+    """Return what runs in turn, and say what is left out."""
+    python, batchreg = sys.executable, str(BIN / "batchreg")
+    found = [
+        Contestant("batchreg --help", [batchreg, "--help"]),
+        Contestant(f"python -c '{CLICK}'", [python, "-c", CLICK], "batchreg --help",
+                   floor=True, target="at most 1.3"),
+        Contestant("batchreg render", [batchreg, "render"]),
+        Contestant("python -c 'import click, troposphere.…'",
+                   [python, "-c", f"{CLICK}; {TEMPLATE}"], "batchreg render",
+                   floor=True, target="at most 1.25"),
+    ]
+    others: list[tuple[str, str, Callable[[], list[str]]]] = [
+        ("sceptre generate", "at least 5", lambda: [
+            tool("sceptre", "sceptre"), "--dir", str(folder), "generate", "dev/batch.yaml"]),
+        ("sam validate", "at least 10", lambda: [
+            tool("aws-sam-cli", "sam"), "validate", "--template", str(folder / "template.yaml"),
+            "--region", "us-east-1"]),
+        ("cdk synth", "at least 20", lambda: [
+            tool("aws-cdk@2", "cdk", npm=True), "synth", "--quiet", "--no-notices", "--output",
+            str(folder / "cdk.out"), "--app", f"{tool('aws-cdk-lib', 'python')} {folder}/app.py"]),
+    ]
+    for name, target, command in others:
+        try:
+            found.append(Contestant(name, command(), "batchreg render", target=target))
+        except Missing as reason:
+            print(f"Left out: {name} ({reason})")
+    deploy, aws = "batchreg deploy, no change", str(BIN / "aws")
+    template = str(folder / "template.yaml")
+    return [
+        *found,
+        Contestant(deploy, [batchreg, "deploy", "--stack-name", STACK, "--yes"]),
+        Contestant("python -c 'import …', and its calls",
+                   [python, "-c", f"{CLICK}; {TEMPLATE}; {BOTO3}; {CALLS}"], deploy,
+                   floor=True),
+        Contestant("aws cloudformation validate-template", [
+            aws, "cloudformation", "validate-template", "--template-body", f"file://{template}"],
+            deploy),
+        Contestant("aws cloudformation deploy, no change", [
+            aws, "cloudformation", "deploy", "--stack-name", STACK, "--template-file", template,
+            "--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"], deploy),
+    ]
+
+
+def commands(runs: int) -> Table:
+    """Return a table of batchreg's commands, their floors, and other tools."""
+    with tempfile.TemporaryDirectory() as name, LocalAws() as aws:
+        folder = Path(name)
+        environ = {**{name: value for name, value in os.environ.items()
+                      if not name.startswith(("AWS_", "BATCHREG_"))}, **aws.environ,
+                   "SAM_CLI_TELEMETRY": "0", "CDK_DISABLE_VERSION_CHECK": "1"}
+        files = {**SCEPTRE, **CDK}
+        for place, text in files.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_text(text)
+
+        def seconds(command: list[str], **more: str) -> float:
+            began = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, cwd=folder,
+                                  env={**environ, **more})
+            if done.returncode:
+                sys.exit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+            return time.perf_counter() - began
+
+        batchreg = str(BIN / "batchreg")
+        (folder / "templates").symlink_to(".")  # where sceptre looks
+        seconds([batchreg, "render", "-o", "template.yaml"])
+        seconds([batchreg, "deploy", "--stack-name", STACK, "--username", "lab", "--yes"],
+                BATCHREG_PASSWORD="secret")
+        everyone = contestants(folder)
+        for number in range(runs + 1):
+            for each in everyone:
+                taken = seconds(each.command)
+                if number:  # the first round fills the caches
+                    each.times.append(taken)
+        called = _calls(aws, lambda url: seconds(
+            [batchreg, "deploy", "--stack-name", STACK, "--yes"], AWS_ENDPOINT_URL=url))
+    print(f"A deploy without changes makes {len(called)} calls: {', '.join(called)}.")
+    return [("command", "median", "batchreg takes", "target"), *map(_row, everyone, [
+        next((other.times for other in everyone if other.name == each.beside), None)
+        for each in everyone])]
+
+
+def _row(one: Contestant, ours: list[float] | None) -> tuple[str, ...]:
+    if not ours:
+        return one.name, milliseconds(one.times)
+    words = (f"{ratio(ours, one.times):.2f} x as long" if one.floor
+             else f"1/{ratio(one.times, ours):.1f} of that")
+    return f"  {one.name}", milliseconds(one.times), words, one.target
+
+
+def _calls(aws: LocalAws, act: Callable[[str], object]) -> list[str]:
+    """Return the names of the AWS calls that `act` makes when it is given an address."""
+    with Relay(aws.endpoint.removeprefix("http://")) as relay:
+        act(relay.url)
+    return [parse_qs(call.body.decode()).get("Action", [call.target])[0] for call in relay.calls]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure batchreg beside the alternatives.")
+    parser.add_argument("parts", nargs="*", metavar="PART", default=["commands", "boot", "fleet"],
+                        help="commands, boot or fleet; all of them by default")
+    parser.add_argument("--runs", type=int, default=11)
+    options = parser.parse_args()
+    if "commands" in options.parts:
+        print(f"\nWhole processes, medians of {options.runs} turns. The tools get templates that "
+              "are ready-made.")
+        show(commands(options.runs))
+    if "boot" in options.parts:
+        print(f"\nThe boot step, medians of {options.runs} turns. own: without the time of the "
+              "answers.")
+        if reason := bench_boot.needs():
+            print(f"Left out: {reason}")
+        else:
+            show(bench_boot.compare(options.runs))
+            print(f"The walk-through also installs {bench_boot.PACKAGES} before that.")
+    if "fleet" in options.parts:
+        print(f"\nA fleet that boots at one moment under a limit of {fleet.RATE} calls a second, "
+              "simulated.")
+        fleet.main()
+
+
+if __name__ == "__main__":
+    main()
