@@ -8,7 +8,7 @@ help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: $(READY)  ## Run all tests; on Debian as root, with a real registry, engine and cloud-init
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)  ## Lint, check types, lint the templates for every region
 	$(BIN)/ruff check
@@ -21,8 +21,13 @@ templates: $(READY)  ## Render the committed templates anew
 demo: $(READY)  ## Show the main job on an embedded AWS
 	@$(BIN)/python scripts/demo.py
 
-startup: $(READY)  ## Time the commands against the imports that they cannot do without
-	$(BIN)/python scripts/time_startup.py
+bench: $(READY)  ## Measure commands, boot step and fleet, beside what else one could use
+	@$(BIN)/python scripts/bench.py $(ARGS)
+
+docs: $(READY)  ## Write anew what is generated: reference, troubleshooting, fleet
+	$(BIN)/python scripts/write_reference.py
+	$(BIN)/python scripts/write_troubleshooting.py
+	$(BIN)/python scripts/fleet.py
 
 deploy-time: $(READY)  ## Time what batchreg adds to a deploy, beyond what AWS takes
 	$(BIN)/python scripts/time_deploy.py
@@ -36,4 +41,4 @@ $(READY): setup.cfg pyproject.toml scripts/debian_packages.sh
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-.PHONY: help test check templates demo startup deploy-time
+.PHONY: help test check templates demo bench docs deploy-time

@@ -47,7 +47,8 @@ from aws_cdk import aws_batch as batch, aws_ec2 as ec2, aws_secretsmanager as se
 app = App()
 stack = Stack(app, "Bench")
 vpc = ec2.Vpc.from_vpc_attributes(
-    stack, "Vpc", vpc_id="vpc-01234567", availability_zones=["us-east-1a"], private_subnet_ids=["subnet-01234567"])
+    stack, "Vpc", vpc_id="vpc-01234567", availability_zones=["us-east-1a"],
+    private_subnet_ids=["subnet-01234567"])
 secret = secretsmanager.Secret(stack, "RegistrySecret")
 template = ec2.LaunchTemplate(stack, "LaunchTemplate", user_data=ec2.UserData.for_linux())
 environment = batch.ManagedEc2EcsComputeEnvironment(

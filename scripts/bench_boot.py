@@ -1,9 +1,10 @@
 """Time the boot step: from its start to an ecs.config with which the agent can pull.
 
-Against it stands the essence of the walk-through of 2021, which runs on no machine of today: an
-Amazon Linux with packages from `yum install`, and instance metadata without a token. Here it gets
-what it needs: a shell, the AWS CLI, jq and a Docker Engine that are installed already, and a relay
-that adds the token. Both talk to one embedded AWS and one real registry.
+Against it stands the essence of the walk-through of 2021
+(aws.amazon.com/blogs/compute/how-to-authenticate-private-container-registries-using-aws-batch),
+which runs on no machine of today: it wants Amazon Linux 2 with its packages, and instance metadata
+without a token. Here the packages are installed already, and a relay adds the token. Both scripts
+talk to one embedded AWS and one real registry.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from batchreg import userdata
 
 WALKTHROUGH = """\
 #!/bin/bash -e
-REGION=$(curl -s $IMDS/latest/meta-data/placement/region)
-SECRET=$(aws secretsmanager get-secret-value --secret-id registry --region $REGION \
-    --query SecretString --output text)
+aws configure set region $(curl -s $IMDS/latest/meta-data/placement/region)
+SECRET=$(aws secretsmanager get-secret-value --secret-id registry | jq -r .SecretString)
 USERNAME=$(echo $SECRET | jq -r .username)
 PASSWORD=$(echo $SECRET | jq -r .password)
 REGISTRY=$(echo $SECRET | jq -r .registry_url)
 echo $PASSWORD | docker login --username $USERNAME --password-stdin $REGISTRY
+AUTH=$(cat ~/.docker/config.json | jq -c .auths)
 echo ECS_ENGINE_AUTH_TYPE=dockercfg >> $1
-echo ECS_ENGINE_AUTH_DATA=$(jq -c .auths ~/.docker/config.json) >> $1
+echo "ECS_ENGINE_AUTH_DATA=$AUTH" >> $1
 """
 PACKAGES = "aws-cli, jq"  # which its script installs before that, dependencies not counted
 

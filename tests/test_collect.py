@@ -108,8 +108,8 @@ class TestAsker:
         with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
             bounded(never.wait, 0.1)
         assert time.monotonic() - started < 2
-        assert all(thread.daemon for thread in threading.enumerate()
-                   if thread is not threading.main_thread() and "work" in thread.name)
+        hung = [thread for thread in threading.enumerate() if "work" in thread.name]
+        assert [thread.daemon for thread in hung] == [True]
         never.set()
 
     def test_unexpected_answer_is_a_gap(self, ec2: Stubs) -> None:
@@ -143,7 +143,7 @@ class TestSecret:
         assert login.shape(text) == expected
 
     def test_words_are_all_that_could_give_it_away(self) -> None:
-        """The password, the pair as Docker encodes it, and any text of a secret of another shape."""
+        """The password, the pair as Docker encodes it, all of a secret of another shape."""
         pair = base64.b64encode(b"lab:canary-4711").decode()
         assert set(blot.words(json.dumps(LOGIN))) == {"canary-4711", pair}
         assert "ghp_token" in blot.words(" ghp_token\n")
@@ -215,7 +215,8 @@ class TestUserData:
         ("systemctl restart docker", True), ("service docker restart ecs", True),
         ("systemctl enable --now ecs", True),
         ("systemctl enable --now --no-block ecs.service", False),
-        ("systemctl --no-block restart ecs", False), ("systemctl restart nginx; ls /etc/ecs", False),
+        ("systemctl --no-block restart ecs", False),
+        ("systemctl restart nginx; ls /etc/ecs", False),
         ("# systemctl restart nginx # ecs", False), ("echo start ecs", False),
     ])
     def test_command_that_waits_for_the_agent_is_found(self, command: str, blocks: bool) -> None:
@@ -377,15 +378,16 @@ class TestInstances:
             activity("AWSBatch-lab-CE-asg-1", 5, "vCPU limit\n of 0"),
             activity("AWSBatch-lab-CE-asg-1", 9, "vCPU limit of 0"),
             activity("AWSBatch-lab-CE-asg-1", 90, "long ago"),
-            activity("AWSBatch-lab-CE-asg-1", 1, "fine", "Successful"), activity("web", 5, "theirs")]})
+            activity("AWSBatch-lab-CE-asg-1", 1, "fine", "Successful"),
+            activity("web", 5, "theirs")]})
         assert instances.launch_failures(stubs.asker, ["lab-CE"], NOW) == ["vCPU limit of 0"]
 
     @pytest.mark.parametrize(("kind", "spot", "code"), [
         ("m7i.large", False, "L-1216C47A"), ("optimal", True, "L-34B43A08"),
         ("g4dn", False, "L-DB2E81BA"), ("p4d.24xlarge", True, "L-7212CCBC"),
         ("c7g", False, "L-1216C47A"), ("t3", False, "L-1216C47A"),
-        ("inf2", False, None), ("trn1", False, None), ("x2gd", False, None), ("u-6tb1", False, None),
-        ("hpc7g", False, None), ("f2", False, None)])
+        ("inf2", False, None), ("trn1", False, None), ("x2gd", False, None),
+        ("u-6tb1", False, None), ("hpc7g", False, None), ("f2", False, None)])
     def test_quota_is_that_of_the_instance_types(
             self, kind: str, spot: bool, code: str | None) -> None:
         """On-Demand and Spot are counted apart; what is rare is left alone."""
@@ -396,6 +398,7 @@ class TestInstances:
                 {"ServiceCode": "ec2", "QuotaCode": code})
         found = instances.quota(stubs.asker, [kind], spot=spot)
         assert (found and (found.code, found.value)) == (code and (code, 32.0))
+        assert not stubs.asker.gaps
 
     @pytest.mark.parametrize(("types", "expected"), [
         ([], ("amd64",)), (["optimal"], ("amd64",)), (["c7g", "m6gd.large"], ("arm64",)),
@@ -454,12 +457,11 @@ class Refusing:
 def test_user_without_any_permission_gets_a_list_of_them() -> None:
     """Nothing is known, nothing is claimed, and nothing fails."""
     made = {service: Refusing(service, "AccessDenied") for service in (
-        "cloudformation", "batch", "iam", "autoscaling")}
+        "cloudformation", "batch", "iam")}
     found = collect.collect(made.__getitem__, collect.Subject(
         stack="lab", region="eu-central-1", job="1"), now=NOW)
     assert {gap.permission for gap in found.not_looked_at} == {
-        "cloudformation:DescribeStacks", "batch:DescribeJobs", "iam:GetRole",
-        "autoscaling:DescribeScalingActivities"}
+        "cloudformation:DescribeStacks", "batch:DescribeJobs", "iam:GetRole"}
     assert (found.stack, found.jobs, found.service_linked_role) == (None, None, None)
 
 

@@ -83,9 +83,7 @@ def test_ctrl_c_before_the_change_leaves_nothing_behind(slow_aws, stack, environ
 @pytest.mark.parametrize("moment", [
     "before ExecuteChangeSet 1",
     "after ExecuteChangeSet 1",
-    "before DescribeStackEvents 1",
     "DescribeStackEvents with RegistrySecret",
-    "DescribeStackEvents with ComputeEnvironment",
     "DescribeStackEvents with JobQueue",
     "before DescribeStacks 2",
 ])

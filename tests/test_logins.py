@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from batchreg import settings, userdata
@@ -52,6 +53,7 @@ def spelt(host, draw):
 
 
 @given(st.data())
+@effort(max_examples=60)
 def test_any_list_becomes_one_key_a_host_and_none_is_lost(data):
     """Up to twenty, in any spellings, with duplicates: the agent takes one key a host."""
     hosts = data.draw(registries())
@@ -63,6 +65,7 @@ def test_any_list_becomes_one_key_a_host_and_none_is_lost(data):
 
 
 @given(st.data())
+@effort(max_examples=60)
 def test_a_registry_keeps_its_slot_for_life(data):
     """Whatever is added, removed, turned round or spelt otherwise meanwhile."""
     hosts = data.draw(registries())
@@ -79,6 +82,7 @@ def test_a_registry_keeps_its_slot_for_life(data):
 
 
 @given(st.data())
+@effort(max_examples=60)
 def test_two_logins_for_one_registry_are_refused_by_its_name(data):
     """An instance could use one of them, at random."""
     hosts = data.draw(registries().filter(bool))
@@ -94,6 +98,7 @@ def test_two_logins_for_one_registry_are_refused_by_its_name(data):
 
 
 @given(st.data())
+@effort(max_examples=60)
 def test_only_what_is_new_gets_all_its_parameters(data):
     """What is not among the parameters keeps its value: the others' logins are left alone."""
     hosts = data.draw(registries().filter(bool))

@@ -179,14 +179,6 @@ def test_dumb_terminal_gets_plain_lines(open_terminal, account):
                for line in terminal.lines)
 
 
-def test_pipe_gets_no_escape_codes(batchreg, account):
-    """Whatever TERM says: nobody wants them in a log."""
-    result = batchreg("deploy", "--stack-name", account.name, "--yes",
-                      environ={**account.aws.environ, **LOGIN, "TERM": "xterm-256color"})
-    assert result.returncode == 0, result.stderr
-    assert "\x1b" not in result.stdout + result.stderr
-
-
 def test_password_stdin_is_refused_at_a_terminal(open_terminal, account):
     """It would show the password as it is typed."""
     terminal = open_terminal("deploy", "--password-stdin", "--yes")

@@ -9,14 +9,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from batchreg import __version__
 from batchreg.errors import BatchregError, Interrupted
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -40,22 +42,33 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
+def file_path(text: str) -> Path:
+    """Return a path; its module is imported for those who give one."""
+    from pathlib import Path
+
+    return Path(text)
+
+
 def read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
     """Take what batchreg.yaml says as the command's defaults; only a file asked for must exist."""
     from batchreg import settings
 
-    path = value or Path(settings.CONFIG_FILE)
-    if value or path.exists():
-        context.default_map, context.meta[PLACES] = settings.read_config(path)
+    if context.resilient_parsing:  # a shell completes the line: no time for complaints
+        return
+    if value or os.path.exists(settings.CONFIG_FILE):
+        from pathlib import Path
+
+        context.default_map, context.meta[PLACES] = settings.read_config(
+            value or Path(settings.CONFIG_FILE))
 
 
 config_option = click.option(
-    "--config", type=click.Path(path_type=Path), envvar="BATCHREG_CONFIG",
+    "--config", type=file_path, envvar="BATCHREG_CONFIG",
     is_eager=True, expose_value=False, callback=read_config,
     metavar="FILE", help="Settings file.  [default: batchreg.yaml, where there is one]")
 
 user_data_option = option(
-    "--user-data", metavar="FILE", type=click.Path(path_type=Path),
+    "--user-data", metavar="FILE", type=file_path,
     help="Your own user data for the instances: a script, a cloud-config or a MIME archive.")
 
 structure_options = together(
@@ -245,7 +258,7 @@ def status(**options: Any) -> None:
 @click.option("--image", help="Ask the registry for this image.  [default: the job's]")
 @click.option("--save", metavar="FILE",
               help="Keep what was seen, without any secret, for --from; - writes it to stdout.")
-@click.option("--from", "source", metavar="FILE", type=click.Path(path_type=Path),
+@click.option("--from", "source", metavar="FILE", type=file_path,
               help="Judge what --save has kept, without asking AWS.")
 @config_option
 @json_option
@@ -279,17 +292,13 @@ def check(**options: Any) -> int:
     return check_commands.check(**options)
 
 
-class Size(click.ParamType[int]):
-    """Memory in MiB: a number, or one with a unit, such as 4096, 4G or 512M."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value).strip().upper().removesuffix("B").removesuffix("I")
-        number, factor = (text[:-1], 1024) if text.endswith("G") else (text.removesuffix("M"), 1)
-        if not number.isdecimal() or int(number) == 0:
-            self.fail(f"{value!r} is not a size in MiB, such as 4096 or 4G", param, ctx)
-        return int(number) * factor
+def mebibytes(value: str) -> int:
+    """Return memory in MiB: of a number, or one with a unit, such as 4096, 4G or 512M."""
+    text = value.strip().upper().removesuffix("B").removesuffix("I")
+    number, factor = (text[:-1], 1024) if text.endswith("G") else (text.removesuffix("M"), 1)
+    if not number.isdecimal() or int(number) == 0:
+        raise click.BadParameter(f"{value!r} is not a size in MiB, such as 4096 or 4G")
+    return int(number) * factor
 
 
 job_options = together(
@@ -299,7 +308,7 @@ job_options = together(
                       "On Fargate always the job."),
     click.option("--fargate", is_flag=True, help="Run on Fargate."),
     click.option("--vcpus", type=click.FloatRange(0.25), default=1, show_default=True),
-    click.option("--memory", type=Size(), default=2048, show_default=True, metavar="MIB",
+    click.option("--memory", type=mebibytes, default="2048", show_default=True, metavar="MIB",
                  help="MiB, or with a unit, such as 4G."),
     click.option("--gpus", type=click.IntRange(0), default=0),
     click.option("--env", multiple=True, metavar="KEY=VALUE", help="Repeat it for more."),
@@ -412,6 +421,8 @@ def write(text: str, output: str | None) -> None:
     if output in (None, "-"):
         click.echo(text, nl=False)
         return
+    from pathlib import Path
+
     path = os.path.realpath(str(output))
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe

@@ -229,7 +229,8 @@ NEXT_STEPS = {
     r"subnet": "Give subnets of this region with --subnet-id",
     r"MIME|user ?data": "Mend the file of --user-data",
     r"JobQueue relationship": "Take the compute environment out of the queue that still uses it",
-    r"limit ?exceeded|exceeded your|vcpu limit|quota": "Ask for a higher quota in the Service Quotas console",
+    r"limit ?exceeded|exceeded your|vcpu limit|quota":
+        "Ask for a higher quota in the Service Quotas console",
     r"instance ?type": "Give types that this region has with --instance-type",
 }
 

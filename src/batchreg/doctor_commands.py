@@ -16,6 +16,7 @@ from batchreg.commands import check_name
 from batchreg.doctor import Finding
 from batchreg.errors import BatchregError
 from batchreg.facts import Facts
+from batchreg.image import parse
 
 
 def run(*, stack_name: str, job: str | None, image: str | None, save: str | None,
@@ -23,6 +24,8 @@ def run(*, stack_name: str, job: str | None, image: str | None, save: str | None
         endpoint_url: str | None) -> int:
     """Look, judge, and print; 0 where nothing is wrong, 1 where something is."""
     check_name(stack_name)
+    if image:
+        parse(image)  # what is wrong shows before AWS is asked
     if source:
         if job or image or save:
             raise click.UsageError("--from reads saved facts: leave out --job, --image and --save.")
@@ -37,7 +40,7 @@ def run(*, stack_name: str, job: str | None, image: str | None, save: str | None
             write(savefile.dump(seen), save)
     findings = doctor.diagnose(seen)
     if not findings and not (seen.stack or seen.environments or seen.jobs):
-        gap = next(iter(seen.not_looked_at), None)
+        gap = min(seen.not_looked_at, key=lambda gap: gap.what != "stack", default=None)
         raise BatchregError("Nothing could be looked at" + (
             f": {gap.permission}: {gap.reason}" if gap else "."))
     if save != "-":

@@ -171,8 +171,8 @@ def read_all(secret_ids, read, deadline, clock=time.monotonic, sleep=time.sleep,
     others. Between rounds: exponential backoff with full jitter, as a whole fleet may boot at once
     (aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter).
     """
-    # scripts/fleet.py chose the numbers: the last of 10,000 instances waits 1.3 times as long as the
-    # service's limit makes it. Doubling from 1 second up to 20: 1.6 times, and more calls.
+    # scripts/fleet.py chose the numbers: the last of 10,000 instances waits 1.3 times as long as
+    # the service's limit makes it. Doubling from 1 second up to 20: 1.6 times, and more calls.
     texts, problems, waiting = {}, {}, dict.fromkeys(secret_ids)
     end, ceiling = clock() + deadline, 3
     while True:

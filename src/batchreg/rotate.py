@@ -125,7 +125,12 @@ def make_current(client: Any, manager: Any, present: Stack, body: str, target: T
     if change_set.id is None:
         return False
     with goes_on(present.name):
-        token = stacks.execute(client, change_set)
+        try:
+            token = stacks.execute(client, change_set)
+        except (client.exceptions.ChangeSetNotFoundException,
+                client.exceptions.InvalidChangeSetStatusException):
+            raise BatchregError(f"Another change of {present.name} came first, and this one has "
+                                "not taken place: rotate again.") from None
         settled = follow(client, change_set.stack_id, present.name, token, console, "Updating",
                          again="rotate again", sleep=sleep)
     if settled != "UPDATE_COMPLETE":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.errors import BatchregError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG_FILE = "batchreg.yaml"
 

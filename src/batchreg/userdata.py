@@ -6,16 +6,17 @@ literal `${` is written `${!`. `resolve` does what CloudFormation does with it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchreg.errors import BatchregError
 
 if TYPE_CHECKING:
     from email.message import Message
+    from pathlib import Path
 
 # EC2 takes 16 KB before base64, and AWS Batch merges a part of its own into the same archive.
 # What that adds is not documented, so a quarter stays free.
@@ -248,7 +249,9 @@ def escape(text: str) -> str:
 @cache
 def script() -> str:
     """Return `registry_login.py` as the instance gets it: without comments, one blank an indent."""
-    text = Path(__file__).with_name("registry_login.py").read_text(encoding="ascii")
+    path = os.path.join(os.path.dirname(__file__), "registry_login.py")
+    with open(path, encoding="ascii") as file:
+        text = file.read()
     for pattern in (r'(?ms)^ *""".*?"""\n', r"(?m)^ *#(?!!).*\n", r"(?m)  # .*$", r"(?m)^\n"):
         text = re.sub(pattern, "", text)
     return re.sub(r"(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), text)

@@ -227,7 +227,7 @@ def test_network_is_whole_again(lab: Lab) -> None:
 
 def test_missing_tag_is_named(lab: Lab) -> None:
     """The registry itself is asked."""
-    assert lab.causes("--image", lab.image.replace(":3", ":4"), image=False) == ["no-tag"]
+    assert lab.causes("--image", lab.image.removesuffix("3") + "4", image=False) == ["no-tag"]
 
 
 def test_image_of_another_registry_is_named(lab: Lab, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_image_of_another_registry_is_named(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_stack_that_never_came_up_is_named_with_its_first_failure(
-        parts: tuple[LocalAws, Registry, str], template: str, lab: Lab) -> None:
+        lab: Lab, template: str) -> None:
     """CloudFormation's own summary names no cause."""
     lab.account = Account(lab.aws, f"{lab.account.name}-failed")
     with pytest.raises(Exception, match="terminal failure state"):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from batchreg import aws
@@ -32,28 +32,30 @@ class Absent(Exception):
     """AWS says that there is no such thing."""
 
 
-def bounded(function: Callable[[], T], seconds: float) -> T:
-    """Return what `function` returns; TimeoutError where that takes longer.
+def start(function: Callable[..., T], *arguments: Any, **more: Any) -> Future[T]:
+    """Begin something in a thread of its own and return its result to come.
 
     Not in a pool's thread: those are waited for when the program ends, and a look-up of a name that
     hangs cannot be stopped.
     """
-    done: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    future: Future[T] = Future()
 
     def work() -> None:
         try:
-            done.put((function(), None))
+            future.set_result(function(*arguments, **more))
         except BaseException as error:
-            done.put((None, error))
+            future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+def bounded(function: Callable[[], T], seconds: float) -> T:
+    """Return what `function` returns; TimeoutError where that takes longer."""
     try:
-        result, error = done.get(timeout=seconds)
-    except queue.Empty:
+        return start(function).result(timeout=seconds)
+    except TimeoutError:
         raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error:
-        raise error
-    return result  # type: ignore[return-value]
 
 
 class Asker:

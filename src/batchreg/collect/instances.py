@@ -20,7 +20,7 @@ LINE = re.compile(r"\bbatchreg: ([^\r\n]{1,300})")
 QUOTAS = (
     (r"p\d", "P", "L-417A185B", "L-7212CCBC"),
     (r"(g|vt)\d", "G and VT", "L-DB2E81BA", "L-3819A6DF"),
-    (r"([acdhimrtz]|optimal|default)", "Standard", "L-1216C47A", "L-34B43A08"),
+    (r"([acdhmrtz]|i[ms]?)\d|optimal|default", "Standard", "L-1216C47A", "L-34B43A08"),
 )
 
 
