@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from account import Account
 from local_aws import LocalAws
+
+# Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import BATCHREG
+
+BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 
 # How a shell passes the line, and how an answer looks: bash and fish know one word at a time.
 QUESTIONS = {

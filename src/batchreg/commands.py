@@ -255,7 +255,8 @@ def _login_finder(wanted: list[logins.Wanted]) -> Callable[[logins.Wanted, bool]
 def _find_login(wanted: logins.Wanted, new: bool, passwords: Mapping[str, str]) -> logins.Login:
     """Find a registry's login where it shall come from; only a new registry's is asked for."""
     host = logins.host_of(wanted.key)
-    if wanted.source == logins.DOCKER:
+    # What the stack has stays: it may come from a rotation that Docker's store knows nothing of.
+    if wanted.source == logins.DOCKER and (new or _typed("from_docker_config")):
         folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
         stored = logins.from_docker(wanted, Path(folder))
         login = logins.Login(wanted.username or stored.username, stored.password)

@@ -28,8 +28,8 @@ OTHER = {"amd64": "arm64", "arm64": "amd64"}[MACHINE]
 @pytest.fixture(scope="module")
 def image(registry: Registry) -> str:
     """An image in the registry, with tags 3.1 and 3.2."""
-    registry.push("lab/align", "3.1")
-    return registry.push("lab/align", "3.2").removesuffix(":3.2")
+    registry.push("lab/checked", "3.1")
+    return registry.push("lab/checked", "3.2").removesuffix(":3.2")
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_all_images_are_checked_and_one_failure_counts(check, image):
     assert [line.split()[1] for line in result.stdout.splitlines()] == [
         f"{image}:3.2", f"{image}:3.1"]
     missing, unknown = result.stderr.splitlines()
-    assert "no tag 3.3 in lab/align; it has 3." in missing
-    assert "no repository lab/alignx" in unknown
+    assert "no tag 3.3 in lab/checked; it has 3." in missing
+    assert "no repository lab/checkedx" in unknown
 
 
 def test_wrong_architecture_is_told(batchreg, registry, image):

@@ -1,0 +1,130 @@
+"""What the documents show exists: files, headings, commands, options."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import write_reference
+import yaml
+
+from batchreg import settings
+from batchreg.cli import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+# Options of the programs that a page may show beside batchreg.
+FOREIGN = {"--capabilities", "--cli-input-json", "--no-block", "--unit"}
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"(?ms)^```.*?^```|`[^`\n]*`|^    .*?$", "", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def shown(page: Path) -> Iterator[str]:
+    """Yield the batchreg command lines of a page: indented ones, and those in backquotes."""
+    text = page.read_text()
+    joined = re.sub(r"\\\n\s*", "", text)
+    yield from re.findall(r"(?m)^ {4,}\$? ?(batchreg .*)$", joined)
+    yield from re.findall(r"`(batchreg [^`]*)`", " ".join(text.split()))
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words of a command line up to its comment, pipe or redirection."""
+    line = re.split(r"\s+#|\s+[>|&]|; | - |\.\.\.", line)[0]
+    return [word.strip(",") for word in shlex.split(line)][1:]
+
+
+LINES = [pytest.param(line, id=f"{page.name}: {line[:60]}")
+         for page in PAGES for line in dict.fromkeys(shown(page))
+         # The reference shows forms; what batchreg itself has said is no command.
+         if "[OPTIONS]" not in line and not re.match(r"batchreg (COMMAND|[a-z]*:)", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page):
+    """A relative link is a file of ours, and its anchor one of the file's headings."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path) if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def test_every_page_is_linked_from_the_readme():
+    """A page that nobody finds is not there."""
+    readme = PAGES[0].read_text()
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in readme
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_commands_exist(line, tmp_path, monkeypatch):
+    """The command, and each of its options with a value that it takes."""
+    monkeypatch.chdir(tmp_path)
+    words = words_of(line)
+    if words[0].startswith("-"):
+        assert words[0] in ("--help", "--version")
+        return
+    # A sentence may leave out what the command needs; what stands there must be right.
+    with contextlib.suppress(click.MissingParameter):
+        cli.commands[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_options_exist(page):
+    """Every --option in a text is one of some command's."""
+    known = {name for command in cli.commands.values() for option in command.params
+             if isinstance(option, click.Option) for name in (*option.opts, *option.secondary_opts)}
+    text = "\n".join(line.partition(" -- ")[0] for line in page.read_text().splitlines()
+                     if not re.search(r"\b(aws|docker|pip|systemctl) ", line))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    assert named - known - FOREIGN <= {"--help", "--version"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_variables_exist(page):
+    """Every BATCHREG_ variable in a text is read by some option, or is the password."""
+    known = {str(variable) for command in cli.commands.values() for option in command.params
+             for variable in ([option.envvar] if isinstance(option.envvar, str)
+                              else option.envvar or [])}
+    named = set(re.findall(r"(?<!_)\bBATCHREG_[A-Z_]+", page.read_text()))
+    assert named <= known | {"BATCHREG_PASSWORD"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_settings_files_are_valid(page, tmp_path):
+    """A batchreg.yaml that is copied from a page works."""
+    for block in re.findall(r"(?m)(?:^ {4}\w+:.*\n(?:^ {4,}.*\n)*)", page.read_text()):
+        text = re.sub(r"(?m)^ {4}", "", block)
+        if not set(re.findall(r"(?m)^(\w+):", text)) & settings.CONFIG_KEYS.keys():
+            continue
+        yaml.safe_load(text)
+        (tmp_path / "batchreg.yaml").write_text(text)
+        settings.read_config(tmp_path / "batchreg.yaml")
+
+
+def test_reference_is_fresh():
+    """It is written from the code: `make docs`."""
+    assert write_reference.PAGE.read_text() == write_reference.page()
+
+
+def test_make_targets_exist():
+    """The README's, and the ones that another target's help names."""
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?m)\bmake ([a-z-]+)", PAGES[0].read_text()):
+        assert f"\n{target}:" in makefile
