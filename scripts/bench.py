@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import bench_boot
@@ -80,27 +81,30 @@ class Missing(Exception):
 def tool(package: str, program: str, *, npm: bool = False) -> str:
     """Return the path of a tool from PyPI or npm; install it once."""
     folder = TOOLS / package
-    path = folder / ("node_modules/.bin" if npm else "bin") / program
-    if not path.exists():
+    if not (folder / "ready").exists():
         print(f"Installing {package} into {folder.relative_to(ROOT)}", flush=True)
         if npm:
             _run("npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), package)
         else:
             _run(sys.executable, "-m", "venv", str(folder))
             _run(str(folder / "bin/pip"), "install", "--quiet", package)
-    return str(path)
+        (folder / "ready").touch()
+    return str(folder / ("node_modules/.bin" if npm else "bin") / program)
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, **more: Any) -> float:
+    """Run a command and return its seconds; Missing where it fails, with what it said last."""
+    began = time.perf_counter()
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=900, **more)
     except FileNotFoundError:
         raise Missing(f"no {command[0]}") from None
     except subprocess.TimeoutExpired:
         raise Missing(f"{command[0]} took too long") from None
     except subprocess.CalledProcessError as error:
-        last = [*error.stderr.strip().splitlines(), "no reason given"][0]
-        raise Missing(f"{Path(command[0]).name}: {last}") from None
+        said = (error.stdout + error.stderr).strip().splitlines() or ["no reason given"]
+        raise Missing(f"{Path(command[0]).name}: {said[-1]}") from None
+    return time.perf_counter() - began
 
 
 def contestants(folder: Path) -> list[Contestant]:
@@ -151,39 +155,37 @@ def commands(runs: int) -> Table:
     """Return a table of batchreg's commands, their floors, and other tools."""
     with tempfile.TemporaryDirectory() as name, LocalAws() as aws:
         folder = Path(name)
-        environ = {**{name: value for name, value in os.environ.items()
-                      if not name.startswith(("AWS_", "BATCHREG_"))}, **aws.environ,
-                   "SAM_CLI_TELEMETRY": "0", "CDK_DISABLE_VERSION_CHECK": "1"}
-        files = {**SCEPTRE, **CDK}
-        for place, text in files.items():
+        clean = {name: value for name, value in os.environ.items()
+                 if not name.startswith(("AWS_", "BATCHREG_"))}
+        # The tools keep caches at home.
+        environ = {**clean, **aws.environ, "HOME": name, "SAM_CLI_TELEMETRY": "0"}
+        for place, text in {**SCEPTRE, **CDK}.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text(text)
+        (folder / "templates").symlink_to(".")  # where sceptre looks
 
-        def seconds(command: list[str], **more: str) -> float:
-            began = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, cwd=folder,
-                                  env={**environ, **more})
-            if done.returncode:
-                sys.exit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
-            return time.perf_counter() - began
+        def seconds(*command: str, **more: str) -> float:
+            return _run(*command, cwd=folder, env={**environ, **more})
 
         batchreg = str(BIN / "batchreg")
-        (folder / "templates").symlink_to(".")  # where sceptre looks
-        seconds([batchreg, "render", "-o", "template.yaml"])
-        seconds([batchreg, "deploy", "--stack-name", STACK, "--username", "lab", "--yes"],
-                BATCHREG_PASSWORD="secret")
-        everyone = contestants(folder)
-        for number in range(runs + 1):
+        deploy = (batchreg, "deploy", "--stack-name", STACK, "--yes")
+        seconds(batchreg, "render", "-o", "template.yaml")
+        seconds(*deploy, "--username", "lab", BATCHREG_PASSWORD="secret")
+        everyone = []
+        for each in contestants(folder):
+            try:
+                seconds(*each.command)  # fills the caches, and shows what does not work here
+                everyone.append(each)
+            except Missing as reason:
+                print(f"Left out: {each.name} ({reason})")
+        for _ in range(runs):
             for each in everyone:
-                taken = seconds(each.command)
-                if number:  # the first round fills the caches
-                    each.times.append(taken)
-        called = _calls(aws, lambda url: seconds(
-            [batchreg, "deploy", "--stack-name", STACK, "--yes"], AWS_ENDPOINT_URL=url))
+                each.times.append(seconds(*each.command))
+        called = _calls(aws, lambda url: seconds(*deploy, AWS_ENDPOINT_URL=url))
     print(f"A deploy without changes makes {len(called)} calls: {', '.join(called)}.")
-    return [("command", "median", "batchreg takes", "target"), *map(_row, everyone, [
-        next((other.times for other in everyone if other.name == each.beside), None)
-        for each in everyone])]
+    times = {each.name: each.times for each in everyone}
+    return [("command", "median", "batchreg takes", "target"),
+            *(_row(each, times.get(each.beside)) for each in everyone)]
 
 
 def _row(one: Contestant, ours: list[float] | None) -> tuple[str, ...]:
