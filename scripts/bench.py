@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -178,8 +179,10 @@ def commands(runs: int) -> Table:
                 everyone.append(each)
             except Missing as reason:
                 print(f"Left out: {each.name} ({reason})")
-        for _ in range(runs):
-            for each in everyone:
+        for number in range(runs):
+            # Neighbours change places, or one would always run in the wake of the other.
+            turns = [(place ^ number % 2, each) for place, each in enumerate(everyone)]
+            for _, each in sorted(turns, key=itemgetter(0)):
                 each.times.append(seconds(*each.command))
         called = _calls(aws, lambda url: seconds(*deploy, AWS_ENDPOINT_URL=url))
     print(f"A deploy without changes makes {len(called)} calls: {', '.join(called)}.")
@@ -207,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure batchreg beside the alternatives.")
     parser.add_argument("parts", nargs="*", metavar="PART", default=["commands", "boot", "fleet"],
                         help="commands, boot or fleet; all of them by default")
-    parser.add_argument("--runs", type=int, default=11)
+    parser.add_argument("--runs", type=int, default=12)
     options = parser.parse_args()
     if "commands" in options.parts:
         print(f"\nWhole processes, medians of {options.runs} turns. The tools get templates that "
