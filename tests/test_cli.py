@@ -220,3 +220,11 @@ def test_commands_import_only_what_they_use(command, unused, tmp_path):
     result = subprocess.run([sys.executable, "-c", program, *command.split()], cwd=tmp_path,
                             capture_output=True, text=True, check=True, env=nowhere)
     assert not unused & set(result.stderr.splitlines())
+
+
+def test_a_missing_command_shows_which_there_are(batchreg):
+    """As lines, on stderr: nothing was asked for."""
+    result = batchreg()
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("batchreg: a command is missing.\n\nUsage: ")
+    assert "\n  deploy " in result.stderr

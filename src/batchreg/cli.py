@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -16,84 +15,29 @@ from click.core import ParameterSource
 
 from batchreg import __version__
 from batchreg.errors import BatchregError, Interrupted
+from batchreg.options import (
+    PLACES,
+    Commands,
+    argument,
+    aws_options,
+    config_option,
+    connection_options,
+    file_path,
+    flag,
+    force_option,
+    job_options,
+    json_option,
+    login_options,
+    option,
+    structure_options,
+    user_data_option,
+    value_options,
+    wait_option,
+    yes_option,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-PLACES = "batchreg.places"  # in a context's meta: where the file says what it says
-
-
-def option(*names: str, **attributes: Any) -> Decorator:
-    """Declare an option that BATCHREG_NAME and the key `name` of batchreg.yaml set as well."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0].removeprefix("--")
-    variable = "BATCHREG_" + long.replace("-", "_").upper()
-    return click.option(*names, envvar=variable, **attributes)
-
-
-def together(*options: Decorator) -> Decorator:
-    """Make one decorator of several options."""
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for each in reversed(options):
-            command = each(command)
-        return command
-    return decorate
-
-
-def file_path(text: str) -> Path:
-    """Return a path; its module is imported for those who give one."""
-    from pathlib import Path
-
-    return Path(text)
-
-
-def read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
-    """Take what batchreg.yaml says as the command's defaults; only a file asked for must exist."""
-    from batchreg import settings
-
-    if context.resilient_parsing:  # a shell completes the line: no time for complaints
-        return
-    if value or os.path.exists(settings.CONFIG_FILE):
-        from pathlib import Path
-
-        context.default_map, context.meta[PLACES] = settings.read_config(
-            value or Path(settings.CONFIG_FILE))
-
-
-config_option = click.option(
-    "--config", type=file_path, envvar="BATCHREG_CONFIG",
-    is_eager=True, expose_value=False, callback=read_config,
-    metavar="FILE", help="Settings file.  [default: batchreg.yaml, where there is one]")
-
-user_data_option = option(
-    "--user-data", metavar="FILE", type=file_path,
-    help="Your own user data for the instances: a script, a cloud-config or a MIME archive.")
-
-structure_options = together(
-    option("--secret-arn", multiple=True, metavar="ARN",
-           help="Use this secret of yours (JSON: username, password, registry_url) instead of "
-                "making one; repeat it for more registries."),
-    option("--image-type", type=click.Choice(["ECS_AL2023", "ECS_AL2023_NVIDIA"]),
-           help="Machine image of the instances.  [default: ECS_AL2023]"),
-    option("--fargate/--no-fargate", default=None,
-           help="A second compute environment and queue, on Fargate, for jobs that carry their own "
-                "login."),
-    user_data_option,
-    config_option,
-)
-
-
-class Commands(click.Group):
-    """The commands, with a Ctrl-C that keeps its message: click's own handling drops it."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(*interrupt.args) from None
-
 
 @click.group(cls=Commands, context_settings={
     "help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -106,10 +50,10 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@click.option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
-@click.option("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml",
-              show_default=True)
+@cli.add()
+@flag("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
+@flag("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml",
+      show_default=True)
 @structure_options
 def render(output: str | None, style: str, **structure: Any) -> None:
     """Print the CloudFormation template."""
@@ -120,17 +64,17 @@ def render(output: str | None, style: str, **structure: Any) -> None:
     write(text, output)
 
 
-@cli.command("user-data")
+@cli.add("user-data")
 @option("--secret-id", multiple=True, required=True, metavar="ID",
         help="Name or ARN of a secret with a registry login; repeat it for more registries.")
-@click.option("--region", envvar=["AWS_REGION", "AWS_DEFAULT_REGION"], required=True,
-              show_envvar=True, help="Region of the secrets.")
+@flag("--region", envvar=["AWS_REGION", "AWS_DEFAULT_REGION"], required=True,
+      show_envvar=True, help="Region of the secrets.")
 @option("--credential-refresh-minutes", type=click.IntRange(5, 1440), default=30,
         show_default=True, help="How often the instances read the secrets again.")
 @option("--image-pull-behavior", default="default", show_default=True,
         type=click.Choice(["default", "always", "once", "prefer-cached"]),
         help="ECS_IMAGE_PULL_BEHAVIOR of the ECS agent.")
-@click.option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
+@flag("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
 @user_data_option
 @config_option
 def user_data(secret_id: tuple[str, ...], region: str, credential_refresh_minutes: int,
@@ -147,71 +91,17 @@ def user_data(secret_id: tuple[str, ...], region: str, credential_refresh_minute
     ), output)
 
 
-connection_options = together(
-    option("--profile", help="Profile of the AWS configuration.  [or AWS_PROFILE]"),
-    option("--region", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
-    option("--endpoint-url", metavar="URL",
-           help="Talk to this address instead of AWS.  [or AWS_ENDPOINT_URL]"),
-)
-aws_options = together(
-    option("--stack-name", default="batchreg", show_default=True),
-    connection_options,
-)
-json_option = click.option("--json", "machine", is_flag=True,
-                           help="Print JSON lines, the result last.")
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-force_option = click.option("--force", is_flag=True,
-                            help="Also touch a stack that batchreg did not make.")
-wait_option = click.option("--wait/--no-wait", default=True, show_default=True,
-                           help="Follow the stack until it has settled.")
-
-
-def login_options(without: str) -> Decorator:
-    """Return the options of a registry login; `without` tells what a missing user name means."""
-    return together(
-        option("--registry-url", metavar="URL",
-               help="Host of the registry.  [default: Docker Hub]"),
-        option("--username", help=f"User name at the registry; {without}."),
-        click.option("--password-stdin", is_flag=True,
-                     help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
-    )
-
-
-value_options = together(
-    option("--registry", "registries", multiple=True, metavar="URL[,username=U][,password=FROM]",
-           help="For several registries, each with a login of its own: all that the stack shall "
-                "have. FROM is prompt, docker-config or env:NAME."),
-    click.option("--from-docker-config", is_flag=True,
-                 help="Take the logins of all --registry from what docker login stored."),
-    login_options("asked for if missing"),
-    option("--kms-key-arn", metavar="ARN", help="Customer managed key of the secret."),
-    option("--credential-refresh-minutes", type=click.IntRange(5, 1440),
-           help="How often instances read the secret again.  [default: 30]"),
-    option("--subnet-id", multiple=True, metavar="ID", help="Repeat it for more."),
-    option("--security-group-id", multiple=True, metavar="ID", help="Repeat it for more."),
-    click.option("--default-vpc", is_flag=True,
-                 help="Take the default VPC's subnets and security group."),
-    option("--provisioning-model", type=click.Choice(["EC2", "SPOT"]), help="[default: EC2]"),
-    option("--instance-type", multiple=True, metavar="TYPE",
-           help="Type or family; repeat it for more.  [default: optimal]"),
-    option("--max-vcpus", type=click.IntRange(1), help="[default: 256]"),
-    option("--root-volume-gib", type=click.IntRange(30, 16384), help="[default: 100]"),
-    option("--image-pull-behavior",
-           type=click.Choice(["default", "always", "once", "prefer-cached"])),
-)
-
-
-@cli.command()
+@cli.add()
 @aws_options
 @structure_options
 @value_options
 @option("--tag", multiple=True, metavar="KEY=VALUE", help="Tag the stack; repeat it for more.")
 @option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
-@click.option("--termination-protection/--no-termination-protection", "protect", default=None,
-              help="Keep the stack from being deleted.")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@click.option("--check", multiple=True, metavar="IMAGE",
-              help="First make sure that the login pulls this image; repeat it for more.")
+@flag("--termination-protection/--no-termination-protection", "protect", default=None,
+      help="Keep the stack from being deleted.")
+@flag("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@flag("--check", multiple=True, metavar="IMAGE",
+      help="First make sure that the login pulls this image; repeat it for more.")
 @wait_option
 @force_option
 @yes_option
@@ -223,12 +113,12 @@ def deploy(**options: Any) -> None:
     commands.deploy(**options)
 
 
-@cli.command()
+@cli.add()
 @aws_options
 @config_option
-@click.option("--terminate-jobs", is_flag=True, help="End jobs that have not finished.")
-@click.option("--retain", multiple=True, metavar="RESOURCE",
-              help="Leave this resource behind, where a delete got stuck; repeat it for more.")
+@flag("--terminate-jobs", is_flag=True, help="End jobs that have not finished.")
+@flag("--retain", multiple=True, metavar="RESOURCE",
+      help="Leave this resource behind, where a delete got stuck; repeat it for more.")
 @option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
 @wait_option
 @force_option
@@ -241,7 +131,7 @@ def destroy(**options: Any) -> None:
     commands.destroy(**options)
 
 
-@cli.command()
+@cli.add()
 @aws_options
 @config_option
 @json_option
@@ -252,14 +142,14 @@ def status(**options: Any) -> None:
     commands.status(**options)
 
 
-@cli.command()
+@cli.add()
 @aws_options
-@click.option("--job", metavar="ID", help="A job that waits or failed.  [default: all that wait]")
-@click.option("--image", help="Ask the registry for this image.  [default: the job's]")
-@click.option("--save", metavar="FILE",
-              help="Keep what was seen, without any secret, for --from; - writes it to stdout.")
-@click.option("--from", "source", metavar="FILE", type=file_path,
-              help="Judge what --save has kept, without asking AWS.")
+@flag("--job", metavar="ID", help="A job that waits or failed.  [default: all that wait]")
+@flag("--image", help="Ask the registry for this image.  [default: the job's]")
+@flag("--save", metavar="FILE",
+      help="Keep what was seen, without any secret, for --from; - writes it to stdout.")
+@flag("--from", "source", metavar="FILE", type=file_path,
+      help="Judge what --save has kept, without asking AWS.")
 @config_option
 @json_option
 def doctor(**options: Any) -> int:
@@ -272,12 +162,12 @@ def doctor(**options: Any) -> int:
     return doctor_commands.run(**options)
 
 
-@cli.command()
-@click.argument("image", nargs=-1, required=True)
+@cli.add()
+@argument("image", nargs=-1, required=True)
 @option("--stack-name", help="Use the login of this stack.")
 @login_options("without it, no login goes along")
-@click.option("--architecture", type=click.Choice(["amd64", "arm64"]),
-              help="What the image must be built for.  [default: as the stack, else amd64]")
+@flag("--architecture", type=click.Choice(["amd64", "arm64"]),
+      help="What the image must be built for.  [default: as the stack, else amd64]")
 @connection_options
 @config_option
 @json_option
@@ -292,43 +182,15 @@ def check(**options: Any) -> int:
     return check_commands.check(**options)
 
 
-def mebibytes(value: str) -> int:
-    """Return memory in MiB: of a number, or one with a unit, such as 4096, 4G or 512M."""
-    text = value.strip().upper().removesuffix("B").removesuffix("I")
-    number, factor = (text[:-1], 1024) if text.endswith("G") else (text.removesuffix("M"), 1)
-    if not number.isdecimal() or int(number) == 0:
-        raise click.BadParameter(f"{value!r} is not a size in MiB, such as 4096 or 4G")
-    return int(number) * factor
-
-
-job_options = together(
-    click.option("--auth", type=click.Choice(["instance", "job"]), default="instance",
-                 show_default=True,
-                 help="Who carries the registry login: the instances, or the job definition. "
-                      "On Fargate always the job."),
-    click.option("--fargate", is_flag=True, help="Run on Fargate."),
-    click.option("--vcpus", type=click.FloatRange(0.25), default=1, show_default=True),
-    click.option("--memory", type=mebibytes, default="2048", show_default=True, metavar="MIB",
-                 help="MiB, or with a unit, such as 4G."),
-    click.option("--gpus", type=click.IntRange(0), default=0),
-    click.option("--env", multiple=True, metavar="KEY=VALUE", help="Repeat it for more."),
-    click.option("--job-role-arn", "job_role", metavar="ARN", help="Role that the job has."),
-    click.option("--retries", type=click.IntRange(1, 10), default=1, show_default=True,
-                 help="Attempts in all."),
-    click.option("--timeout", type=click.IntRange(60), metavar="SECONDS",
-                 help="End an attempt after that."),
-)
-
-
-@cli.command()
-@click.argument("image")
-@click.argument("command", nargs=-1)
+@cli.add()
+@argument("image")
+@argument("command", nargs=-1)
 @aws_options
 @config_option
 @job_options
-@click.option("--name", help="Name of the job.  [default: the image's]")
-@click.option("--array-size", type=click.IntRange(2, 10_000), help="Make it an array job.")
-@click.option("--detach", is_flag=True, help="Submit, print the job's id, and leave.")
+@flag("--name", help="Name of the job.  [default: the image's]")
+@flag("--array-size", type=click.IntRange(2, 10_000), help="Make it an array job.")
+@flag("--detach", is_flag=True, help="Submit, print the job's id, and leave.")
 @json_option
 def submit(**options: Any) -> int:
     """Run a job: register, submit, follow, show its log, and exit as it does.
@@ -340,11 +202,11 @@ def submit(**options: Any) -> int:
     return job_commands.submit(**options)
 
 
-@cli.command()
-@click.argument("job")
+@cli.add()
+@argument("job")
 @aws_options
 @config_option
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@flag("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @json_option
 def logs(stack_name: str, **options: Any) -> int:
     """Print the log of a job."""
@@ -353,8 +215,8 @@ def logs(stack_name: str, **options: Any) -> int:
     return job_commands.logs(**options)
 
 
-@cli.command()
-@click.argument("job")
+@cli.add()
+@argument("job")
 @aws_options
 @config_option
 def cancel(stack_name: str, **options: Any) -> None:
@@ -364,20 +226,20 @@ def cancel(stack_name: str, **options: Any) -> None:
     job_commands.cancel(**options)
 
 
-@cli.command()
+@cli.add()
 @aws_options
 @config_option
-@click.option("--registry", "registry_url", metavar="URL",
-              help="Which registry, if the stack has several.")
-@click.option("--password-stdin", is_flag=True,
-              help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.")
-@click.option("--image", help="Check that the new password pulls this image.")
-@click.option("--check/--no-check", default=True, show_default=True,
-              help="Ask the registry whether it takes the password before anything changes.")
-@click.option("--now", is_flag=True,
-              help="Ask running instances to refresh at once, through Systems Manager.")
-@click.option("--follow", is_flag=True, help="--now, and wait until all have answered.")
-@click.option("--undo", is_flag=True, help="Go back to the previous password.")
+@flag("--registry", "registry_url", metavar="URL",
+      help="Which registry, if the stack has several.")
+@flag("--password-stdin", is_flag=True,
+      help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.")
+@flag("--image", help="Check that the new password pulls this image.")
+@flag("--check/--no-check", default=True, show_default=True,
+      help="Ask the registry whether it takes the password before anything changes.")
+@flag("--now", is_flag=True,
+      help="Ask running instances to refresh at once, through Systems Manager.")
+@flag("--follow", is_flag=True, help="--now, and wait until all have answered.")
+@flag("--undo", is_flag=True, help="Go back to the previous password.")
 @yes_option
 @json_option
 def rotate(**options: Any) -> None:
@@ -387,9 +249,9 @@ def rotate(**options: Any) -> None:
     rotate_command.run(**options)
 
 
-@cli.command("job-definition")
-@click.argument("image")
-@click.argument("command", nargs=-1)
+@cli.add("job-definition")
+@argument("image")
+@argument("command", nargs=-1)
 @aws_options
 @config_option
 @job_options
@@ -459,6 +321,9 @@ def _run() -> int:
         finally:
             _on_interrupt(lambda *_: None)  # it is settled: what is left to say is said whole
         return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        report(f"a command is missing.\n\n{error.message}")
+        return error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "batchreg"
         # What stands there by mistake may be a password: click would print it.
