@@ -168,6 +168,10 @@ class Boot:
 class Instance:
     """A machine that looks new, to boot and to run commands on until the `with` block ends."""
 
+    first_process = FIRST_PROCESS
+    empty: Mapping[str, int] = EMPTY
+    own: Mapping[str, str] = {"/usr/bin/systemctl": SYSTEMCTL, "/etc/cloud/cloud.cfg": CLOUD_CONFIG}
+
     def __init__(
         self, *, directory: Path, environ: Mapping[str, str] | None = None,
         files: Mapping[str, bytes] | None = None,
@@ -180,8 +184,9 @@ class Instance:
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
-            ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child",
-             "sh", "-ec", FIRST_PROCESS, "sh", str(self._directory)],
+            ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--uts", "--ipc", "--pid",
+             "--fork", "--kill-child", "sh", "-ec", self.first_process, "sh",
+             str(self._directory), *self._arguments()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRON, start_new_session=True,
             text=True, bufsize=1,
         )
@@ -190,14 +195,12 @@ class Instance:
             task = f"/proc/{self._process.pid}/task/{self._process.pid}"
             self._first = Path(f"{task}/children").read_text().strip()
             # The namespaces' own view of the folder, for which this machine has no mount.
-            self._mounted = Path(f"/proc/{self._first}/root{self._directory}")
+            self._mounted = Path(f"/proc/{self._process.pid}/root{self._directory}")
             self._make_image(self._mounted / "image")
             assert self._process.stdin
             self._process.stdin.write("image is there\n")
             self._expect("ready")
-            # Read and write, so that a writer never has to wait for a reader.
-            self._console = os.open(self._mounted / "root/dev/console", os.O_RDWR | os.O_NONBLOCK)
-            fcntl.fcntl(self._console, fcntl.F_SETPIPE_SZ, 1 << 20)
+            self._open_console()
         except BaseException:
             self._end()
             raise
@@ -277,26 +280,34 @@ class Instance:
                     yield File(f"/{path.relative_to(changes)}", path.read_bytes(),
                                stat.S_IMODE(status.st_mode))
 
+    def _arguments(self) -> list[str]:
+        """Return what the first process gets besides its folder."""
+        return []
+
+    def _open_console(self) -> None:
+        # Read and write, so that a writer never has to wait for a reader.
+        self._console = os.open(self._mounted / "root/dev/console", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.fcntl(self._console, fcntl.F_SETPIPE_SZ, 1 << 20)
+
     def _file(self, path: str) -> File | None:
         data = self.read(path)
         mode = self.run(["stat", "--dereference", "--format=%a", path]).stdout
         return None if data is None else File(path, data, int(mode, 8))
 
     def _make_image(self, image: Path) -> None:
-        for name, mode in EMPTY.items():
+        for name, mode in self.empty.items():
             folder = image / name
             folder.mkdir(parents=True)
             folder.chmod(mode)
             os.setxattr(folder, "trusted.overlay.opaque", b"y")
-        own = {"/usr/bin/systemctl": SYSTEMCTL.encode(),
-               "/etc/cloud/cloud.cfg": CLOUD_CONFIG.encode()}
+        own = {path: text.encode() for path, text in self.own.items()}
         for path, data in {**own, **self._files}.items():
             file = image / path.lstrip("/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
-            file.chmod(0o755 if path in own and "/bin/" in path else 0o644)
-        (image / "usr/sbin").mkdir(exist_ok=True)
-        for name in POWER:
+            file.chmod(0o755 if data.startswith(b"#!") else 0o644)
+        for name in POWER if "/usr/bin/systemctl" in own else ():
+            (image / "usr/sbin").mkdir(exist_ok=True)
             (image / "usr/sbin" / name).symlink_to("/usr/bin/systemctl")
 
     def _enter(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from batchreg import settings, userdata
+from batchreg import settings, template, userdata
 from batchreg.errors import BatchregError
 from batchreg.logins import (
     Login,
@@ -289,17 +291,56 @@ def test_configuration_that_is_none_is_told(tmp_path, content, message):
 # --- How many fit ---
 
 
-def test_eight_registries_fit_and_the_ninth_is_refused():
-    """The number that the README gives."""
-    eight = [f"${{RegistrySecret{settings.suffix(slot)}}}" for slot in range(1, 9)]
-    assert userdata.build(eight)
-    with pytest.raises(BatchregError, match="9 registries are too many for one stack"):
-        userdata.build([*eight, "${RegistrySecret9}"])
+# The number that the README gives, with the longest numbers that slots may have after years.
+NINE = tuple(range(90, 99))
+# As long as Secrets Manager's ARNs get: the longest partition, region and name of ours.
+LONG_ARN = ("arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:"
+            "RegistrySecret99-aBcDeFgHiJkL-aBcDeF")
+
+
+def test_nine_registries_fit_and_the_tenth_is_refused():
+    """By the user data, which is the narrowest place."""
+    def secrets(slots: tuple[int, ...]) -> list[str]:
+        return [f"${{RegistrySecret{settings.suffix(slot)}}}" for slot in slots]
+
+    assert userdata.build(secrets(NINE))
+    with pytest.raises(BatchregError, match="10 registries are too many for one stack"):
+        userdata.build(secrets((*range(1, 10), 99)))
+
+
+def test_nine_registries_are_within_the_limits_of_cloudformation():
+    """A template of 51,200 bytes, 200 parameters and 200 outputs at most."""
+    built = template.build(Settings(slots=NINE, fargate=True))
+    assert len(template.to_yaml(built)) < 51_200  # what deploy sends
+    assert len(built.parameters) < 40
+    assert len(built.outputs) < 40
+
+
+def own_secrets() -> tuple[str, ...]:
+    """Return as many ARNs as possible of secrets of the user's own, as short as they get."""
+    arns: list[str] = []
+    with contextlib.suppress(BatchregError):
+        while True:
+            arns.append("arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
+                        f"{len(arns):02}-aBcDeF")
+            userdata.build(arns)
+    return tuple(arns[:-1])
+
+
+@pytest.mark.parametrize("made", [Settings(slots=NINE), Settings(secret_arns=own_secrets())])
+def test_policies_are_shorter_than_iam_takes(made):
+    """10,240 characters for all the inline policies of a role, white space not counted."""
+    resources = json.loads(template.to_json(template.build(made)))["Resources"]
+    for name in ("InstanceRole", "JobExecutionRole"):
+        policies = resources[name]["Properties"]["Policies"]
+        documents = json.dumps([policies[0]["PolicyDocument"], policies[1]["Fn::If"][1]])
+        whole = re.sub(r'{"Ref": "(RegistrySecret\d*|KmsKeyArn)"}|\s', lambda found: (
+            f'"{LONG_ARN}"' if found[1] else ""), documents)
+        assert LONG_ARN in whole
+        assert len(whole) < 10_240 / 2
 
 
 def test_settings_of_a_rendered_template_have_its_slots():
     """A later deploy builds the same template, holes included."""
-    from batchreg import template
-
     made = Settings(slots=(2, 5))
     assert settings.of_template(template.to_yaml(template.build(made)))[1] == made

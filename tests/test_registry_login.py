@@ -8,7 +8,6 @@ import json
 import random
 import re
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -422,8 +421,17 @@ def test_a_silent_endpoint_fails_at_the_deadline(instance, server):
 def test_an_answer_byte_by_byte_ends_with_the_program(instance, server):
     """No time-out sees it, so an alarm, 15 seconds after the deadline, is the last resort."""
     server.play("ghcr", then=drip)
-    run = instance.run("ghcr", deadline=-13)
-    assert (run.code, instance.config.exists()) == (-signal.SIGALRM, False)
+    run = instance.run("ghcr", deadline=-13, options=("-q",))
+    assert (run.code, instance.config.exists()) == (1, False)
+    assert run.lines == ["batchreg: ghcr: no answer in time; a login that works stays"]
+
+
+def test_an_answer_byte_by_byte_does_not_cost_the_other_login(instance, server):
+    """What has come by then is used."""
+    server.play("hub", then=drip)
+    run = instance.run("hub", "ghcr", deadline=-13)
+    assert (run.code, list(instance.logins)) == (1, ["ghcr.io"])
+    assert run.lines[-1] == "batchreg: hub: no answer in time"
 
 
 def test_a_request_that_hangs_is_sent_again(server):
@@ -814,6 +822,34 @@ def test_two_logins_for_one_registry_are_refused(instance, server):
     run = instance.run("ghcr", "ghcr2")
     assert (run.code, instance.logins) == (1, {"ghcr.io": "ada:" + PASSWORD})
     assert run.lines[-1] == "batchreg: ghcr2: another secret has another login for ghcr.io"
+
+
+def test_logins_are_no_longer_than_a_variable_can_be():
+    """The agent gets them in one, and does not start where the kernel refuses it."""
+    def started(length: int) -> bool:
+        try:
+            subprocess.run(["true"], env={"ECS_ENGINE_AUTH_DATA": "x" * length}, check=True)
+        except OSError:
+            return False
+        return True
+
+    assert started(registry_login.ROOM)
+    assert not started(registry_login.ROOM + 100)
+
+
+def test_login_that_no_longer_fits_does_not_cost_the_others(instance, server):
+    """It is named; nine with the longest parameters that CloudFormation takes do fit."""
+    nine = [str(number) for number in range(9)]
+    for number in nine:
+        server.secrets[number] = secret("\x7f" * 4096, "x" * 4096, f"r{number}.example.com:50000")
+    assert instance.run(*nine).code == 0
+    server.secrets["a"] = secret("u", "x" * 49_000, "a.example.com")
+    server.secrets["b"] = secret("v", "new", "b.example.com")
+    run = instance.run(*nine, "a", "b")
+    assert (run.code, run.lines[1:]) == (
+        1, ["batchreg: a: with it, the logins are too long for the agent"])
+    assert instance.logins["b.example.com"] == "v:new"
+    assert len(instance.logins) == 10
 
 
 def test_which_of_two_logins_wins_is_no_matter_of_luck(instance, server):

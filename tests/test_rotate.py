@@ -375,7 +375,7 @@ def test_adding_changing_and_removing_leave_the_others_alone(two):
     assert {url: changed[url] for url in before} == before
     two("deploy", "--registry", "https://ghcr.io", "--registry", "B.example.com")
     assert two.versions == {url: changed[url] for url in ("b.example.com", "ghcr.io")}
-    assert two.user_data.count("\n  -s") == 2
+    assert two.user_data.count("\n-s") == 2
 
 
 def test_plain_deploy_keeps_all_registries(two):
@@ -460,20 +460,20 @@ def test_logins_come_from_docker(account, batchreg, tmp_path):
     assert "canary" not in program.with_name(f"{program.name}.environ").read_text()
 
 
-def test_eight_registries_fit_into_a_stack_and_the_ninth_is_refused(account, batchreg):
+def test_nine_registries_fit_into_a_stack_and_the_tenth_is_refused(account, batchreg):
     """By what is deployed: ARNs are longer than the names that stand for them."""
-    hosts = [f"registry{number}.example.com" for number in range(1, 10)]
+    hosts = [f"registry{number}.example.com" for number in range(1, 11)]
     entries = [text for host in hosts
                for text in ("--registry", f"{host},username=u,password=env:A")]
     several = Registries(account, batchreg)
-    several("deploy", *entries[:16], A="a")
-    assert len(several.logins) == 8
+    several("deploy", *entries[:18], A="a" * 4096)
+    assert len(several.logins) == 9
     assert len(several.user_data) < userdata.LIMIT
     body = several.cfn.get_template(StackName=several.name)["TemplateBody"]
     assert len(body) < 51_200
     result = several("deploy", *entries, status=1, A="a")
-    assert "9 registries are too many for one stack." in result.stderr
-    assert len(several.logins) == 8
+    assert "10 registries are too many for one stack." in result.stderr
+    assert len(several.logins) == 9
 
 
 # --- No login where none belongs ---

@@ -5,11 +5,11 @@ from __future__ import annotations
 import email
 import json
 import re
+import subprocess
 
 import botocore.session
 import lint_templates
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,21 +50,35 @@ def test_boundary_is_not_that_of_aws_batch():
     assert archive().get_boundary() != "==BOUNDARY=="
 
 
-def test_cloud_config_writes_the_script_and_the_units():
-    """What cloud-init writes is the code as it stands in the repository."""
-    config = yaml.safe_load(parts()[-1].get_payload())
-    files = {file["path"]: file["content"] for file in config["write_files"]}
-    assert files[userdata.SCRIPT_PATH] == userdata.script()
-    assert files["/opt/batchreg/args"].splitlines() == [
+def test_boot_writes_the_script_and_the_units(tmp_path):
+    """What a shell makes of it is the code as it stands in the repository, byte for byte."""
+    boot = parts()[0].get_payload().partition("for pause")[0]
+    for folder in ("/opt", "/etc/systemd/system"):
+        (tmp_path / folder[1:]).mkdir(parents=True)
+        boot = re.sub(rf"(?m)^((?:cat >|mkdir -p) ){folder}", rf"\1{tmp_path}{folder}", boot)
+    subprocess.run(["sh", "-e"], input=boot, text=True, check=True)
+    files = {f"/{path.relative_to(tmp_path)}": path.read_text()
+             for path in tmp_path.rglob("*") if path.is_file()}
+    assert files.pop(userdata.SCRIPT_PATH) == userdata.script()
+    assert files.pop("/opt/batchreg/args").splitlines() == [
         "--region=eu-central-1", "--url-suffix=amazonaws.com",
         "-s" + VALUES["RegistrySecret"], "--setting=ECS_IMAGE_PULL_BEHAVIOR=default"]
-    assert "OnUnitActiveSec=30min\n" in files["/etc/systemd/system/batchreg.timer"]
+    assert files.pop("/etc/systemd/system/batchreg.service") == userdata.SERVICE
+    assert "OnUnitActiveSec=30min\n" in files.pop("/etc/systemd/system/batchreg.timer")
+    assert files == {}
 
 
 def test_several_secrets_are_several_arguments():
     """One registry each."""
     text = userdata.for_instance(["one", "two"], "eu-central-1")
-    assert "\n  -sone\n  -stwo\n" in text
+    assert "\n-sone\n-stwo\n" in text
+
+
+def test_parts_of_the_user_come_back_from_the_archive(tmp_path):
+    """So that a later deploy keeps them; ours is written anew."""
+    own = read(tmp_path, '#!/bin/bash\necho "${HOME}" {A}')
+    assert userdata.user_parts(userdata.build(["s"], own)) == own
+    assert userdata.user_parts(userdata.build(["s"])) == ()
 
 
 @pytest.mark.parametrize("region", lint_templates.batch_regions())
@@ -142,7 +156,7 @@ def test_archive_keeps_its_parts_and_their_headers(tmp_path):
                "#cloud-config\nruncmd: [a]\n--b\nContent-Type: text/x-shellscript\n"
                "Content-Transfer-Encoding: base64\n\nIyEvYmluL3NoCg==\n--b--\n")
     assert [part.get_content_type() for part in parts(*own)] == [
-        "text/x-shellscript", "text/cloud-config", "text/x-shellscript", "text/cloud-config"]
+        "text/x-shellscript", "text/cloud-config", "text/x-shellscript"]
     assert parts(*own)[1]["X-Merge-Type"] == "list(append)"
     assert parts(*own)[2].get_payload(decode=True) == b"#!/bin/sh\n"
 

@@ -32,6 +32,9 @@ HUB_HOST = re.compile(r"((index|registry(-1|\.hub)?|hub|auth|www)\.)?docker\.(io
 REGISTRY = re.compile(r"(https?://)?(([a-z0-9]+((?:\.|-+)[a-z0-9]+)*)(:[0-9]{1,5})?)(/.*)?")
 # What a retry cannot change. Anything else may pass: throttling, a role that has yet to spread.
 FINAL = re.compile("ResourceNotFound|Invalid(Request|Parameter)|Validation|DecryptionFailure")
+# Characters for the logins. Linux starts no program with a variable of over 128 KiB, its name
+# included (MAX_ARG_STRLEN), and then there is no agent at all.
+ROOM = 131000
 
 
 class Refused(Exception):
@@ -164,7 +167,7 @@ class SecretsManager:
 
 
 def read_all(secret_ids, read, deadline, clock=time.monotonic, sleep=time.sleep,
-             spread=random.random):
+             spread=random.random, quiet=False):
     """Return ({secret id: text}, {secret id: problem}), trying for `deadline` seconds.
 
     Each round tries every secret that is still missing, so that a broken one does not cost the
@@ -183,7 +186,7 @@ def read_all(secret_ids, read, deadline, clock=time.monotonic, sleep=time.sleep,
                 problems[secret_id] = str(error)
             except OSError as error:
                 waiting[secret_id] = str(error)
-                if str(error) != before:
+                if str(error) != before and not quiet:
                     say(f"waiting for {secret_id}: {error}")
                 continue
             del waiting[secret_id]
@@ -196,10 +199,14 @@ def read_all(secret_ids, read, deadline, clock=time.monotonic, sleep=time.sleep,
 
 def collect(texts, problems):
     """Turn the secrets' texts into one auth map; what cannot work goes to `problems`."""
-    auths = {}
+    auths, room = {}, ROOM
     for secret_id, text in sorted(texts.items()):  # not in the order in which they came
         try:
             key, pair = login(text)
+            size = len(key + pair) + 14  # quotes, braces, colons and a comma
+            if size > room:
+                raise Refused("with it, the logins are too long for the agent")
+            room -= size
             if auths.setdefault(key, {"auth": pair})["auth"] != pair:
                 raise Refused(f"another secret has another login for {key}")
         except Refused as error:
@@ -275,13 +282,20 @@ def main(argv=None):
     option("--ecs-config", default="/etc/ecs/ecs.config")
     option("--deadline", type=float, default=60)  # seconds
     option("--setting", action="append", default=[])  # KEY=VALUE, for ecs.config
+    option("-q", action="store_true")  # a refresh: one line at its end for what is missing
     args = parser.parse_args(argv)
-    # The end, even if an answer comes byte by byte.
-    signal.alarm(int(args.deadline) + 15 * len(args.secret_id))
+
+    def late(*_):
+        raise TimeoutError("no answer in time")
+
+    # An end for each secret, even if an answer comes byte by byte.
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, args.deadline + 15, 15)
     endpoint = args.endpoint_url or f"https://secretsmanager.{args.region}.{args.url_suffix}"
     try:
         read = SecretsManager(args.region, endpoint).read
-        texts, problems = read_all(args.secret_id, read, args.deadline)
+        texts, problems = read_all(args.secret_id, read, args.deadline, quiet=args.q)
+        signal.setitimer(signal.ITIMER_REAL, 0)  # from here on nothing may stop half-way
         auths = collect(texts, problems)
         extra = dict(line.split("=", 1) for line in args.setting)
         if auths and put(args.ecs_config, auths, extra, not problems):
@@ -293,7 +307,7 @@ def main(argv=None):
         problem = getattr(error, "strerror", None) or type(error).__name__
         problems = {args.ecs_config: f"it stays as it was: {problem}"}
     for name, problem in problems.items():
-        say(f"{name}: {problem}")
+        say(f"{name}: {problem}" + "; a login that works stays" * args.q)
     return 1 if problems else 0
 
 

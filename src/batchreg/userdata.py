@@ -35,8 +35,12 @@ SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 
 # Runs in cloud-final.service, which ecs.service waits for: the agent finds its credentials, or no
 # agent starts. Never a blocking `systemctl start` or `restart` here: amazon-ecs-agent #1707.
+# It writes its files itself: a cloud-config would have to get along with everybody else's, whose
+# lists replace each other, and each line would travel with an indent.
 BOOT = f"""\
 #!/bin/sh
+mkdir -p /opt/batchreg
+%s
 for pause in 60 120 0; do
  python3 {SCRIPT_PATH} @/opt/batchreg/args --deadline {BOOT_DEADLINE_SECONDS}
  if grep -qs '^ECS_ENGINE_AUTH_DATA=.*auth' /etc/ecs/ecs.config; then
@@ -54,7 +58,7 @@ SERVICE = f"""\
 Description=Refresh the registry logins
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 {SCRIPT_PATH} @/opt/batchreg/args
+ExecStart=/usr/bin/python3 {SCRIPT_PATH} @/opt/batchreg/args -q
 StandardOutput=journal+console
 """
 
@@ -70,10 +74,6 @@ AccuracySec=1s
 [Install]
 WantedBy=timers.target
 """
-
-# cloud-init merges lists only where the later part says so: without this, its write_files and the
-# write_files of somebody else's part would be one or the other.
-MERGE = "merge_how: list(append)+dict(no_replace,recurse_list)"
 
 
 # Where AWS is not amazonaws.com, by the region's first letters.
@@ -123,14 +123,12 @@ def build(secret_ids: Sequence[str], user_parts: Sequence[str] = ()) -> str:
         "/etc/systemd/system/batchreg.service": SERVICE,
         "/etc/systemd/system/batchreg.timer": TIMER,
     }
-    config = "".join(["#cloud-config\n", MERGE, "\nwrite_files:\n", *map(_file, files.items())])
-    # Our script first, so that no other part's can keep it from running; our cloud-config last,
-    # because merge_how counts where a later part meets the earlier ones.
+    boot = BOOT % "".join(map(_written, files.items())).rstrip()
+    # Ours first, so that no other part's script can keep it from running.
     parts = [
-        _part("x-shellscript", escape(BOOT),
-              'Content-Disposition: attachment; filename="00-batchreg"\n'),
+        'Content-Type: text/x-shellscript; charset="us-ascii"\n'
+        'Content-Disposition: attachment; filename="00-batchreg"\n\n' + boot,
         *map(escape, user_parts),
-        _part("cloud-config", config),
     ]
     boundary = "==batchreg=="
     while any(f"--{boundary}" in part for part in parts):
@@ -183,8 +181,8 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
 def user_parts(text: str) -> tuple[str, ...]:
     """Return the user's own parts of what `build` made."""
     boundary = text.split('boundary="', 1)[1].split('"', 1)[0]
-    parts = text.split(f"--{boundary}\n")[2:-1]  # header and our script; our cloud-config
-    return tuple(part.rstrip().replace("${!", "${") for part in parts)
+    parts = re.split(f"--{boundary}(?:--)?\n", text)[1:-1]
+    return tuple(part.rstrip().replace("${!", "${") for part in parts if SCRIPT_PATH not in part)
 
 
 def read_parts(path: Path) -> tuple[str, ...]:
@@ -257,10 +255,6 @@ def script() -> str:
     return re.sub(r"(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), text)
 
 
-def _file(item: tuple[str, str]) -> str:
+def _written(item: tuple[str, str]) -> str:
     path, content = item
-    return f"-\n path: {path}\n content: |\n" + re.sub("(?m)^", "  ", content.rstrip()) + "\n"
-
-
-def _part(subtype: str, body: str, headers: str = "") -> str:
-    return f'Content-Type: text/{subtype}; charset="us-ascii"\n{headers}\n{body}'
+    return f"cat > {path} <<'EOF'\n{content}EOF\n"

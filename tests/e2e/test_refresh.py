@@ -1,0 +1,290 @@
+"""The refresh timer under the real systemd: what it brings, and what it leaves alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from conftest import require
+from local_agent import auth_for, read_ecs_config
+from local_aws import LocalAws
+from local_machine import Machine, no_machine
+from local_parts import PullError, Registry
+from secrets_server import DENIED, REGION, THROTTLED, SecretsServer, fail, hang, reset
+
+BATCHREG = str(Path(sys.executable).with_name("batchreg"))
+
+
+def require_machine() -> None:
+    """Skip where no machine with systemd can be had; CI has all."""
+    if reason := no_machine():
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def hurried(user_data: bytes) -> bytes:
+    """Return the same user data with a short interval, and time for two tries a refresh."""
+    for old, new in ((b"=30min", b"=300ms"), (b"DelaySec=1min", b"DelaySec=0"),
+                     (b"AccuracySec=1s", b"AccuracySec=1ms"), (b"args -q", b"args -q --deadline 4"),
+                     (b"\n[Service]", b"\nStartLimitIntervalSec=0\n[Service]")):
+        assert old in user_data
+        user_data = user_data.replace(old, new)
+    return user_data
+
+
+def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items()
+             if not name.startswith(("AWS_", "BATCHREG_"))}
+    return subprocess.run([BATCHREG, *arguments], text=True, capture_output=True, timeout=60,
+                          cwd="/", env={**clean, **environ})
+
+
+def refreshes(machine: Machine) -> list[list[str]]:
+    """Return what each refresh has said that has come to its end."""
+    lines = machine.run(["journalctl", "--quiet", "--output=cat", "_SYSTEMD_UNIT=batchreg.service",
+                         "+", "UNIT=batchreg.service"]).stdout
+    runs = re.split("(?m)^Starting batchreg.service", lines)[1:]
+    return [re.findall("(?m)^batchreg: .*$", run) for run in runs
+            if re.search("(?m)^(Finished|Failed to start) batchreg.service", run)]
+
+
+def await_refreshes(machine: Machine, count: int) -> list[list[str]]:
+    """Wait for so many that have begun and ended from now on; return what they have said."""
+    seen = len(refreshes(machine)) + 1  # one may be under way
+    machine.wait_until(lambda: len(refreshes(machine)) >= seen + count)
+    return refreshes(machine)[seen:seen + count]
+
+
+def logins(machine: Machine) -> dict[str, str]:
+    """Return {registry: user:password} of the agent's configuration."""
+    data = read_ecs_config(machine.read("/etc/ecs/ecs.config") or b"")["ECS_ENGINE_AUTH_DATA"]
+    return {host: base64.b64decode(entry["auth"]).decode()
+            for host, entry in json.loads(data).items()}
+
+
+# --- Two real registries and the embedded AWS ---
+
+
+@dataclass
+class Lab:
+    """A stack with two registries, and an instance of it that has booted under systemd."""
+
+    aws: LocalAws
+    registries: tuple[Registry, Registry]
+    images: tuple[str, str]
+    machine: Machine
+
+    def rotate(self, registry: Registry, password: str) -> subprocess.CompletedProcess[str]:
+        return batchreg("rotate", "--stack-name", "timer", "--yes", "--registry", registry.host,
+                        **self.aws.environ, BATCHREG_PASSWORD=password)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    require("registry", "engine")
+    require_machine()
+    folder = tmp_path_factory.mktemp("timer")
+    with (LocalAws() as aws,
+          Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
+          Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other):
+        images = one.push("lab/align"), other.push("lab/sort")
+        result = batchreg(
+            "deploy", "--stack-name", "timer", "--yes",
+            "--registry", f"{one.host},username=ann,password=env:A",
+            "--registry", f"{other.host},username=ben,password=env:B",
+            **aws.environ, A=one.password, B=other.password)
+        assert result.returncode == 0, result.stderr
+        outputs = dict(line.split(": ") for line in result.stdout.splitlines())
+        version, = aws.client("ec2").describe_launch_template_versions(
+            LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
+        )["LaunchTemplateVersions"]
+        # The role's keys, through the metadata service, as on an instance.
+        environ = {name: aws.environ[name]
+                   for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT")}
+        with Machine(directory=folder / "machine", environ=environ,
+                     files={"etc/ecs/ecs.config": b"ECS_CLUSTER=lab\n"}) as machine:
+            user_data = base64.b64decode(version["LaunchTemplateData"]["UserData"])
+            boot = machine.boot(hurried(user_data))
+            assert boot.ok, boot.console
+            yield Lab(aws, (one, other), images, machine)
+
+
+def test_agent_starts_once_and_has_the_logins_from_its_start(lab):
+    """It waits for the boot to end, and systemd passes the line on as it stands in the file."""
+    machine = lab.machine
+    machine.wait_until(lambda: machine.show("ecs", "ActiveState") == "active")
+    agent, = machine.agents
+    config = read_ecs_config(machine.read("/etc/ecs/ecs.config"))
+    assert {name: agent[name] for name in config} == config
+    assert [auth_for(image, agent)["username"] for image in lab.images] == ["ann", "ben"]
+    assert machine.show("batchreg.timer", "ActiveState") == "active"
+    assert machine.show("batchreg.timer", "UnitFileState") == "enabled"
+
+
+def test_new_password_comes_within_one_interval_with_one_restart_of_the_agent(lab, engine):
+    """The old one is gone, the other registry and what runs in Docker are left alone."""
+    machine, (registry, other), (image, same) = lab.machine, lab.registries, lab.images
+    assert await_refreshes(machine, 2) == [[], []]  # nothing new, nothing said
+    docker, starts = machine.show("docker", "MainPID"), len(machine.agents)
+    registry.change_password("second:a")
+    with pytest.raises(PullError):
+        engine.pull(image, auth_for(image, machine.agents[-1]))
+    result = lab.rotate(registry, "second:a")
+    assert result.returncode == 0, result.stderr
+    await_refreshes(machine, 1)  # the first to begin after it
+    assert logins(machine) == {registry.host: "ann:second:a", other.host: f"ben:{other.password}"}
+    assert base64.b64encode(b"ann:first:a") not in machine.read("/etc/ecs/ecs.config")
+    assert await_refreshes(machine, 2) == [[], []]
+    assert len(machine.agents) == starts + 1
+    assert machine.show("docker", "MainPID") == docker
+    for each in (image, same):
+        engine.pull(each, auth_for(each, machine.agents[-1]))
+        engine.remove(each)
+
+
+def test_no_password_is_in_the_journal_or_on_the_console(lab):
+    """systemd would quote a line that it cannot read."""
+    journal = lab.machine.run(["journalctl"]).stdout + lab.machine.console
+    for registry in lab.registries:
+        login = f"{registry.username}:{registry.password}"
+        for secret in (registry.password, base64.b64encode(login.encode()).decode()):
+            assert secret not in journal
+
+
+# --- A Secrets Manager whose faults are scripted ---
+
+
+@dataclass
+class Strict:
+    """An instance with two secrets, of a service that checks signatures under its own clock."""
+
+    server: SecretsServer
+    machine: Machine
+    passwords: Iterator[int] = field(default_factory=lambda: iter(range(1000)))
+
+    def renew(self) -> str:
+        """Give the first secret a new password and return the login."""
+        password = f"password {next(self.passwords)}"
+        self.server.secrets["ghcr"] = secret("ann", password, "ghcr.io")
+        return f"ann:{password}"
+
+
+def secret(username: str, password: str, url: str) -> str:
+    return json.dumps({"username": username, "password": password, "registry_url": url})
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
+    require_machine()
+    with SecretsServer({"ghcr": secret("ann", "first", "ghcr.io"),
+                        "quay": secret("ben", "other", "quay.io")}) as server:
+        text = batchreg("user-data", "--secret-id", "ghcr", "--secret-id", "quay",
+                        "--region", REGION).stdout
+        with Machine(directory=tmp_path_factory.mktemp("strict"), environ={
+                "AWS_ENDPOINT_URL": server.url,
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url}) as machine:
+            boot = machine.boot(hurried(text.encode()))
+            assert boot.ok, boot.console
+            machine.wait_until(lambda: len(machine.agents) == 1)
+            yield Strict(server, machine)
+
+
+@pytest.fixture
+def strict(booted: Strict) -> Iterator[Strict]:
+    """The service is itself again after each test, and brings a new password."""
+    yield booted
+    booted.server.steps.clear()
+    booted.server.clock_ahead = 0
+    login, machine = booted.renew(), booted.machine
+    machine.wait_until(lambda: logins(machine) == {"ghcr.io": login, "quay.io": "ben:other"})
+    await_refreshes(machine, 1)
+
+
+FAULTS = {
+    "deleted": (lambda server: server.secrets.pop("ghcr"), "HTTP 400 ResourceNotFoundException"),
+    "being deleted": (lambda server: server.play("ghcr", then=fail(400, "InvalidRequestException")),
+                      "HTTP 400 InvalidRequestException"),
+    "not JSON": (lambda server: server.secrets.update(ghcr='{"username": "canary'),
+                 'it is not JSON text like {"username": "...", "password": "..."}'),
+    "no password": (lambda server: server.secrets.update(ghcr=secret("canary", "", "ghcr.io")),
+                    "an empty username or password, a NUL, or a colon in username"),
+    "another host": (lambda server: server.secrets.update(ghcr=secret("a", "canary", "myhost")),
+                     "registry_url: myhost/x is Docker Hub's, so add a domain or port to myhost"),
+    "access revoked": (lambda server: server.play("ghcr", then=DENIED),
+                       "HTTP 400 AccessDeniedException"),
+    "throttled": (lambda server: server.play("ghcr", then=THROTTLED),
+                  "HTTP 400 ThrottlingException"),
+    "no connection": (lambda server: server.play("ghcr", then=reset),
+                      "[Errno 104] Connection reset by peer"),
+    "no answer": (lambda server: server.play("ghcr", then=hang), "timed out"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_failed_refresh_keeps_what_works_and_says_why_in_one_line(strict, fault):
+    """On the console and in the journal; the agent is not restarted for it."""
+    machine, before = strict.machine, strict.machine.read("/etc/ecs/ecs.config")
+    starts, shown = len(machine.agents), len(machine.console)
+    break_it, reason = FAULTS[fault]
+    break_it(strict.server)
+    line = f"batchreg: ghcr: {reason}; a login that works stays"
+    assert await_refreshes(machine, 2) == [[line], [line]]
+    assert machine.read("/etc/ecs/ecs.config") == before
+    assert len(machine.agents) == starts
+    assert line in machine.console[shown:]
+    assert "canary" not in machine.console + machine.run(["journalctl"]).stdout
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+def test_clock_that_jumps_by_a_day_costs_nothing(strict, seconds):
+    """Signatures of another day are refused; the answer's own date helps."""
+    machine, starts = strict.machine, len(strict.machine.agents)
+    strict.server.clock_ahead = seconds
+    login = strict.renew()
+    machine.wait_until(lambda: logins(machine)["ghcr.io"] == login)
+    assert await_refreshes(machine, 1) == [[]]
+    machine.wait_until(lambda: len(machine.agents) == starts + 1)
+
+
+def test_instance_that_was_suspended_for_a_day_goes_on_where_it_stopped(strict):
+    """In the middle of a request, on which nobody waits any more: a line each, then the news."""
+    machine, before = strict.machine, logins(strict.machine)
+    starts, asked = len(machine.agents), strict.server.count("ghcr")
+    strict.server.play("ghcr", hang)
+    machine.wait_until(lambda: strict.server.count("ghcr") > asked
+                       and strict.server.requests[-1].place == "ghcr")
+    with machine.frozen():
+        strict.server.clock_ahead = 86_400
+        login = strict.renew()
+        time.sleep(5)  # past the refresh's deadline
+        assert logins(machine) == before
+    machine.wait_until(lambda: logins(machine)["ghcr.io"] == login)
+    said = [lines for lines in refreshes(machine) if lines][-2:]
+    assert said == [[f"batchreg: {problem}; a login that works stays" for problem in (
+                        "ghcr: timed out", "quay: HTTP 400 InvalidSignatureException")],
+                    ["batchreg: /etc/ecs/ecs.config has the logins for ghcr.io, quay.io"]]
+    machine.wait_until(lambda: len(machine.agents) == starts + 1)
+
+
+def test_instance_without_any_login_ends_and_no_agent_starts(tmp_path):
+    """Else it would take jobs, fail them in seconds, and take the next."""
+    require_machine()
+    with SecretsServer({}) as server:
+        text = batchreg("user-data", "--secret-id", "ghcr", "--region", REGION).stdout
+        with Machine(directory=tmp_path / "machine", environ={
+                "AWS_ENDPOINT_URL": server.url,
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url}) as machine:
+            machine.boot(text.replace("in 60 120 0", "in 0 0 1").encode())
+            machine.wait_until(lambda: machine.ended)
+            assert "batchreg: no registry login at all: powering off" in machine.console
+            assert "Started ecs.service" not in machine.console
