@@ -29,6 +29,8 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -127,13 +129,46 @@ class LocalAws:
         """
         body = {"jobId": job_id, "status": status, "exitCode": exit_code, "statusReason": reason,
                 **details}
-        request = urllib.request.Request(
-            f"{self.endpoint}/v1/localawsjobs",
-            data=json.dumps(body).encode(),
+        self._post("/v1/localawsjobs", "batch", body)
+
+    @contextmanager
+    def joined(
+        self, environment: str, instance_id: str, run: Callable[[str], int]
+    ) -> Iterator[None]:
+        """Let an instance join a compute environment, given by its ARN, for as long as the block.
+
+        `run` is its SSM agent: it gets the scripts of Run Command, and returns their exit status.
+        """
+        me = {"InstanceId": instance_id}
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.wait(0.05):
+                if script := self._agent("Take", me):
+                    status = "Failed" if run(script["Script"]) else "Success"
+                    self._agent("Report", {**script, "Status": status})
+
+        self._agent("Join", {**me, "Environment": environment})
+        agent = threading.Thread(target=serve)
+        agent.start()
+        try:
+            yield
+        finally:
+            over.set()
+            agent.join()
+            self._agent("Leave", me)
+
+    def _agent(self, action: str, body: dict[str, Any]) -> Any:
+        return self._post("/", "ssm", body, {"X-Amz-Target": f"AmazonSSM.LocalAws{action}"})
+
+    def _post(self, path: str, service: str, body: object,
+              headers: dict[str, str] | None = None) -> Any:
+        request = urllib.request.Request(self.endpoint + path, json.dumps(body).encode(), {
             # ministack finds the service in the credential's scope, and checks no signature.
-            headers={"Authorization": f"AWS4-HMAC-SHA256 Credential=test/0/{REGION}/batch/aws4"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()
+            "Authorization": f"AWS4-HMAC-SHA256 Credential=test/0/{REGION}/{service}/aws4",
+            **(headers or {})})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
 
 
 def _listen(port: int) -> socket.socket:
@@ -163,11 +198,13 @@ def _serve(listener: socket.socket, *, by_hand: bool) -> None:
     from ministack.app import app  # isort: skip
     import local_aws_account
     import local_aws_batch
+    import local_aws_instances
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
     local_aws_batch.install(pace)
     local_aws_account.install()
+    local_aws_instances.install()
     facts = local_aws_batch.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {

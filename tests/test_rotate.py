@@ -349,6 +349,23 @@ def test_rotation_that_another_one_has_overtaken_does_not_take_place(slow):
     assert "Another change of" in result.stderr
 
 
+def test_later_of_two_rotations_of_an_own_secret_wins(account, batchreg):
+    """Both have read it before either has written it: the login is whole all the same."""
+    own = Registries(account, batchreg)
+    arn = own_secret(own, comment="from Terraform")
+    with_own(own, arn)
+
+    def step(operation: str, count: int) -> None:
+        if (operation, count) == ("PutSecretValue", 1):
+            own.rotate("first")
+
+    with Wire(own.aws.endpoint, before=step) as wire:
+        own.rotate("second", AWS_ENDPOINT_URL=wire.endpoint)
+    whole = {"username": "lab", "registry_url": "a.example.com", "comment": "from Terraform"}
+    assert own.read(arn) == {**whole, "password": "second"}
+    assert own.read(arn, "AWSPREVIOUS") == {**whole, "password": "first"}
+
+
 # --- Several registries ---
 
 
@@ -486,6 +503,17 @@ def test_rotated_password_goes_to_cloudformation_and_nowhere_else(watched, made)
     assert made.secret["password"] == CANARY
     assert watched("--yes", "--no-check", "--undo", command="rotate").returncode == 0
     assert watched("--yes", "--registry", "myhost", command="rotate").returncode == 1
+
+
+def test_rotated_password_of_an_own_secret_goes_to_secrets_manager_and_nowhere_else(
+        watched, account):
+    """Nor do the other fields of the secret."""
+    own = own_secret(account, password="old", note=f"{CANARY}-note")
+    with_own(account, own)
+    watched.road = "PutSecretValue"
+    assert watched("--yes", "--no-check", "--json", command="rotate").returncode == 0
+    assert watched.carriers == {"PutSecretValue"}
+    assert watched("--yes", "--no-check", "--undo", command="rotate").returncode == 0
 
 
 def test_logins_of_several_registries_go_to_cloudformation_and_nowhere_else(watched, account):

@@ -116,8 +116,12 @@ def _say_when(present: Stack, host: str, told: dict[str, str], console: Console,
               undo: bool) -> None:
     minutes = int(present.parameters.get("CredentialRefreshMinutes") or 30) + 1
     latest = datetime.now() + timedelta(minutes=minutes)
-    done = sum(status == "Success" for status in told.values())
-    have = f"{done} instances have it; the others" if done else "Running instances"
+    done, asked = (sum(status == wanted for status in told.values())
+                   for wanted in ("Success", "Asked"))
+    who = "Running instances use it"
+    if done or asked:
+        number = f"{done or asked} instance{'s' * (done + asked > 1)}"
+        has = ("has" if done == 1 else "have") + " it" if done else "asked to refresh now"
+        who = f"{number} {has}; any other uses it"
     what = "its previous password again" if undo else "a new password"
-    console.note(f"{host} has {what}. {have} use it by {latest:%H:%M} at the latest, new "
-                 "ones at once.")
+    console.note(f"{host} has {what}. {who} by {latest:%H:%M} at the latest, new ones at once.")

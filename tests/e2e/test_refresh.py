@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,9 +34,9 @@ def require_machine() -> None:
 
 
 def hurried(user_data: bytes) -> bytes:
-    """Return the same user data with a short interval, and time for two tries a refresh."""
+    """Return the same user data with a short interval."""
     for old, new in ((b"=30min", b"=300ms"), (b"DelaySec=1min", b"DelaySec=0"),
-                     (b"AccuracySec=1s", b"AccuracySec=1ms"), (b"args -q", b"args -q --deadline 4"),
+                     (b"AccuracySec=1s", b"AccuracySec=1ms"),
                      (b"\n[Service]", b"\nStartLimitIntervalSec=0\n[Service]")):
         assert old in user_data
         user_data = user_data.replace(old, new)
@@ -84,9 +85,12 @@ class Lab:
     images: tuple[str, str]
     machine: Machine
 
-    def rotate(self, registry: Registry, password: str) -> subprocess.CompletedProcess[str]:
+    environment: str
+
+    def rotate(self, registry: Registry, password: str,
+               *more: str) -> subprocess.CompletedProcess[str]:
         return batchreg("rotate", "--stack-name", "timer", "--yes", "--registry", registry.host,
-                        **self.aws.environ, BATCHREG_PASSWORD=password)
+                        *more, **self.aws.environ, BATCHREG_PASSWORD=password)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +120,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             user_data = base64.b64decode(version["LaunchTemplateData"]["UserData"])
             boot = machine.boot(hurried(user_data))
             assert boot.ok, boot.console
-            yield Lab(aws, (one, other), images, machine)
+            yield Lab(aws, (one, other), images, machine, outputs["ComputeEnvironmentArn"])
 
 
 def test_agent_starts_once_and_has_the_logins_from_its_start(lab):
@@ -152,6 +156,66 @@ def test_new_password_comes_within_one_interval_with_one_restart_of_the_agent(la
         engine.remove(each)
 
 
+@pytest.fixture
+def timer_off(lab: Lab) -> Iterator[None]:
+    """What comes now comes by Systems Manager."""
+    lab.machine.run(["systemctl", "stop", "batchreg.timer"])
+    yield
+    lab.machine.run(["systemctl", "start", "batchreg.timer"])
+
+
+@pytest.mark.usefixtures("timer_off")
+def test_follow_brings_the_password_at_once_and_waits_for_it(lab, engine):
+    """By Run Command, with nothing of the password in it."""
+    machine, (registry, _), (image, _) = lab.machine, lab.registries, lab.images
+    scripts, starts = [], len(machine.agents)
+
+    def run(script: str) -> int:
+        scripts.append(script)
+        return machine.run(["sh", "-c", script]).returncode
+
+    registry.change_password("third:a")
+    with lab.aws.joined(lab.environment, "i-0a1b2c3d", run):
+        result = lab.rotate(registry, "third:a", "--follow", "--json")
+    assert result.returncode == 0, result.stdout
+    assert json.loads(result.stdout.splitlines()[-1])["instances"] == {"i-0a1b2c3d": "Success"}
+    assert logins(machine)[registry.host] == "ann:third:a"  # by now
+    assert scripts == ["systemctl start batchreg.service"]
+    machine.wait_until(lambda: len(machine.agents) == starts + 1)
+    engine.pull(image, auth_for(image, machine.agents[-1]))
+    engine.remove(image)
+
+
+@pytest.mark.usefixtures("timer_off")
+def test_instance_that_does_not_take_the_password_is_named(lab):
+    """The password is current all the same, and the timer tries again; exit status 1."""
+    machine, (registry, _) = lab.machine, lab.registries
+    arguments = machine.read("/opt/batchreg/args")
+    machine.write("/opt/batchreg/args", arguments + b"-sno-such-secret\n")
+    registry.change_password("fourth:a")
+    with lab.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
+            ["sh", "-c", script]).returncode):
+        result = lab.rotate(registry, "fourth:a", "--follow")
+    machine.write("/opt/batchreg/args", arguments)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(
+        "batchreg: i-0a1b2c3d did not take the password: the timer tries again")
+
+
+@pytest.mark.usefixtures("timer_off")
+def test_now_does_not_wait(lab):
+    """It says by when the instances that have been asked will have it."""
+    machine, (registry, _) = lab.machine, lab.registries
+    registry.change_password("fifth:a")
+    with lab.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
+            ["sh", "-c", script]).returncode):
+        result = lab.rotate(registry, "fifth:a", "--now")
+        assert result.returncode == 0, result.stderr
+        machine.wait_until(lambda: logins(machine)[registry.host] == "ann:fifth:a")
+    assert ("has a new password. 1 instance asked to refresh now; any other uses it by "
+            in result.stderr)
+
+
 def test_no_password_is_in_the_journal_or_on_the_console(lab):
     """systemd would quote a line that it cannot read."""
     journal = lab.machine.run(["journalctl"]).stdout + lab.machine.console
@@ -177,6 +241,11 @@ class Strict:
         password = f"password {next(self.passwords)}"
         self.server.secrets["ghcr"] = secret("ann", password, "ghcr.io")
         return f"ann:{password}"
+
+    def give_up_after(self, seconds: int) -> None:
+        """Let a refresh try for so long; by itself it does for a minute."""
+        arguments = self.machine.read("/opt/batchreg/args").partition(b"--deadline")[0]
+        self.machine.write("/opt/batchreg/args", arguments + b"--deadline=%d\n" % seconds)
 
 
 def secret(username: str, password: str, url: str) -> str:
@@ -205,6 +274,7 @@ def strict(booted: Strict) -> Iterator[Strict]:
     yield booted
     booted.server.steps.clear()
     booted.server.clock_ahead = 0
+    booted.give_up_after(20)
     login, machine = booted.renew(), booted.machine
     machine.wait_until(lambda: logins(machine) == {"ghcr.io": login, "quay.io": "ben:other"})
     await_refreshes(machine, 1)
@@ -235,6 +305,7 @@ def test_failed_refresh_keeps_what_works_and_says_why_in_one_line(strict, fault)
     """On the console and in the journal; the agent is not restarted for it."""
     machine, before = strict.machine, strict.machine.read("/etc/ecs/ecs.config")
     starts, shown = len(machine.agents), len(machine.console)
+    strict.give_up_after(1)
     break_it, reason = FAULTS[fault]
     break_it(strict.server)
     line = f"batchreg: ghcr: {reason}; a login that works stays"
@@ -252,24 +323,29 @@ def test_clock_that_jumps_by_a_day_costs_nothing(strict, seconds):
     strict.server.clock_ahead = seconds
     login = strict.renew()
     machine.wait_until(lambda: logins(machine)["ghcr.io"] == login)
-    assert await_refreshes(machine, 1) == [[]]
+    assert await_refreshes(machine, 1) == [[]]  # and says nothing
     machine.wait_until(lambda: len(machine.agents) == starts + 1)
 
 
 def test_instance_that_was_suspended_for_a_day_goes_on_where_it_stopped(strict):
     """In the middle of a request, on which nobody waits any more: a line each, then the news."""
     machine, before = strict.machine, logins(strict.machine)
-    starts, asked = len(machine.agents), strict.server.count("ghcr")
-    strict.server.play("ghcr", hang)
-    machine.wait_until(lambda: strict.server.count("ghcr") > asked
-                       and strict.server.requests[-1].place == "ghcr")
+    starts, heard, asked = len(machine.agents), len(refreshes(machine)), threading.Event()
+    strict.give_up_after(4)
+
+    def asked_in_vain(server: SecretsServer) -> None:
+        asked.set()
+        hang(server)
+
+    strict.server.play("ghcr", asked_in_vain)
+    assert asked.wait(30)
     with machine.frozen():
         strict.server.clock_ahead = 86_400
         login = strict.renew()
         time.sleep(5)  # past the refresh's deadline
         assert logins(machine) == before
     machine.wait_until(lambda: logins(machine)["ghcr.io"] == login)
-    said = [lines for lines in refreshes(machine) if lines][-2:]
+    said = [lines for lines in refreshes(machine)[heard:] if lines][:2]
     assert said == [[f"batchreg: {problem}; a login that works stays" for problem in (
                         "ghcr: timed out", "quay: HTTP 400 InvalidSignatureException")],
                     ["batchreg: /etc/ecs/ecs.config has the logins for ghcr.io, quay.io"]]
