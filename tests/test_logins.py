@@ -120,6 +120,9 @@ def test_only_what_is_new_gets_all_its_parameters(data):
     ("ghcr.io,username=lab", Wanted("ghcr.io", "lab")),
     ("ghcr.io,password=env:TOKEN,username=a=b", Wanted("ghcr.io", "a=b", "env:TOKEN")),
     ("ghcr.io,password=docker-config", Wanted("ghcr.io", None, "docker-config")),
+    ("GHCR,username=lab", Wanted("ghcr.io", "lab")),
+    ("docker-hub", Wanted(HUB)),
+    ("gitlab", Wanted("registry.gitlab.com")),
 ])
 def test_entry_is_read(text, wanted):
     """As it stands in the help."""
@@ -169,12 +172,12 @@ def test_settings_file_lists_registries_as_strings_and_as_mappings(tmp_path):
     assert config(tmp_path, """
 registries:
 - ghcr.io
-- quay.io,username=lab,password=env:QUAY
+- quay,username=lab,password=env:QUAY
 - url: registry.example.com:5050
   username: ci
   password: docker-config
 """) == {"registries": [
-        "ghcr.io", "quay.io,username=lab,password=env:QUAY",
+        "ghcr.io", "quay,username=lab,password=env:QUAY",
         "registry.example.com:5050,username=ci,password=docker-config"]}
     assert config(tmp_path, "registries: ghcr.io") == {"registries": ["ghcr.io"]}
 

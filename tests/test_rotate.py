@@ -395,6 +395,17 @@ def test_adding_changing_and_removing_leave_the_others_alone(two):
     assert two.user_data.count("\n-s") == 2
 
 
+def test_registry_may_be_given_by_its_name(account, batchreg):
+    """In all places; what the stack keeps is the address."""
+    several = Registries(account, batchreg)
+    several("deploy", "--registry", "ghcr,username=lab,password=env:TOKEN", "--registry",
+            "Docker-Hub,username=hub,password=env:TOKEN", TOKEN="t")
+    assert several.logins == {"ghcr.io": ("lab", "t"), HUB: ("hub", "t")}
+    several.rotate("new", "--registry", "ghcr")
+    several("deploy", "--registry-url", "dockerhub", "--username", "eve")
+    assert several.logins == {"ghcr.io": ("lab", "new"), HUB: ("eve", "t")}
+
+
 def test_plain_deploy_keeps_all_registries(two):
     """The usual case: somebody changes something else."""
     before = two.versions

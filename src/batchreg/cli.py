@@ -29,6 +29,7 @@ from batchreg.options import (
     json_option,
     login_options,
     option,
+    registry_address,
     structure_options,
     user_data_option,
     value_options,
@@ -229,7 +230,7 @@ def cancel(stack_name: str, **options: Any) -> None:
 @cli.add()
 @aws_options
 @config_option
-@flag("--registry", "registry_url", metavar="URL",
+@flag("--registry", "registry_url", metavar="URL", type=registry_address,
       help="Which registry, if the stack has several.")
 @flag("--password-stdin", is_flag=True,
       help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.")

@@ -16,6 +16,10 @@ from batchreg.settings import suffix
 
 PROMPT, DOCKER, ENV = "prompt", "docker-config", "env:"
 
+# Registries that people call by a name, which is no host.
+NAMES = {"docker-hub": HUB, "dockerhub": HUB, "ghcr": "ghcr.io", "gitlab": "registry.gitlab.com",
+         "quay": "quay.io"}
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -35,7 +39,7 @@ class Wanted:
         url, *fields = text.split(",")
         values = dict(field.partition("=")[::2] for field in fields)
         source = values.pop("password", PROMPT)
-        wanted = cls(url.strip(), values.pop("username", None) or None, source)
+        wanted = cls(address_of(url), values.pop("username", None) or None, source)
         if values:
             raise BatchregError(f"--registry knows username and password, not {', '.join(values)}.")
         if source not in (PROMPT, DOCKER) and not re.fullmatch(f"{ENV}[A-Za-z_][A-Za-z0-9_]*",
@@ -53,6 +57,11 @@ class Login:
 
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
+
+
+def address_of(name: str) -> str:
+    """Return the address of a registry that is given by its name, and any other text as it is."""
+    return NAMES.get(name.strip().lower(), name.strip())
 
 
 def key_of(url: str) -> str:

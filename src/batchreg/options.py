@@ -93,6 +93,13 @@ def file_path(text: str) -> Path:
     return Path(text)
 
 
+def registry_address(text: str) -> str:
+    """Return a registry's address, for one of those that go by a name as well."""
+    from batchreg import logins
+
+    return logins.address_of(text)
+
+
 def read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
     """Take what batchreg.yaml says as the command's defaults; only a file asked for must exist."""
     from batchreg import settings
@@ -151,8 +158,9 @@ wait_option = flag("--wait/--no-wait", default=True, show_default=True,
 def login_options(without: str) -> Decorator:
     """Return the options of a registry login; `without` tells what a missing user name means."""
     return together(
-        option("--registry-url", metavar="URL",
-               help="Host of the registry.  [default: Docker Hub]"),
+        option("--registry-url", metavar="URL", type=registry_address,
+               help="Host of the registry, or docker-hub, ghcr, gitlab, quay.  "
+                    "[default: Docker Hub]"),
         option("--username", help=f"User name at the registry; {without}."),
         flag("--password-stdin", is_flag=True,
              help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
@@ -162,7 +170,7 @@ def login_options(without: str) -> Decorator:
 value_options = together(
     option("--registry", "registries", multiple=True, metavar="URL[,username=U][,password=FROM]",
            help="For several registries, each with a login of its own: all that the stack shall "
-                "have. FROM is prompt, docker-config or env:NAME."),
+                "have. URL as for --registry-url. FROM is prompt, docker-config or env:NAME."),
     flag("--from-docker-config", is_flag=True,
          help="Take the logins of all --registry from what docker login stored."),
     login_options("asked for if missing"),
