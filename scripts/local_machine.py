@@ -7,14 +7,14 @@ them, with stand-ins for the two services of the ECS-optimized image that matter
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from local_instance import CLOUD_CONFIG, EMPTY, META_DATA, Boot, Instance, _errors
-from local_parts import missing
+from local_parts import ENVIRON, missing
 
 # As in the image's amazon-ecs-init package, but for the program, and for the limit of five starts
 # in ten seconds, which no test can wait for.
@@ -105,9 +105,11 @@ def no_machine() -> str | None:
         return reason
     if not os.path.exists("/lib/systemd/systemd"):
         return "no systemd: apt-get install systemd"
-    if "cgroup2" not in Path("/proc/filesystems").read_text():
-        return "no control groups of version 2 here"
-    return None
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec",
+         'mount -t cgroup2 groups /mnt; mkdir "/mnt/probe-$$"; rmdir "/mnt/probe-$$"'],
+        env=ENVIRON, capture_output=True, text=True)
+    return f"no control groups here: {done.stderr.strip()}" if done.returncode else None
 
 
 class Machine(Instance):
