@@ -13,7 +13,7 @@ import pytest
 import write_reference
 import yaml
 
-from batchreg import settings
+from batchreg import config, settings
 from batchreg.cli import cli
 
 ROOT = Path(__file__).parent.parent
@@ -115,7 +115,7 @@ def test_settings_files_are_valid(page, tmp_path):
             continue
         yaml.safe_load(text)
         (tmp_path / "batchreg.yaml").write_text(text)
-        settings.read_config(tmp_path / "batchreg.yaml")
+        config.read(tmp_path / "batchreg.yaml")
 
 
 def test_reference_is_fresh():

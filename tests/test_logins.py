@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from batchreg import config as batchreg_config
 from batchreg import settings, template, userdata
 from batchreg.errors import BatchregError
 from batchreg.logins import (
@@ -28,7 +29,7 @@ from batchreg.logins import (
     parameters,
 )
 from batchreg.registry_login import HUB
-from batchreg.settings import Settings, read_config
+from batchreg.settings import Settings
 
 HUB_SPELLINGS = ("docker.io", "https://docker.io", "index.docker.io", "registry-1.docker.io",
                  "https://index.docker.io/v1/", "hub.docker.com", "registry.hub.docker.com")
@@ -164,7 +165,7 @@ def test_options_for_one_registry_must_name_one_of_several(url):
 def config(tmp_path: Path, text: str) -> dict[str, object]:
     path = tmp_path / "batchreg.yaml"
     path.write_text(text)
-    return read_config(path)[0]
+    return batchreg_config.read(path)[0]
 
 
 def test_settings_file_lists_registries_as_strings_and_as_mappings(tmp_path):

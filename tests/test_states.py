@@ -19,12 +19,13 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 
-from batchreg import __version__, commands, stack, template
+from batchreg import __version__, changesets, commands, stack, template
 from batchreg import deploy as deploying
+from batchreg.changesets import Change, ChangeSet
 from batchreg.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.settings import Settings
-from batchreg.stack import Change, ChangeSet, Event, Stack, StackFailed
+from batchreg.stack import Event, Stack, StackFailed
 
 NAME = "genomics"
 ID = "arn:aws:cloudformation:eu-central-1:111122223333:stack/genomics/0e2f1c50-0000"
@@ -866,7 +867,7 @@ def test_a_failure_comes_with_the_next_step(reason, step):
     assert deploying.next_step(reason, "destroy again").endswith(", then destroy again.")
 
 
-# stack.plan
+# changesets.plan
 
 
 def planned(cloud: Cloud, *answers: dict[str, Any], creates: bool = False,
@@ -883,7 +884,7 @@ def planned(cloud: Cloud, *answers: dict[str, Any], creates: bool = False,
                       **more)
     for step in request.get("then", ()):
         step(cloud)
-    return stack.plan(
+    return changesets.plan(
         cloud.cfn, NAME, "{}", {}, creates=creates, tags=request.get("tags"),
         role_arn=request.get("RoleARN"), sleep=Pauses() if sleep is None else sleep)
 

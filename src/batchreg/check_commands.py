@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from batchreg import aws, registry, registry_login, settings
+from batchreg import asking, aws, inputs, registry, registry_login, settings
 from batchreg import commands as deploying
 from batchreg import stack as stacks
 from batchreg.aws import Session
-from batchreg.cli import report
 from batchreg.console import Console
 from batchreg.errors import BatchregError
 from batchreg.image import Image, architectures, parse
+from batchreg.output import report
 from batchreg.registry import Login, Verdict
 from batchreg.stack import Stack
 
@@ -44,9 +44,9 @@ def check(*, image: tuple[str, ...], architecture: str | None, machine: bool,
           endpoint_url: str | None, connect: deploying.Connect = Session) -> int:
     """Print a verdict an image, and return the exit status: 0 where all can be pulled."""
     console = Console(machine=machine)
-    typed_stack = deploying._typed("stack_name")
-    if typed_stack and (password_stdin or deploying._typed("username")
-                        or deploying._typed("registry_url")):
+    typed_stack = asking.typed("stack_name")
+    if typed_stack and (password_stdin or asking.typed("username")
+                        or asking.typed("registry_url")):
         raise click.UsageError("--stack-name stands for the stack's own login: leave out either "
                                "it or --username, --registry-url and --password-stdin.")
     try:
@@ -150,14 +150,14 @@ def _given(registry_url: str | None, username: str | None, password_stdin: bool)
     """Return the login of the options, asked for as `deploy` does, or none at all."""
     if not username:
         if password_stdin or os.environ.get("BATCHREG_PASSWORD") or (
-                deploying._typed("registry_url")):
+                asking.typed("registry_url")):
             raise click.UsageError("Missing --username.")
         return Logins()
-    given = deploying._given({"registry_url": registry_url, "username": username}, password_stdin)
+    given = inputs.parameters({"registry_url": registry_url, "username": username}, password_stdin)
     if "Password" not in given:
-        if not deploying._interactive():
-            raise click.UsageError(f"Missing {deploying.SOURCES['Password']}.")
-        deploying._ask_for_login(given, {"Password"})
+        if not asking.interactive():
+            raise click.UsageError(f"Missing {asking.SOURCES['Password']}.")
+        asking.ask_for_login(given, {"Password"})
     key = registry_login.registry_key(given.get("RegistryUrl", registry_login.HUB))
     return Logins({key: Login(given["Username"], given["Password"])}, (), "the given")
 

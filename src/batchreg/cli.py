@@ -1,4 +1,4 @@
-"""The command line: the only place that reads the environment, asks, or prints to stdout.
+"""The command line: its commands, and how each way to end becomes an exit status.
 
 Modules that a command needs are imported when it runs, so that `batchreg --help` stays quick.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -30,12 +30,14 @@ from batchreg.options import (
     login_options,
     option,
     registry_address,
+    structure,
     structure_options,
     user_data_option,
     value_options,
     wait_option,
     yes_option,
 )
+from batchreg.output import drop, one_line, report, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,11 +58,11 @@ def cli() -> None:
 @flag("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml",
       show_default=True)
 @structure_options
-def render(output: str | None, style: str, **structure: Any) -> None:
+def render(output: str | None, style: str, **shape: Any) -> None:
     """Print the CloudFormation template."""
     from batchreg import template
 
-    built = template.build(make_settings(**structure))
+    built = template.build(structure(**shape))
     text = template.to_yaml(built) if style == "yaml" else template.to_json(built)
     write(text, output)
 
@@ -263,44 +265,6 @@ def job_definition(**options: Any) -> None:
     job_commands.job_definition(**options)
 
 
-def make_settings(secret_arn: tuple[str, ...], image_type: str | None, user_data: Path | None,
-                  fargate: bool | None, present: Any = None) -> Any:
-    """Turn the structure options into Settings; what is not given stays as in `present`."""
-    from batchreg import userdata
-    from batchreg.settings import Settings
-
-    present = present or Settings()
-    return Settings(
-        secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
-        image_type=image_type or present.image_type,
-        fargate=present.fargate if fargate is None else fargate,
-        slots=present.slots,
-        user_parts=present.user_parts if user_data is None else
-        () if str(user_data) in ("", ".") else userdata.read_parts(user_data))
-
-
-def write(text: str, output: str | None) -> None:
-    """Write to stdout, or to a file in one step: it is complete, or as it was."""
-    if output in (None, "-"):
-        click.echo(text, nl=False)
-        return
-    from pathlib import Path
-
-    path = os.path.realpath(str(output))
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe
-            Path(path).write_text(text, encoding="utf-8")
-            return
-        scratch = f"{path}.{os.getpid()}"
-        try:
-            Path(scratch).write_text(text, encoding="utf-8")
-            os.replace(scratch, path)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
-    except OSError as error:
-        raise BatchregError(f"Cannot write {output}: {error.strerror}.") from None
-
-
 def main() -> int:
     """Run the command line and return the exit status: 0, 1 failure, 2 usage, 130 after Ctrl-C."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -343,13 +307,13 @@ def _run() -> int:
         return 130
     except BrokenPipeError:
         # The reader has left, as `head` does. What is still buffered has no reader either.
-        _drop(sys.stdout)
+        drop(sys.stdout)
         return 0
     except Exception as error:
         line = _explain(error)
         if line is None:
             raise
-        _drop(sys.stdout)
+        drop(sys.stdout)
         report(line)
         return 1
 
@@ -390,24 +354,6 @@ def _explain(error: Exception) -> str | None:
         return (f"{error.filename}: {error.strerror}." if error.filename
                 else f"Cannot write the output: {error.strerror or error}.")
     return None
-
-
-def _drop(stream: IO[str]) -> None:
-    """Keep Python from failing once more when it flushes the stream at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def one_line(message: str) -> str:
-    return " ".join(message.split())
-
-
-def report(message: str) -> None:
-    """Say the one line on stderr; over the ^C, if a terminal has just shown one."""
-    start = "\r" if sys.stderr.isatty() else ""
-    try:
-        sys.stderr.write(f"{start}batchreg: {message}\n")
-    except OSError:
-        _drop(sys.stderr)
 
 
 if __name__ == "__main__":

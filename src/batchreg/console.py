@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from batchreg.stack import Change, Event, in_words
+from batchreg.changesets import Change
+from batchreg.stack import Event, in_words
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

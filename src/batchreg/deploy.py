@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from batchreg import aws
+from batchreg import aws, changesets
 from batchreg import stack as stacks
 from batchreg.console import Console
 from batchreg.errors import BatchregError, Interrupted
@@ -59,12 +59,12 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
         return _finish(client, request, present, console)
     secrets = [request.parameters[name] for name in request.masked & request.parameters.keys()]
     with console.waiting("CloudFormation works out what would change"), unspoken(secrets):
-        change_set = stacks.plan(
+        change_set = changesets.plan(
             client, request.name, request.body, parameters, creates=creates,
             tags=_tags(request, present), role_arn=request.role_arn, sleep=sleep)
     if change_set.id is None:
         return _finish(client, request, present, console)
-    with stacks.taken_back(client, change_set):
+    with changesets.taken_back(client, change_set):
         console.changes(change_set.changes)
         if any((change.action, change.type) == ("Modify", "AWS::EC2::LaunchTemplate")
                for change in change_set.changes):
@@ -73,7 +73,7 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
         agreed = not request.dry_run and ask(
             f"{'Create' if creates else 'Update'} {stacks.placed(change_set.stack_id)}?")
         if not agreed:
-            stacks.discard(client, change_set)
+            changesets.discard(client, change_set)
     if request.dry_run:
         console.note(f"Dry run: {request.name} is as it was.")
         return present
@@ -81,7 +81,7 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
         raise BatchregError(f"{request.name} is as it was.")
     verb = "Creating" if creates else "Updating"
     with goes_on(request.name):
-        token = stacks.execute(client, change_set)
+        token = changesets.execute(client, change_set)
         if not request.wait:
             begun = stacks.find(client, request.name)
             _protect(client, request, begun, console)

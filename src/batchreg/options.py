@@ -102,15 +102,14 @@ def registry_address(text: str) -> str:
 
 def read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
     """Take what batchreg.yaml says as the command's defaults; only a file asked for must exist."""
-    from batchreg import settings
-
     if context.resilient_parsing:  # a shell completes the line: no time for complaints
         return
-    if value or os.path.exists(settings.CONFIG_FILE):
+    if value or os.path.exists("batchreg.yaml"):
         from pathlib import Path
 
-        context.default_map, context.meta[PLACES] = settings.read_config(
-            value or Path(settings.CONFIG_FILE))
+        from batchreg import config
+
+        context.default_map, context.meta[PLACES] = config.read(value or Path("batchreg.yaml"))
 
 
 config_option = flag(
@@ -217,3 +216,19 @@ job_options = together(
     flag("--timeout", type=click.IntRange(60), metavar="SECONDS",
          help="End an attempt after that."),
 )
+
+
+def structure(secret_arn: tuple[str, ...], image_type: str | None, user_data: Path | None,
+                  fargate: bool | None, present: Any = None) -> Any:
+    """Turn the structure options into Settings; what is not given stays as in `present`."""
+    from batchreg import userdata
+    from batchreg.settings import Settings
+
+    present = present or Settings()
+    return Settings(
+        secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
+        image_type=image_type or present.image_type,
+        fargate=present.fargate if fargate is None else fargate,
+        slots=present.slots,
+        user_parts=present.user_parts if user_data is None else
+        () if str(user_data) in ("", ".") else userdata.read_parts(user_data))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchreg import registry_login
+from batchreg import changesets, registry_login
 from batchreg import stack as stacks
 from batchreg.console import Console
 from batchreg.deploy import follow, goes_on, unspoken
@@ -120,13 +120,13 @@ def make_current(client: Any, manager: Any, present: Stack, body: str, target: T
     name = f"Password{suffix(target.slot)}"
     parameters = {key: password if key == name else None for key in present.parameters}
     with unspoken([password]):
-        change_set = stacks.plan(
+        change_set = changesets.plan(
             client, present.name, body, parameters, creates=False, sleep=sleep)
     if change_set.id is None:
         return False
     with goes_on(present.name):
         try:
-            token = stacks.execute(client, change_set)
+            token = changesets.execute(client, change_set)
         except (client.exceptions.ChangeSetNotFoundException,
                 client.exceptions.InvalidChangeSetStatusException):
             raise BatchregError(f"Another change of {present.name} came first, and this one has "

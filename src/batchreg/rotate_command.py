@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from batchreg import aws, commands, deploy, registry, rotate
+from batchreg import asking, aws, commands, deploy, registry, rotate
 from batchreg import stack as stacks
 from batchreg.aws import Session
 from batchreg.console import Console
@@ -24,7 +24,7 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
     console = Console(machine=machine)
     parsed = parse(image) if image else None
     commands.check_name(stack_name)
-    password = None if undo else commands.password(password_stdin)
+    password = None if undo else asking.password(password_stdin)
     session = Session(profile=profile, region=region, endpoint=endpoint_url)
     client, manager = session.client("cloudformation"), session.client("secretsmanager")
     present = stacks.find(client, stack_name)
@@ -44,13 +44,13 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
     if undo:
         password = rotate.read(manager, target.secret, rotate.PREVIOUS).fields["password"]
     elif password is None:
-        password = commands.ask_password(f"New password for {host}")
-    if rule := commands.misfit("Password", str(password)):
+        password = asking.ask_password(f"New password for {host}")
+    if rule := asking.misfit("Password", str(password)):
         raise BatchregError(f"{rule} Give it as the registry shows it.")
     if check:
         _check(target, rotate.read(manager, target.secret).username, str(password), parsed)
     what = "Go back to the previous password of" if undo else "Change the password of"
-    if not commands.asker(yes)(f"{what} {host} in {stack_name}?"):
+    if not asking.asker(yes)(f"{what} {host} in {stack_name}?"):
         raise BatchregError(f"{stack_name} is as it was.")
     changed = rotate.make_current(client, manager, present, body, target, str(password), console)
     if not changed:
