@@ -198,14 +198,16 @@ def _serve(listener: socket.socket, *, by_hand: bool) -> None:
     from ministack.app import app  # isort: skip
     import local_aws_account
     import local_aws_batch
+    import local_aws_cloudformation
     import local_aws_instances
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
-    local_aws_batch.install(pace)
+    local_aws_batch.install()
+    local_aws_cloudformation.install(pace)
     local_aws_account.install()
     local_aws_instances.install()
-    facts = local_aws_batch.network()
+    facts = local_aws_account.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {
         "AWS_ENDPOINT_URL": endpoint,

@@ -45,6 +45,16 @@ def install() -> None:
     iam._IAM_HANDLERS["SimulatePrincipalPolicy"] = simulate
 
 
+def network() -> Data:
+    """Name the default VPC, which is there from the start, as in a fresh AWS account."""
+    return {
+        "vpc_id": ec2._DEFAULT_VPC_ID,
+        "subnet_ids": [
+            ec2._DEFAULT_SUBNET_ID, ec2._DEFAULT_SUBNET_ID_B, ec2._DEFAULT_SUBNET_ID_C],
+        "security_group_ids": [ec2._DEFAULT_SG_ID],
+    }
+
+
 _create_role = provisioners._iam_role_create
 _create_profile = provisioners._iam_ip_create
 

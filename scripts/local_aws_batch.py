@@ -1,74 +1,31 @@
-"""The inside of the embedded AWS: ministack, with AWS Batch added and its deviations mended.
+"""AWS Batch as the embedded AWS has it: what ministack (1.4.21) lacks or does otherwise than AWS.
 
-ministack (1.4.21) keeps each service in a module of plain functions and dictionaries. `install`
-puts the three Batch resource types and the missing Batch calls beside them, and replaces the
-CloudFormation functions that behave unlike AWS. Only the server's own process imports this.
+ministack keeps each service in a module of plain functions and dictionaries; `install` puts ours
+beside them or in their place. Only the server's own process imports this.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextvars
 import copy
 import email
 import functools
-import html
 import json
-import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from ministack.core.responses import error_response_json, new_uuid, now_iso
-from ministack.services import batch, cloudformation, cloudwatch_logs, ec2, iam, secretsmanager
-from ministack.services.cloudformation import (
-    changesets,
-    engine,
-    handlers,
-    helpers,
-    provisioners,
-    stacks,
-)
+from ministack.core.responses import error_response_json
+from ministack.services import batch, cloudwatch_logs, ec2, iam
 
 Data = dict[str, Any]
-Made = tuple[str, Data]  # what `create` and `update` of a resource type return: Ref and GetAtt
-
-PACE = 0.0  # seconds that each resource of a stack takes; `install` sets it
 
 
-def install(pace: float) -> None:
-    """Add AWS Batch to ministack and mend its CloudFormation, before the server starts."""
-    global PACE
-    PACE = pace
+def install() -> None:
+    """Add AWS Batch to ministack, before the server starts."""
     for call in CALLS:
         batch._DISPATCH[f"/v1/{call.__name__.replace('_', '')}"] = functools.partial(_call, call)
-    for kind, (create, update, delete) in TYPES.items():
-        provisioners._RESOURCE_HANDLERS[kind] = {
-            "create": create, "update": update, "update_with_logical_id": True, "delete": delete}
-    # These modules imported each other's functions by name, so each has a reference of its own.
-    for module in (cloudformation, engine, handlers, changesets, stacks):
-        for name in REPLACED.keys() & vars(module).keys():
-            setattr(module, name, REPLACED[name])
-    handlers._ACTION_HANDLERS.update(ACTIONS)
-    for action, answer in handlers._ACTION_HANDLERS.items():
-        handlers._ACTION_HANDLERS[action] = functools.partial(_answer, action, answer)
     cloudwatch_logs._get_log_events = get_log_events
-
-
-def network() -> Data:
-    """Name the default VPC, which is there from the start, as in a fresh AWS account."""
-    return {
-        "vpc_id": ec2._DEFAULT_VPC_ID,
-        "subnet_ids": [
-            ec2._DEFAULT_SUBNET_ID, ec2._DEFAULT_SUBNET_ID_B, ec2._DEFAULT_SUBNET_ID_C],
-        "security_group_ids": [ec2._DEFAULT_SG_ID],
-    }
-
-
-# --- The Batch API ---
 
 
 def _call(call: Callable[[Data], Data], request: Data) -> Any:
@@ -78,7 +35,7 @@ def _call(call: Callable[[Data], Data], request: Data) -> Any:
         return error_response_json("ClientException", str(error), 400)
 
 
-def _ask(function: Callable[[Data], Any], request: Data) -> Data:
+def ask(function: Callable[[Data], Any], request: Data) -> Data:
     """Call one of ministack's own functions, and raise what it answers as an error."""
     status, _, body = function(request)
     answer: Data = json.loads(body)
@@ -87,37 +44,37 @@ def _ask(function: Callable[[Data], Any], request: Data) -> Data:
     return answer
 
 
-def _name(reference: str) -> str:
+def name_in(reference: str) -> str:
     """Return the name in a name or an ARN."""
     return reference.rsplit("/", 1)[-1]
 
 
-def _find(store: Any, reference: str) -> Data:
-    record: Data | None = store.get(_name(reference))
+def find(store: Any, reference: str) -> Data:
+    record: Data | None = store.get(name_in(reference))
     if record is None:
         raise ValueError(f"Object does not exist: {reference}")
     return record
 
 
 def create_compute_environment(request: Data) -> Data:
-    _check_compute_resources(request.get("computeResources"))
-    return _ask(batch._create_compute_environment, request)
+    check_compute_resources(request.get("computeResources"))
+    return ask(batch._create_compute_environment, request)
 
 
 def update_compute_environment(request: Data) -> Data:
-    environment = _find(batch._compute_envs, request["computeEnvironment"])
+    environment = find(batch._compute_envs, request["computeEnvironment"])
     changes = request.get("computeResources") or {}
-    _check_compute_resources({**environment["computeResources"], **changes})
-    return _ask(batch._update_compute_environment, request)
+    check_compute_resources({**environment["computeResources"], **changes})
+    return ask(batch._update_compute_environment, request)
 
 
 def describe_compute_environments(request: Data) -> Data:
-    names = [_name(reference) for reference in request.get("computeEnvironments") or []]
-    return _ask(batch._describe_compute_environments, {"computeEnvironments": names})
+    names = [name_in(reference) for reference in request.get("computeEnvironments") or []]
+    return ask(batch._describe_compute_environments, {"computeEnvironments": names})
 
 
 def delete_compute_environment(request: Data) -> Data:
-    environment = _find(batch._compute_envs, request["computeEnvironment"])
+    environment = find(batch._compute_envs, request["computeEnvironment"])
     for queue in batch._job_queues.values():
         for entry in queue["computeEnvironmentOrder"]:
             if entry["computeEnvironment"] == environment["computeEnvironmentArn"]:
@@ -130,21 +87,21 @@ def delete_compute_environment(request: Data) -> Data:
 
 def create_job_queue(request: Data) -> Data:
     request = _checked_queue(request)
-    answer = _ask(batch._create_job_queue, request)
+    answer = ask(batch._create_job_queue, request)
     queue = batch._job_queues[answer["jobQueueName"]]
     queue.update({key: request[key] for key in request.keys() - queue.keys()})
     return answer
 
 
 def update_job_queue(request: Data) -> Data:
-    queue = _find(batch._job_queues, request["jobQueue"])
+    queue = find(batch._job_queues, request["jobQueue"])
     changes = _checked_queue(request)
     queue.update({key: changes[key] for key in changes if key != "jobQueue"})
     return {key: queue[key] for key in ("jobQueueName", "jobQueueArn")}
 
 
 def delete_job_queue(request: Data) -> Data:
-    queue = _find(batch._job_queues, request["jobQueue"])
+    queue = find(batch._job_queues, request["jobQueue"])
     if queue["state"] != "DISABLED":
         raise ValueError("Cannot delete, job queue must be DISABLED")
     for job in batch._jobs.values():
@@ -161,12 +118,12 @@ def _checked_queue(request: Data) -> Data:
             raise ValueError("maxTimeSeconds must be between 600 and 86400")
     request = copy.deepcopy(request)
     for entry in request.get("computeEnvironmentOrder", []):
-        environment = _find(batch._compute_envs, entry["computeEnvironment"])
+        environment = find(batch._compute_envs, entry["computeEnvironment"])
         entry["computeEnvironment"] = environment["computeEnvironmentArn"]
     return request
 
 
-def _check_compute_resources(resources: Data | None) -> None:
+def check_compute_resources(resources: Data | None) -> None:
     """Refuse what makes a real compute environment INVALID."""
     if not resources:  # an UNMANAGED one
         return
@@ -186,12 +143,12 @@ def _check_compute_resources(resources: Data | None) -> None:
     for group in resources.get("securityGroupIds", []):
         if group not in ec2._security_groups:
             raise _invalid(f"The security group '{group}' does not exist")
-    if not fargate and _name(resources["instanceRole"]) not in iam._instance_profiles:
+    if not fargate and name_in(resources["instanceRole"]) not in iam._instance_profiles:
         raise _invalid(f"Invalid IamInstanceProfile: {resources['instanceRole']}")
     wanted = resources.get("launchTemplate")
     data = _launch_template_data(wanted) if wanted else {}
     if "UserData" in data:
-        message = email.message_from_bytes(_user_data(data))
+        message = email.message_from_bytes(user_data_of(data))
         if not message.is_multipart() or message.defects:
             raise _invalid("Launch Template UserData is not MIME multipart format")
 
@@ -216,7 +173,7 @@ def _launch_template_data(wanted: Data) -> Data:
     raise _invalid("The specified launch template does not exist")
 
 
-def _user_data(data: Data) -> bytes:
+def user_data_of(data: Data) -> bytes:
     """Decode a launch template's user data as EC2 does, up to its limit."""
     try:
         decoded = base64.b64decode(data.get("UserData", ""), validate=True)
@@ -228,7 +185,7 @@ def _user_data(data: Data) -> bytes:
 
 
 def register_job_definition(request: Data) -> Data:
-    answer = _ask(batch._register_job_definition, request)
+    answer = ask(batch._register_job_definition, request)
     batch._job_definitions[answer["jobDefinitionName"]][-1].update(request)
     return answer
 
@@ -250,7 +207,7 @@ def describe_job_definitions(request: Data) -> Data:
 
 def _definition(reference: str) -> Data:
     """Find a job definition by its ARN, by name:revision, or the newest active one by its name."""
-    name, _, revision = _name(reference).partition(":")
+    name, _, revision = name_in(reference).partition(":")
     for definition in reversed(batch._job_definitions.get(name, [])):
         if revision in ("", str(definition["revision"])) and (
                 revision or definition["status"] == "ACTIVE"):
@@ -263,9 +220,9 @@ _next_jobs: Data = {"status": "SUCCEEDED"}
 
 
 def submit_job(request: Data) -> Data:
-    queue = _find(batch._job_queues, request["jobQueue"])
+    queue = find(batch._job_queues, request["jobQueue"])
     definition = _definition(request["jobDefinition"])
-    answer = _ask(batch._submit_job, request)
+    answer = ask(batch._submit_job, request)
     job = batch._jobs[answer["jobId"]]
     job.update(
         jobQueue=queue["jobQueueArn"],
@@ -284,7 +241,7 @@ def local_aws_jobs(request: Data) -> Data:
     """Move one job, or all that are submitted from now on, to a status; AWS has no such call."""
     job_id = request.pop("jobId", None)
     if job_id:
-        _set_job(_find(batch._jobs, job_id), **request)
+        _set_job(find(batch._jobs, job_id), **request)
     else:
         _next_jobs.clear()
         _next_jobs.update(request)
@@ -298,7 +255,7 @@ def _set_job(job: Data, status: str, exitCode: int | None = None, statusReason: 
     if status in ("RUNNING", "SUCCEEDED") or exitCode is not None:
         job["startedAt"] = batch._now_ms()
         if "arrayProperties" not in job:  # an array's jobs have logs, and itself has none
-            name = _name(job["jobDefinition"]).partition(":")[0]
+            name = name_in(job["jobDefinition"]).partition(":")[0]
             job["container"].setdefault("logStreamName", f"{name}/default/{job['jobId']}")
     if ended:
         job["stoppedAt"] = batch._now_ms()
@@ -316,12 +273,12 @@ def _end_job(job: Data, reason: str) -> None:
 
 
 def terminate_job(request: Data) -> Data:
-    _end_job(_find(batch._jobs, request["jobId"]), request["reason"])
+    _end_job(find(batch._jobs, request["jobId"]), request["reason"])
     return {}
 
 
 def cancel_job(request: Data) -> Data:
-    job = _find(batch._jobs, request["jobId"])
+    job = find(batch._jobs, request["jobId"])
     if job["status"] not in ("STARTING", "RUNNING"):  # too late to cancel, and no error
         _end_job(job, request["reason"])
     return {}
@@ -330,7 +287,7 @@ def cancel_job(request: Data) -> Data:
 def list_jobs(request: Data) -> Data:
     # Without a status and without filters, Batch lists the running jobs only.
     running = {} if request.get("filters") else {"jobStatus": "RUNNING"}
-    return _ask(batch._list_jobs, {**running, **request})
+    return ask(batch._list_jobs, {**running, **request})
 
 
 CALLS: list[Callable[[Data], Data]] = [
@@ -353,826 +310,3 @@ def get_log_events(request: Data) -> Any:
     if answer.get("events") and answer["nextForwardToken"] == token:
         answer["nextForwardToken"] = f"f/{int(token.removeprefix('f/')) + len(answer['events'])}"
     return status, headers, json.dumps(answer).encode()
-
-
-# --- The resource types ---
-
-CREATE_ONLY = {
-    "AWS::Batch::ComputeEnvironment": {"ComputeEnvironmentName", "Type", "Tags"},
-    "AWS::Batch::JobQueue": {"JobQueueName", "JobQueueType", "Tags"},
-    "AWS::Batch::JobDefinition": {"JobDefinitionName"},
-    "AWS::EC2::LaunchTemplate": {"LaunchTemplateName", "TagSpecifications"},
-    "AWS::IAM::InstanceProfile": {"InstanceProfileName", "Path"},
-    "AWS::IAM::Role": {"RoleName", "Path"},
-    "AWS::SecretsManager::Secret": {"Name"},
-}
-# Among a compute environment's resources, all but these shape its instances.
-SCALING = {"MinvCpus", "MaxvCpus", "DesiredvCpus"}
-
-
-def _replacement(kind: str, old: Data, new: Data) -> str:
-    """Say as a change set does whether an update replaces the resource."""
-    def infrastructure(properties: Data) -> Data:
-        resources = properties.get("ComputeResources", {})
-        return {key: resources[key] for key in resources.keys() - SCALING}
-
-    changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-    if changed & CREATE_ONLY.get(kind, set()):
-        return "True"
-    return "False" if infrastructure(old) == infrastructure(new) else "Conditional"
-
-
-@functools.cache
-def _shape(operation: str) -> Any:
-    model = ServiceModel(Loader().load_service_model("batch", "service-2"), "batch")
-    return model.operation_model(operation).input_shape
-
-
-def _request(operation: str, properties: Data, key: str, name: str) -> Data:
-    """Turn a Batch resource's properties into the request that makes it."""
-    request: Data = _convert(_shape(operation), {**properties, key: name}, "#")
-    return request
-
-
-def _convert(shape: Any, value: Any, where: str) -> Any:
-    """Follow botocore's model: its names, its lists and numbers, and nothing it does not know."""
-    kind = shape.type_name
-    if kind == "structure":
-        names = {name.lower(): name for name in shape.members}
-        for key in value:
-            if key.lower() not in names:
-                raise _misfit(where, f"extraneous key [{key}] is not permitted")
-        named = {names[key.lower()]: item for key, item in value.items()}
-        for name in shape.required_members:
-            if name not in named:
-                raise _misfit(where, f"required key [{name[0].upper()}{name[1:]}] not found")
-        return {name: _convert(shape.members[name], item, f"{where}/{name}")
-                for name, item in named.items()}
-    if kind == "list":
-        items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-        return [_convert(shape.member, item, f"{where}/{n}") for n, item in enumerate(items)]
-    if kind == "map":
-        return {key: _convert(shape.value, item, f"{where}/{key}") for key, item in value.items()}
-    text = _text(value)
-    if kind == "boolean" and text in ("true", "false"):
-        return text == "true"
-    if kind in ("integer", "long") and re.fullmatch(r"-?\d+", text):
-        return int(text)
-    if kind == "string" and isinstance(value, (str, int, float)):
-        if text in (shape.enum or [text]):
-            return text
-        raise _misfit(where, f"{text} is not a valid enum value")
-    raise _misfit(where, f"expected type: {kind.title()}, found: {type(value).__name__}")
-
-
-def _misfit(where: str, why: str) -> ValueError:
-    return ValueError(f"Model validation failed ({where}: {why})")
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _unnamed(stack: str, logical_id: str) -> str:
-    return f"{stack}-{logical_id}"[:110] + "-" + str(new_uuid())[-12:]
-
-
-def _environment(properties: Data, name: str) -> Data:
-    only_in_cloudformation = ("ReplaceComputeEnvironment", "UpdatePolicy")
-    properties = copy.deepcopy(
-        {key: value for key, value in properties.items() if key not in only_in_cloudformation})
-    properties.get("ComputeResources", {}).pop("UpdateToLatestImageVersion", None)
-    return _request("CreateComputeEnvironment", properties, "ComputeEnvironmentName", name)
-
-
-def _create_environment(logical_id: str, properties: Data, stack: str) -> Made:
-    name = properties.get("ComputeEnvironmentName") or _unnamed(stack, logical_id)
-    made = create_compute_environment(_environment(properties, name))
-    return made["computeEnvironmentArn"], {"ComputeEnvironmentArn": made["computeEnvironmentArn"]}
-
-
-def _update_environment(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    change = _replacement("AWS::Batch::ComputeEnvironment", old, new)
-    in_place = _text(new.get("ReplaceComputeEnvironment", True)) == "false"
-    if change == "True" or (change == "Conditional" and not in_place):
-        return _create_environment(logical_id, new, stack)
-    request = _environment(new, _name(arn))
-    resources = request.get("computeResources", {})
-    best_fit = resources.get("allocationStrategy", "BEST_FIT") == "BEST_FIT"
-    if change == "Conditional" and (best_fit or request.get("serviceRole")):
-        raise ValueError("An update of the infrastructure needs the service-linked role and an "
-                         "allocation strategy other than BEST_FIT")
-    _check_compute_resources(resources)
-    _find(batch._compute_envs, arn).update(request)
-    return arn, {"ComputeEnvironmentArn": arn}
-
-
-def _delete_environment(arn: str, properties: Data) -> None:
-    if _name(arn) in batch._compute_envs:
-        batch._compute_envs[_name(arn)]["state"] = "DISABLED"
-        delete_compute_environment({"computeEnvironment": arn})
-
-
-def _create_queue(logical_id: str, properties: Data, stack: str) -> Made:
-    name = properties.get("JobQueueName") or _unnamed(stack, logical_id)
-    made = create_job_queue(_request("CreateJobQueue", properties, "JobQueueName", name))
-    return made["jobQueueArn"], {"JobQueueArn": made["jobQueueArn"]}
-
-
-def _update_queue(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    if _replacement("AWS::Batch::JobQueue", old, new) == "True":
-        return _create_queue(logical_id, new, stack)
-    request = _request("CreateJobQueue", new, "JobQueueName", _name(arn))
-    update_job_queue({**request, "jobQueue": arn})
-    return arn, {"JobQueueArn": arn}
-
-
-def _delete_queue(arn: str, properties: Data) -> None:
-    if _name(arn) in batch._job_queues:
-        batch._job_queues[_name(arn)]["state"] = "DISABLED"
-        delete_job_queue({"jobQueue": arn})
-
-
-def _create_definition(logical_id: str, properties: Data, stack: str) -> Made:
-    name = properties.get("JobDefinitionName") or _unnamed(stack, logical_id)
-    made = register_job_definition(
-        _request("RegisterJobDefinition", properties, "JobDefinitionName", name))
-    return made["jobDefinitionArn"], {"JobDefinitionArn": made["jobDefinitionArn"]}
-
-
-def _update_definition(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    name, _, _ = _name(arn).partition(":")
-    return _create_definition(logical_id, {"JobDefinitionName": name, **new}, stack)
-
-
-def _delete_definition(arn: str, properties: Data) -> None:
-    deregister_job_definition({"jobDefinition": arn})
-
-
-def _create_launch_template(logical_id: str, properties: Data, stack: str) -> Made:
-    _user_data(properties["LaunchTemplateData"])
-    made: Made = provisioners._ec2_launch_template_create(logical_id, properties, stack)
-    return made
-
-
-def _update_launch_template(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    # ministack makes another template instead, with another ID and version 1.
-    if _replacement("AWS::EC2::LaunchTemplate", old, new) == "True":
-        return _create_launch_template(logical_id, new, stack)
-    _user_data(new["LaunchTemplateData"])
-    template = ec2._launch_templates[arn]
-    template["LatestVersionNumber"] += 1
-    template["Versions"].append({
-        **template["Versions"][-1],
-        "VersionNumber": template["LatestVersionNumber"], "DefaultVersion": False,
-        "CreateTime": now_iso(), "LaunchTemplateData": new["LaunchTemplateData"]})
-    numbers = ("LatestVersionNumber", "DefaultVersionNumber")
-    return arn, {"LaunchTemplateId": arn, **{key: str(template[key]) for key in numbers}}
-
-
-def _create_secret(logical_id: str, properties: Data, stack: str) -> Made:
-    # ministack's Ref is the name, and its update makes a secret with another ARN.
-    if properties.get("Name") in secretsmanager._secrets:
-        raise ValueError("The operation failed because the secret already exists.")
-    _, made = provisioners._sm_secret_create(logical_id, properties, stack)
-    return made["Arn"], {"Id": made["Arn"]}
-
-
-def _update_secret(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    if _replacement("AWS::SecretsManager::Secret", old, new) == "True":
-        return _create_secret(logical_id, new, stack)
-    _, secret = secretsmanager._resolve(arn)
-    if secret is None:
-        raise ValueError("Secrets Manager can't find the specified secret.")
-    secret.update(Description=new.get("Description", ""), KmsKeyId=new.get("KmsKeyId"),
-                  Tags=new.get("Tags", []))
-    if new.get("SecretString") != old.get("SecretString"):
-        value = {"SecretId": arn, "SecretString": new["SecretString"]}
-        _ask(secretsmanager._put_secret_value, value)
-    return arn, {"Id": arn}
-
-
-def _delete_secret(arn: str, properties: Data) -> None:
-    secretsmanager._secrets.pop(secretsmanager._resolve(arn)[0], None)
-
-
-def _create_profile(logical_id: str, properties: Data, stack: str) -> Made:
-    arn, _ = provisioners._iam_ip_create(logical_id, properties, stack)
-    return _name(arn), {"Arn": arn}
-
-
-def _update_profile(name: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    return _create_profile(logical_id, new, stack)
-
-
-def _delete_profile(name: str, properties: Data) -> None:
-    iam._instance_profiles.pop(name, None)
-
-
-TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., None]]] = {
-    "AWS::Batch::ComputeEnvironment": (
-        _create_environment, _update_environment, _delete_environment),
-    "AWS::Batch::JobQueue": (_create_queue, _update_queue, _delete_queue),
-    "AWS::Batch::JobDefinition": (_create_definition, _update_definition, _delete_definition),
-    "AWS::EC2::LaunchTemplate": (
-        _create_launch_template, _update_launch_template,
-        provisioners._ec2_launch_template_delete),
-    "AWS::IAM::InstanceProfile": (_create_profile, _update_profile, _delete_profile),
-    "AWS::SecretsManager::Secret": (_create_secret, _update_secret, _delete_secret),
-}
-
-
-# --- CloudFormation: parameters, intrinsics and templates ---
-
-_ministack_parameters = engine._resolve_parameters
-_ministack_resolve = engine._resolve_refs
-_ministack_diff = stacks._diff_resources
-_ministack_add_event = stacks._add_event
-# What a request starts runs in a task with a copy of the request's context.
-_token = contextvars.ContextVar("ClientRequestToken", default="")
-_LITERAL = "$\0{"  # stands for `${!` while ministack substitutes; no template contains it
-
-
-class Refused(Exception):
-    """A CloudFormation request that AWS answers with an error."""
-
-    def __init__(self, message: str, code: str = "ValidationError") -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def resolve_parameters(template: Data, given: list[Data], previous: Data | None = None) -> Data:
-    """Check the parameters as AWS does, and remember which of them are lists."""
-    declared = template.get("Parameters", {})
-    keys = [entry["Key"] for entry in given]
-    if unknown := [key for key in keys if key not in declared]:
-        raise ValueError(f"Parameters: {_listed(unknown)} do not exist in the template")
-    if missing := [key for key in declared if key not in keys and "Default" not in declared[key]]:
-        raise ValueError(f"Parameters: {_listed(missing)} must have values")
-    bare = {key: {k: v for k, v in definition.items() if k != "AllowedValues"}
-            for key, definition in declared.items()}
-    resolved: Data = _ministack_parameters({**template, "Parameters": bare}, given, previous)
-    for key, definition in declared.items():
-        value, kind = resolved[key]["Value"], definition["Type"]
-        is_list = resolved[key]["List"] = kind == "CommaDelimitedList" or kind.startswith("List<")
-        for part in _split(value) if is_list else [value]:
-            _check_parameter(key, definition, part)
-    return resolved
-
-
-def _check_parameter(key: str, definition: Data, value: str) -> None:
-    number = float(value) if definition["Type"] == "Number" else 0.0
-    checks: dict[str, tuple[Callable[[Any], Any], str]] = {
-        "AllowedValues": (lambda them: value in map(_text, them), "must be one of AllowedValues"),
-        "AllowedPattern": (lambda it: re.fullmatch(it, value), "must match pattern {}"),
-        "MinLength": (lambda it: len(value) >= int(it), "must contain at least {} characters"),
-        "MaxLength": (lambda it: len(value) <= int(it), "must contain at most {} characters"),
-        "MinValue": (lambda it: number >= float(it), "must be a number not less than {}"),
-        "MaxValue": (lambda it: number <= float(it), "must be a number not greater than {}"),
-    }
-    for rule in definition.keys() & checks.keys():
-        holds, message = checks[rule]
-        if not holds(definition[rule]):
-            if words := definition.get("ConstraintDescription"):
-                raise ValueError(f"Parameter {key} failed to satisfy constraint: {words}")
-            raise ValueError(f"Parameter '{key}' {message.format(definition[rule])}")
-    if len(value.encode()) > 4096:
-        raise ValueError(f"Parameter '{key}' must contain at most 4096 bytes")
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _listed(names: list[str]) -> str:
-    return f"[{', '.join(names)}]"
-
-
-def resolve(value: Any, resources: Data, params: Data, *rest: Any) -> Any:
-    """Resolve intrinsics, where ministack loses lists, literals and misspelt attributes."""
-    if isinstance(value, dict) and len(value) == 1:
-        (name, args), = value.items()
-        if name == "Ref" and params.get(args, {}).get("List"):
-            return _split(params[args]["Value"])
-        if name == "Fn::Sub":
-            text, *variables = args if isinstance(args, list) else [args]
-            value = {"Fn::Sub": [text.replace("${!", _LITERAL), *variables]}
-            return _ministack_resolve(value, resources, params, *rest).replace(_LITERAL, "${")
-        if name == "Fn::GetAtt":
-            logical_id, attribute = args if isinstance(args, list) else args.split(".", 1)
-            if attribute not in resources.get(logical_id, {}).get("Attributes", [attribute]):
-                raise ValueError(f"Template error: resource {logical_id} does not support "
-                                 f"attribute type {attribute} in Fn::GetAtt")
-    return _ministack_resolve(value, resources, params, *rest)
-
-
-def evaluate_conditions(template: Data, params: Data) -> dict[str, bool]:
-    """Evaluate the conditions; ministack's own take only Ref and Equals as operands."""
-    defined = template.get("Conditions", {})
-    known: dict[str, bool] = {}
-
-    def holds(expression: Data) -> bool:
-        (name, args), = expression.items()
-        if name == "Condition":
-            if args not in known:
-                known[args] = holds(defined[args])
-            return known[args]
-        if name == "Fn::Equals":
-            mappings = template.get("Mappings", {})
-            left, right = (resolve(arg, {}, params, known, mappings, "", "") for arg in args)
-            return _text(left) == _text(right)
-        results = [holds(arg) for arg in args]
-        return {"Fn::And": all(results), "Fn::Or": any(results), "Fn::Not": not results[0]}[name]
-
-    return {name: holds({"Condition": name}) for name in defined}
-
-
-def _references(node: Any) -> Iterator[tuple[str, bool]]:
-    """Find what Ref, GetAtt and Sub refer to, and whether to an attribute of it."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _references(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key == "Ref":
-                yield value, False
-            elif key == "Fn::GetAtt":
-                yield value[0] if isinstance(value, list) else value.split(".")[0], True
-            elif key == "Fn::Sub":
-                text, variables = value if isinstance(value, list) else (value, {})
-                for name in re.findall(r"\$\{([^!}][^}]*)\}", text):
-                    if name not in variables:
-                        yield name.split(".")[0], "." in name
-                yield from _references(variables)
-            else:
-                yield from _references(value)
-
-
-def _check_template(params: Data, stack: Data | None) -> None:
-    """Refuse a template that AWS refuses, or that needs a capability which is not given."""
-    body = helpers._p(params, "TemplateBody")
-    if len(body.encode()) > 51_200:
-        raise Refused(
-            f"1 validation error detected: Value '{body[:40]}...' at 'templateBody' failed to "
-            "satisfy constraint: Member must have length less than or equal to 51200")
-    try:
-        template = engine._parse_template(body or (stack or {}).get("_template_body") or "{}")
-    except Exception:
-        return  # ministack's own answer to this is AWS's
-    resources = template.get("Resources", {})
-    if body and not resources:
-        raise Refused("Template format error: At least one Resources member must be defined.")
-    kinds = {resource["Type"] for resource in resources.values()}
-    if unknown := sorted(
-            kind for kind in kinds - provisioners._RESOURCE_HANDLERS.keys()
-            if not kind.startswith(("Custom::", "AWS::CloudFormation::"))):
-        raise Refused(f"Template format error: Unrecognized resource types: {_listed(unknown)}")
-    declared = {*resources, *template.get("Parameters", {})}
-    for block in ("Resources", "Outputs"):
-        used = {name for name, _ in _references(template.get(block)) if name[:5] != "AWS::"}
-        if used - declared:
-            missing = _listed(sorted(used - declared))
-            raise Refused(f"Template format error: Unresolved resource dependencies {missing} in "
-                          f"the {block} block of the template")
-    try:
-        engine._topological_sort(resources, {})
-    except ValueError as error:
-        raise Refused(str(error)) from None
-    names = {"RoleName", "InstanceProfileName", "ManagedPolicyName", "UserName", "GroupName"}
-    iams = [r for r in resources.values() if r["Type"].startswith("AWS::IAM::")]
-    named = any(names & resource.get("Properties", {}).keys() for resource in iams)
-    enough = ["CAPABILITY_NAMED_IAM"] if named else ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"]
-    given = [helpers._p(params, f"Capabilities.member.{n}") for n in range(1, 5)]
-    if iams and not set(enough) & set(given):
-        raise Refused(f"Requires capabilities : [{enough[0]}]", "InsufficientCapabilitiesException")
-
-
-# --- CloudFormation: what a stack operation does ---
-
-
-def add_event(stack_id: str, *event: Any, **more: Any) -> None:
-    """Keep the newest event first: a sort by time leaves those of one millisecond as they are."""
-    _ministack_add_event(stack_id, *event, **more)
-    events = cloudformation._stack_events[stack_id]
-    events[-1]["_token"] = _token.get()
-    events.insert(0, events.pop())
-
-
-def _say(stack: Data, logical_id: str, kind: str, status: str, reason: str = "",
-         physical_id: str = "") -> None:
-    add_event(
-        stack["StackId"], stack["StackName"], logical_id, kind, status, reason, physical_id)
-
-
-def _settle(stack: Data, status: str, reason: str = "") -> None:
-    stack.update(StackStatus=status, StackStatusReason=reason)
-    kind = "AWS::CloudFormation::Stack"
-    _say(stack, stack["StackName"], kind, status, reason, stack["StackId"])
-
-
-def _explained(error: Exception) -> str:
-    return (f'Resource handler returned message: "{error}" '
-            f"(RequestToken: {new_uuid()}, HandlerErrorCode: InvalidRequest)")
-
-
-async def _in_order(needs: dict[str, set[str]], step: Callable[[str], Awaitable[None]], *,
-                    to_the_end: bool = False) -> None:
-    """Run a step for each name after those it needs, all others side by side."""
-    async def run(name: str) -> None:
-        needed = [tasks[other] for other in needs[name]]
-        if needed:
-            await asyncio.wait(needed)
-        for task in needed:
-            task.result()  # raises what has kept the other from its end
-        await step(name)
-
-    tasks = {name: asyncio.create_task(run(name)) for name in needs}
-    when = asyncio.ALL_COMPLETED if to_the_end else asyncio.FIRST_EXCEPTION
-    try:
-        if tasks:
-            await asyncio.wait(tasks.values(), return_when=when)
-    finally:
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
-
-
-def _needs(template: Data, names: set[str]) -> dict[str, set[str]]:
-    definitions = template.get("Resources", {})
-    return {name: engine._extract_deps(definitions.get(name, {}), names) - {name} for name in names}
-
-
-async def _apply(stack: Data, template: Data, params: Data) -> tuple[list[str], Data]:
-    """Bring the resources to what the template says; return what failed and what was replaced."""
-    conditions = evaluate_conditions(template, params)
-    definitions, resources = template["Resources"], stack["_resources"]
-    stack_name = stack["StackName"]
-    scope = (resources, params, conditions, template.get("Mappings", {}), stack_name,
-             stack["StackId"])
-    failed: list[str] = []
-    replaced: Data = {}
-
-    async def step(name: str) -> None:
-        kind, before = definitions[name]["Type"], resources.get(name)
-        old_id = before["PhysicalResourceId"] if before else ""
-        verb, noun = ("UPDATE", "update") if before else ("CREATE", "creation")
-        say = functools.partial(_say, stack, name, kind)
-        try:
-            properties = resolve(copy.deepcopy(definitions[name].get("Properties", {})), *scope)
-            if before and before["Properties"] == properties:
-                return
-            say(f"{verb}_IN_PROGRESS", physical_id=old_id)
-            await asyncio.sleep(PACE / 2)
-            if before:
-                new_id, attributes = provisioners._update_resource(
-                    kind, old_id, before["Properties"], properties, stack_name, name,
-                    before["Attributes"])
-            else:
-                new_id, attributes = provisioners._provision_resource(
-                    kind, name, properties, stack_name)
-            if before and new_id != old_id:
-                replaced[name] = before
-                say("UPDATE_IN_PROGRESS", "Requested update requires the creation of a new "
-                    "physical resource; hence creating one.", old_id)
-            if new_id != old_id:
-                say(f"{verb}_IN_PROGRESS", "Resource creation Initiated", new_id)
-            resources[name] = {
-                "PhysicalResourceId": new_id, "ResourceType": kind, "LogicalResourceId": name,
-                "ResourceStatus": f"{verb}_COMPLETE", "Timestamp": now_iso(),
-                "Properties": properties, "Attributes": attributes}
-            await asyncio.sleep(PACE / 2)
-            say(f"{verb}_COMPLETE", physical_id=new_id)
-        except asyncio.CancelledError:
-            failed.append(name)
-            say(f"{verb}_FAILED", f"Resource {noun} cancelled")
-            raise
-        except Exception as error:
-            failed.append(name)
-            say(f"{verb}_FAILED", _explained(error), old_id)
-            raise
-
-    names = engine._topological_sort(definitions, conditions)
-    await _in_order(_needs(template, set(names)), step)
-    return failed, replaced
-
-
-async def _remove(stack: Data, doomed: Data, template: Data) -> list[str]:
-    """Delete resources, those that use others first; return those that would not go."""
-    needs = _needs(template, set(doomed))
-    users = {name: {other for other in doomed if name in needs[other]} for name in doomed}
-    stuck: list[str] = []
-
-    async def step(name: str) -> None:
-        record = doomed[name]
-        kind, physical_id = record["ResourceType"], record["PhysicalResourceId"]
-        say = functools.partial(_say, stack, name, kind, physical_id=physical_id)
-        if template["Resources"].get(name, {}).get("DeletionPolicy") == "Retain":
-            say("DELETE_SKIPPED")
-            return
-        say("DELETE_IN_PROGRESS")
-        await asyncio.sleep(PACE)
-        try:
-            provisioners._delete_resource(kind, physical_id, record["Properties"])
-        except Exception as error:
-            stuck.append(name)
-            say("DELETE_FAILED", _explained(error))
-            raise
-        if stack["_resources"].get(name) is record:
-            del stack["_resources"][name]
-        say("DELETE_COMPLETE")
-
-    await _in_order(users, step, to_the_end=True)
-    return stuck
-
-
-async def deploy(name: str, stack_id: str, template: Data, params: Data, disable_rollback: bool,
-                 tags: Any, is_update: bool = False, previous_stack: Data | None = None) -> None:
-    """Create or update a stack; ministack's rollback would delete what an update has touched."""
-    stack = cloudformation._stacks[name]
-    stack["_task"] = asyncio.current_task()
-    verb = "UPDATE" if previous_stack else "CREATE"
-    old = dict(stack["_resources"])
-    if not previous_stack:
-        stack["_template"] = template
-    failed, replaced = await _apply(stack, template, params)
-    reason = f"The following resource(s) failed to {verb.lower()}: {_listed(failed)}. "
-    try:
-        outputs = [] if failed else _outputs(stack, template, params)
-    except ValueError as error:
-        failed, reason = ["Outputs"], f"{error}. "
-    if not failed:
-        stack.update(_template=template, _resolved_params=params, Outputs=outputs,
-                     Description=template.get("Description", ""))
-        if previous_stack:
-            _settle(stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
-            conditions = evaluate_conditions(template, params)
-            kept = engine._topological_sort(template["Resources"], conditions)
-            removed = {key: record for key, record in old.items() if key not in kept}
-            await _remove(stack, {**replaced, **removed}, previous_stack["_template"])
-        _settle(stack, f"{verb}_COMPLETE")
-    elif disable_rollback:
-        _settle(stack, f"{verb}_FAILED", reason)
-    elif previous_stack:
-        _settle(stack, "UPDATE_ROLLBACK_IN_PROGRESS", reason)
-        await _go_back(stack, template, previous_stack, old, replaced)
-    else:
-        _settle(stack, "ROLLBACK_IN_PROGRESS", reason + "Rollback requested by user.")
-        stuck = await _remove(stack, dict(stack["_resources"]), template)
-        _settle(stack, "ROLLBACK_FAILED" if stuck else "ROLLBACK_COMPLETE")
-
-
-async def _go_back(stack: Data, template: Data, previous: Data, old: Data, replaced: Data) -> None:
-    """Apply the previous template again, and remove what only the new one had made."""
-    made = {key: record for key, record in stack["_resources"].items()
-            if key in replaced or key not in old}
-    stack["_resources"].update(replaced)
-    params = previous["_resolved_params"]
-    failed, _ = await _apply(stack, previous["_template"], params)
-    _settle(stack, "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
-    await _remove(stack, made, template)
-    stack["_template_body"] = previous["_template_body"]
-    stack["Parameters"] = [
-        {"ParameterKey": key, "ParameterValue": value["Value"], "NoEcho": value["NoEcho"]}
-        for key, value in params.items()]
-    _settle(stack, "UPDATE_ROLLBACK_FAILED" if failed else "UPDATE_ROLLBACK_COMPLETE")
-
-
-def _outputs(stack: Data, template: Data, params: Data) -> list[Data]:
-    conditions = evaluate_conditions(template, params)
-    scope = (stack["_resources"], params, conditions, template.get("Mappings", {}),
-             stack["StackName"], stack["StackId"])
-    return [{"OutputKey": key, "OutputValue": _text(resolve(output["Value"], *scope)),
-             "Description": output.get("Description", "")}
-            for key, output in template.get("Outputs", {}).items()
-            if conditions.get(output.get("Condition"), True)]
-
-
-async def delete(name: str, stack_id: str) -> None:
-    """Delete a stack; ministack would report success even when a resource does not go."""
-    stack = cloudformation._stacks[name]
-    _settle(stack, "DELETE_IN_PROGRESS", "User Initiated")
-    task = stack.pop("_task", None)
-    if task and not task.done():
-        task.cancel()
-        await asyncio.wait([task])
-    doomed = dict(stack["_resources"])
-    for logical_id in doomed.keys() & stack.pop("_retained", []):
-        _say(stack, logical_id, doomed.pop(logical_id)["ResourceType"], "DELETE_SKIPPED")
-    stuck = await _remove(stack, doomed, stack["_template"])
-    if stuck:
-        reason = f"The following resource(s) failed to delete: {_listed(stuck)}. "
-        _settle(stack, "DELETE_FAILED", reason)
-    else:
-        stack["DeletionTime"] = now_iso()
-        _settle(stack, "DELETE_COMPLETE")
-
-
-# --- CloudFormation: the requests ---
-
-
-def effective(template: Data, params: Data, stack_name: str, stack_id: str) -> Data:
-    """Resolve what is known before the deployment, and leave out what conditions leave out."""
-    conditions = evaluate_conditions(template, params)
-    resources, mappings = template.get("Resources", {}), template.get("Mappings", {})
-    return {"Resources": {
-        name: {**resources[name], "_references": list(_references(resources[name])),
-               "Properties": resolve(copy.deepcopy(resources[name].get("Properties", {})), {},
-                                     params, conditions, mappings, stack_name, stack_id)}
-        for name in engine._topological_sort(resources, conditions)}}
-
-
-def diff(old_template: Data, new_template: Data) -> list[Data]:
-    """List the changes, with replacements and with what changes because another resource does."""
-    changes = {change["ResourceChange"]["LogicalResourceId"]: change
-               for change in _ministack_diff(old_template, new_template)}
-    old, replacement = old_template.get("Resources", {}), {}
-    for name, new in new_template["Resources"].items():  # each after those it refers to
-        if name not in old:
-            continue
-        if name in changes:
-            replacement[name] = _replacement(
-                new["Type"], old[name]["Properties"], new["Properties"])
-        elif any(replacement.get(other) in ("True", "Conditional")
-                 or (other in replacement and attribute)
-                 for other, attribute in new["_references"]):
-            replacement[name] = "Conditional"
-            changes[name] = {"ResourceChange": {
-                "Action": "Modify", "LogicalResourceId": name, "ResourceType": new["Type"]}}
-    for name, value in replacement.items():
-        changes[name]["ResourceChange"]["Replacement"] = value
-    return [changes[name] for name in sorted(changes)]
-
-
-REPLACED: dict[str, Callable[..., Any]] = {
-    "_resolve_parameters": resolve_parameters,
-    "_resolve_refs": resolve,
-    "_evaluate_conditions": evaluate_conditions,
-    "_resolve_props_for_diff": effective,
-    "_diff_resources": diff,
-    "_add_event": add_event,
-    "_deploy_stack_async": deploy,
-    "_delete_stack_async": delete,
-}
-
-
-def _answer(action: str, function: Callable[[Data], Any], params: Data) -> Any:
-    """Let every request name its stack by the ID as well, and none a deleted one by its name."""
-    name, known = helpers._p(params, "StackName"), cloudformation._stacks
-    for stack in known.values():
-        if stack["StackId"] == name and stack["StackStatus"] != "DELETE_COMPLETE":
-            params["StackName"] = [stack["StackName"]]
-    if name in known and not _live(params) and not name.startswith("arn:") and action not in (
-            "CreateStack", "CreateChangeSet", "DeleteStack", "DescribeStacks"):
-        return helpers._error("ValidationError", f"Stack [{name}] does not exist")
-    _token.set(helpers._p(params, "ClientRequestToken"))
-    try:
-        return function(params)
-    except Refused as refusal:
-        return helpers._error(refusal.code, str(refusal))
-
-
-def _live(params: Data) -> Data | None:
-    stack: Data | None = cloudformation._stacks.get(helpers._p(params, "StackName"))
-    return None if stack and stack["StackStatus"] == "DELETE_COMPLETE" else stack
-
-
-def _begun(function: Callable[[Data], Any], params: Data) -> Any:
-    """Keep a deleted stack under its ID once its name is used again, and nothing of a refusal."""
-    name, known = helpers._p(params, "StackName"), cloudformation._stacks
-    before = known.get(name)
-    response = function(params)
-    if response[0] >= 400:
-        known.pop(name, None)
-        if before:
-            known[name] = before
-    elif before and known[name] is not before:
-        known[before["StackId"]] = before
-    return response
-
-
-def create_stack(params: Data) -> Any:
-    if stack := _live(params):
-        raise Refused(f"Stack [{stack['StackName']}] already exists", "AlreadyExistsException")
-    _check_template(params, None)
-    return _begun(handlers._create_stack, params)
-
-
-def update_stack(params: Data) -> Any:
-    _check_updatable(_live(params))
-    _check_template(params, _live(params))
-    return handlers._update_stack(params)
-
-
-def _check_updatable(stack: Data | None) -> None:
-    if stack and stack["StackStatus"] not in (
-            "CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
-        raise Refused(
-            f"Stack:{stack['StackId']} is in {stack['StackStatus']} state and can not be updated.")
-
-
-def create_change_set(params: Data) -> Any:
-    name, stack = helpers._p(params, "ChangeSetName"), _live(params)
-    if helpers._p(params, "ChangeSetType") != "CREATE":
-        _check_updatable(stack)
-    elif stack and stack["StackStatus"] != "REVIEW_IN_PROGRESS":
-        raise Refused(f"Stack [{stack['StackName']}] already exists and cannot be created again "
-                      f"with the changeSet [{name}].")
-    _check_template(params, stack)
-    response = _begun(changesets._create_change_set, params)
-    if response[0] < 400:
-        _, change_set = changesets._find_change_set(name, helpers._p(params, "StackName"))
-        _finish_change_set(change_set, stack)
-    return response
-
-
-def _finish_change_set(change_set: Data, stack: Data | None) -> None:
-    """Mask the secrets, count changed outputs and tags as changes, and take some time."""
-    for parameter in change_set["Parameters"]:
-        if change_set["_resolved_params"][parameter["ParameterKey"]]["NoEcho"]:
-            parameter["ParameterValue"] = "****"
-    ready = {"Status": "CREATE_COMPLETE", "ExecutionStatus": "AVAILABLE", "StatusReason": ""}
-    if stack and change_set["Status"] == "FAILED":
-        old, new = (one["_template"].get("Outputs", {}) for one in (stack, change_set))
-        if old != new or change_set["Tags"] not in ([], stack["Tags"]):
-            change_set.update(ready)
-    if PACE:
-        outcome = {key: change_set[key] for key in ready}
-        change_set.update(ready, Status="CREATE_IN_PROGRESS", ExecutionStatus="UNAVAILABLE")
-        asyncio.get_running_loop().call_later(PACE, change_set.update, outcome)
-
-
-def execute_change_set(params: Data) -> Any:
-    _, change_set = changesets._find_change_set(
-        helpers._p(params, "ChangeSetName"), helpers._p(params, "StackName"))
-    if change_set and change_set["ExecutionStatus"] != "AVAILABLE":
-        raise Refused(f"ChangeSet [{change_set['ChangeSetId']}] cannot be executed in its current "
-                      f"status of [{change_set['Status']}]", "InvalidChangeSetStatus")
-    return changesets._execute_change_set(params)
-
-
-def delete_change_set(params: Data) -> Any:
-    answer = changesets._delete_change_set(params)
-    # botocore cannot read the answer without the element that is missing from it.
-    return answer if answer[0] >= 400 else helpers._xml(
-        200, "DeleteChangeSetResponse", "<DeleteChangeSetResult></DeleteChangeSetResult>")
-
-
-def delete_stack(params: Data) -> Any:
-    stack = _live(params)
-    if not stack or stack["StackStatus"] == "DELETE_IN_PROGRESS":
-        return helpers._xml(200, "DeleteStackResponse", "")
-    status = stack["StackStatus"]
-    if stack.get("_protected"):
-        raise Refused(f"Stack [{stack['StackName']}] cannot be deleted while "
-                      "TerminationProtection is enabled")
-    if status.startswith("UPDATE_") and status.endswith("_IN_PROGRESS"):
-        raise Refused(f"Stack [{stack['StackId']}] cannot be deleted while in status {status}")
-    retained = [v[0] for k, v in params.items() if k.startswith("RetainResources.member.")]
-    if retained and status != "DELETE_FAILED":
-        raise Refused("Invalid operation on stack. Specify which resources to retain only when "
-                      "the stack is in the DELETE_FAILED state.")
-    stack["_retained"] = retained
-    return handlers._delete_stack(params)
-
-
-def update_termination_protection(params: Data) -> Any:
-    stack = _live(params)
-    if not stack:
-        raise Refused(f"Stack [{helpers._p(params, 'StackName')}] does not exist")
-    stack["_protected"] = helpers._p(params, "EnableTerminationProtection") == "true"
-    root, result = "UpdateTerminationProtection", f"<StackId>{stack['StackId']}</StackId>"
-    return helpers._xml(200, f"{root}Response", f"<{root}Result>{result}</{root}Result>")
-
-
-def describe_stacks(params: Data) -> Any:
-    status, headers, body = handlers._describe_stacks(params)
-    for stack in cloudformation._stacks.values():
-        element = f"<StackId>{stack['StackId']}</StackId>"
-        protected = _text(stack.get("_protected", False))
-        more = f"<EnableTerminationProtection>{protected}</EnableTerminationProtection>"
-        body = body.replace(element.encode(), (element + more).encode())
-    return status, headers, body
-
-
-def describe_stack_events(params: Data) -> Any:
-    status, headers, body = handlers._describe_stack_events(params)
-    for events in cloudformation._stack_events.values():
-        for event in events:
-            if event["_token"]:
-                element = f"<EventId>{event['EventId']}</EventId>"
-                more = f"<ClientRequestToken>{html.escape(event['_token'])}</ClientRequestToken>"
-                body = body.replace(element.encode(), (element + more).encode())
-    return status, headers, body
-
-
-ACTIONS: dict[str, Callable[[Data], Any]] = {
-    "CreateStack": create_stack,
-    "UpdateStack": update_stack,
-    "CreateChangeSet": create_change_set,
-    "ExecuteChangeSet": execute_change_set,
-    "DeleteChangeSet": delete_change_set,
-    "DeleteStack": delete_stack,
-    "UpdateTerminationProtection": update_termination_protection,
-    "DescribeStacks": describe_stacks,
-    "DescribeStackEvents": describe_stack_events,
-}

@@ -88,10 +88,10 @@ POWER = ("halt", "poweroff", "reboot", "shutdown")
 EMPTY = {"etc/cloud": 0o755, "home": 0o755, "root": 0o700, "run": 0o755, "tmp": 0o1777,
          "var/lib/cloud": 0o755, "var/log": 0o755, "var/tmp": 0o1777}
 
-# The first process of the namespaces. It waits for the image between the two mounts, and then for
-# the end: all is gone when its standard input closes. Relative paths, because mount options know no
-# quoting. What would reach past the namespaces (/sys, /proc/sys, SysRq) is read-only or void.
-FIRST_PROCESS = """
+# What the first process of the namespaces begins with. Between two mounts it waits for the image.
+# Relative paths, because mount options know no quoting. What would reach past the namespaces (/sys,
+# /proc/sys, SysRq) is read-only or void.
+MOUNTS = """
 cd "$1"
 mount -t tmpfs -o mode=755 instance .
 cd "$1"
@@ -114,6 +114,10 @@ ln -s /proc/self/fd root/dev/fd
 ln -s fd/0 root/dev/stdin
 ln -s fd/1 root/dev/stdout
 ln -s fd/2 root/dev/stderr
+"""
+
+# Then it waits for the end: all is gone when its standard input closes.
+FIRST_PROCESS = MOUNTS + """
 mkfifo -m 600 root/dev/console
 echo ready
 read -r _
@@ -234,7 +238,7 @@ class Instance:
         changed = tuple(self.tree())
         given = [file for path in self._files if (file := self._file(path))]
         return Boot(
-            errors=_errors(self.read("/run/cloud-init/result.json")),
+            errors=errors(self.read("/run/cloud-init/result.json")),
             console=(output + self._printed()).decode(errors="replace"),
             systemctl=self.systemctl(),
             seconds=seconds,
@@ -362,7 +366,7 @@ def _absolute(path: str) -> str:
     return "/" + path.lstrip("/")
 
 
-def _errors(result: bytes | None) -> tuple[str, ...]:
+def errors(result: bytes | None) -> tuple[str, ...]:
     if result is None:
         return ("cloud-init did not come to its end",)
     return tuple(json.loads(result)["v1"]["errors"])

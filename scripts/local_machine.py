@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from local_instance import CLOUD_CONFIG, EMPTY, META_DATA, Boot, Instance, _errors
+from local_instance import CLOUD_CONFIG, EMPTY, META_DATA, MOUNTS, Boot, Instance, errors
 from local_parts import ENVIRON, missing
 
 # As in the image's amazon-ecs-init package, but for the program, and for the limit of five starts
@@ -60,31 +60,13 @@ Wants=cloud-init-local.service cloud-init.service cloud-config.service cloud-fin
 
 UNITS = "usr/lib/systemd/system"
 
-# Like local_instance's, with a console that is a terminal, a group of processes that is a root for
-# systemd, and systemd in the end. It may reboot, which ends its namespaces alone.
-FIRST_PROCESS = """
-cd "$1"
-mount -t tmpfs -o mode=755 instance .
-cd "$1"
-mkdir image changes work root groups
-echo mounted
-read -r _
-mount -t overlay -o lowerdir=image:/,upperdir=changes,workdir=work instance root
-mount -t proc proc root/proc
-mount --bind root/proc/sys root/proc/sys
-mount -o remount,bind,ro root/proc/sys
-[ ! -e root/proc/sysrq-trigger ] || mount --bind /dev/null root/proc/sysrq-trigger
-mount -t sysfs -o ro sysfs root/sys
-mount -t tmpfs -o mode=755 dev root/dev
-for name in null zero full random urandom tty; do
-    touch root/dev/$name
-    mount --bind /dev/$name root/dev/$name
-done
+# A console that is a terminal, a group of processes that is a root for systemd, and systemd in the
+# end. It may reboot, which ends its namespaces alone.
+FIRST_PROCESS = MOUNTS + """
 touch root/dev/console
 mount --bind "$2" root/dev/console
-mkdir -m 1777 root/dev/shm
-ln -s /proc/self/fd root/dev/fd
 mount -t tmpfs -o mode=755 run root/run
+mkdir groups
 mount -t cgroup2 groups groups
 mkdir "groups/$3"
 echo 1 > "groups/$3/cgroup.procs"
@@ -170,7 +152,7 @@ class Machine(Instance):
         seconds = time.monotonic() - started
         changed = () if self.ended else tuple(self.tree())
         return Boot(
-            errors=_errors(self.read("/run/cloud-init/result.json")), console=self.console,
+            errors=errors(self.read("/run/cloud-init/result.json")), console=self.console,
             systemctl=[], seconds=seconds, files={file.path: file for file in changed},
             changed=changed)
 

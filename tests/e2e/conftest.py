@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
 import pytest
+from local_aws import LocalAws
 from local_instance import Instance
 from local_parts import Engine, Registry, missing
 
@@ -16,6 +20,26 @@ from local_parts import Engine, Registry, missing
 PASSWORD = 'sé:cr"e\\t $HOME ${AWS::Region} {{x}} %41 \'~?>🐳'
 
 Launch = Callable[..., Instance]
+
+
+def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `batchreg` as a user does, with no settings from outside but these."""
+    clean = {name: value for name, value in os.environ.items()
+             if not name.startswith(("AWS_", "BATCHREG_"))}
+    program = Path(sys.executable).with_name("batchreg")
+    return subprocess.run([program, *arguments], text=True, capture_output=True, timeout=60,
+                          cwd="/", env={**clean, **environ})
+
+
+def deployed(aws: LocalAws, *arguments: str, **environ: str) -> tuple[dict[str, str], bytes]:
+    """Deploy a stack; return its outputs, and the user data of its launch template."""
+    result = batchreg("deploy", "--yes", *arguments, **aws.environ, **environ)
+    assert result.returncode == 0, result.stderr
+    outputs = dict(line.split(": ") for line in result.stdout.splitlines())
+    version, = aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
+    )["LaunchTemplateVersions"]
+    return outputs, base64.b64decode(version["LaunchTemplateData"]["UserData"])
 
 
 def require(*parts: str) -> None:

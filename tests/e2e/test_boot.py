@@ -5,17 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from conftest import PASSWORD, require
+from conftest import PASSWORD, batchreg, deployed, require
 from local_agent import auth_for, read_ecs_config
 from local_aws import LocalAws
 from local_instance import Instance
 from local_parts import PullError, Registry
-
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 
 # What AWS Batch is known to append to ecs.config, in a part with its own boundary.
 BATCH_PART = """\
@@ -40,24 +36,10 @@ def aws():
         yield aws
 
 
-def batchreg(aws: LocalAws, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
-    return subprocess.run([BATCHREG, *arguments], text=True, capture_output=True, timeout=60,
-                          env={**clean, **aws.environ, **environ})
-
-
 def deployed_user_data(aws: LocalAws, stack: str, registry: Registry, *arguments: str) -> bytes:
     """Deploy a stack and return the user data that its launch template then holds."""
-    result = batchreg(aws, "deploy", "--stack-name", stack, "--username", registry.username,
-                      "--registry-url", f"http://{registry.host}/", "--yes", *arguments,
-                      BATCHREG_PASSWORD=registry.password)
-    assert result.returncode == 0, result.stderr
-    outputs = dict(line.split(": ") for line in result.stdout.splitlines())
-    version, = aws.client("ec2").describe_launch_template_versions(
-        LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
-    )["LaunchTemplateVersions"]
-    return base64.b64decode(version["LaunchTemplateData"]["UserData"])
+    return deployed(aws, "--stack-name", stack, "--username", registry.username, "--registry-url",
+                    f"http://{registry.host}/", *arguments, BATCHREG_PASSWORD=registry.password)[1]
 
 
 def merged(first: bytes, second: bytes) -> bytes:
@@ -191,7 +173,7 @@ def test_shell_of_the_users_own_keeps_its_dollars(aws, registry, launch, tmp_pat
 
 def test_instance_without_any_login_powers_off_and_says_why(aws, launch):
     """Else it would take jobs, fail them in seconds, and take the next."""
-    text = batchreg(aws, "user-data", "--secret-id", "no-such-secret", "--region", "us-east-1")
+    text = batchreg("user-data", "--secret-id", "no-such-secret", "--region", "us-east-1")
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(
         text.stdout.replace("in 60 120 0", "in 0 0 0").encode())
     assert boot.console.count("ResourceNotFoundException") == 3
@@ -207,7 +189,7 @@ def test_one_broken_secret_does_not_cost_the_other(aws, registry, launch):
     manager.create_secret(Name="good", SecretString=(
         f'{{"username": "u", "password": "p", "registry_url": "{registry.host}"}}'))
     manager.create_secret(Name="bad", SecretString="not JSON")
-    text = batchreg(aws, "user-data", "--secret-id", "bad", "--secret-id", "good",
+    text = batchreg("user-data", "--secret-id", "bad", "--secret-id", "good",
                     "--region", "us-east-1").stdout
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(text.encode())
     assert auth_for(f"{registry.host}/x", read_ecs_config(boot.ecs_config))["username"] == "u"
@@ -225,7 +207,7 @@ def test_rotated_password_replaces_the_old_one_with_one_restart(aws, tmp_path, l
         instance.boot(data)
         calls = len(instance.systemctl())
         registry.change_password("after")
-        result = batchreg(aws, "deploy", "--stack-name", "rotated", "--yes",
+        result = batchreg("deploy", "--stack-name", "rotated", "--yes", **aws.environ,
                           BATCHREG_PASSWORD="after")
         assert result.returncode == 0, result.stderr
         instance.run(["python3", "/opt/batchreg/registry_login.py", "@/opt/batchreg/args"])

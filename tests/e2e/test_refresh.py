@@ -7,22 +7,18 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from conftest import require
+from conftest import batchreg, deployed, require
 from local_agent import auth_for, read_ecs_config
 from local_aws import LocalAws
 from local_machine import Machine, no_machine
 from local_parts import PullError, Registry
 from secrets_server import DENIED, REGION, THROTTLED, SecretsServer, fail, hang, reset
-
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 
 
 def require_machine() -> None:
@@ -41,13 +37,6 @@ def hurried(user_data: bytes) -> bytes:
         assert old in user_data
         user_data = user_data.replace(old, new)
     return user_data
-
-
-def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
-    return subprocess.run([BATCHREG, *arguments], text=True, capture_output=True, timeout=60,
-                          cwd="/", env={**clean, **environ})
 
 
 def refreshes(machine: Machine) -> list[list[str]]:
@@ -102,22 +91,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
           Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
           Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other):
         images = one.push("lab/align"), other.push("lab/sort")
-        result = batchreg(
-            "deploy", "--stack-name", "timer", "--yes",
+        outputs, user_data = deployed(
+            aws, "--stack-name", "timer",
             "--registry", f"{one.host},username=ann,password=env:A",
             "--registry", f"{other.host},username=ben,password=env:B",
-            **aws.environ, A=one.password, B=other.password)
-        assert result.returncode == 0, result.stderr
-        outputs = dict(line.split(": ") for line in result.stdout.splitlines())
-        version, = aws.client("ec2").describe_launch_template_versions(
-            LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
-        )["LaunchTemplateVersions"]
+            A=one.password, B=other.password)
         # The role's keys, through the metadata service, as on an instance.
         environ = {name: aws.environ[name]
                    for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT")}
         with Machine(directory=folder / "machine", environ=environ,
                      files={"etc/ecs/ecs.config": b"ECS_CLUSTER=lab\n"}) as machine:
-            user_data = base64.b64decode(version["LaunchTemplateData"]["UserData"])
             boot = machine.boot(hurried(user_data))
             assert boot.ok, boot.console
             yield Lab(aws, (one, other), images, machine, outputs["ComputeEnvironmentArn"])

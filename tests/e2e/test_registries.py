@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from conftest import require
+from conftest import batchreg, deployed, require
 from local_agent import auth_for, read_ecs_config
 from local_aws import LocalAws
 from local_instance import Instance
 from local_parts import PullError, Registry
 
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 REFRESH = ["python3", "/opt/batchreg/registry_login.py", "@/opt/batchreg/args"]
 RESTART = ["--no-block", "try-restart", "ecs.service"]
 STACK = "two-registries"
@@ -46,13 +42,9 @@ class Lab:
         return done, self.instance.systemctl()[before:]
 
 
-def batchreg(aws: LocalAws, command: str, *arguments: str,
-             **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
-    return subprocess.run([BATCHREG, command, "--stack-name", STACK, "--yes", *arguments],
-                          text=True, capture_output=True, timeout=60, cwd="/",
-                          env={**clean, **aws.environ, **environ})
+def rotate(aws: LocalAws, *arguments: str,
+           **environ: str) -> subprocess.CompletedProcess[str]:
+    return batchreg("rotate", "--stack-name", STACK, "--yes", *arguments, **aws.environ, **environ)
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +56,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
           Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
           Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other):
         images = one.push("lab/align"), other.push("lab/sort")
-        result = batchreg(
-            aws, "deploy", "--registry", f"{one.host},username=ann,password=env:A",
+        outputs, user_data = deployed(
+            aws, "--stack-name", STACK, "--registry", f"{one.host},username=ann,password=env:A",
             "--registry", f"http://{other.host}/v2/,username=ben,password=env:B",
             A=one.password, B=other.password)
-        assert result.returncode == 0, result.stderr
-        outputs = dict(line.split(": ") for line in result.stdout.splitlines())
-        version, = aws.client("ec2").describe_launch_template_versions(
-            LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
-        )["LaunchTemplateVersions"]
         with Instance(directory=folder / "instance", environ=aws.environ,
                       files={"etc/ecs/ecs.config": b""}) as instance:
-            boot = instance.boot(base64.b64decode(version["LaunchTemplateData"]["UserData"]))
+            boot = instance.boot(user_data)
             assert boot.ok, boot.console
             yield Lab(aws, (one, other), images, instance,
                       (outputs["RegistrySecretArn"], outputs["RegistrySecret2Arn"]))
@@ -99,7 +86,7 @@ def test_rotated_password_replaces_the_old_one_and_leaves_the_other_registry_alo
     lab.registries[0].change_password("second:a")
     with pytest.raises(PullError):
         engine.pull(lab.images[0], old)
-    result = batchreg(lab.aws, "rotate", "--registry", lab.registries[0].host,
+    result = rotate(lab.aws, "--registry", lab.registries[0].host,
                       BATCHREG_PASSWORD="second:a")  # the check passes: it is the real one's
     assert result.returncode == 0, result.stderr
     assert lab.auths() == [old, other]  # until the timer runs
@@ -121,7 +108,7 @@ def test_password_that_the_registry_refuses_changes_nothing(lab):
     before = [manager.get_secret_value(SecretId=arn)["VersionId"] for arn in lab.arns]
     host = lab.registries[0].host
     for more in ([], ["--image", lab.images[0]], ["--json"]):
-        result = batchreg(lab.aws, "rotate", "--registry", host, *more,
+        result = rotate(lab.aws, "--registry", host, *more,
                           BATCHREG_PASSWORD="canary-wrong")
         assert result.returncode == 1
         assert "Nothing has changed. --no-check skips this." in result.stderr
@@ -138,7 +125,7 @@ def test_secret_that_breaks_between_two_refreshes_keeps_the_working_login(lab, e
     before, _ = lab.auths()
     password = f"after {fault}"
     lab.registries[1].change_password(password)
-    assert batchreg(lab.aws, "rotate", "--registry", lab.registries[1].host,
+    assert rotate(lab.aws, "--registry", lab.registries[1].host,
                     "--image", lab.images[1], BATCHREG_PASSWORD=password).returncode == 0
     if fault == "deleted":
         manager.delete_secret(SecretId=arn, RecoveryWindowInDays=7)
@@ -168,6 +155,6 @@ def test_secret_that_breaks_between_two_refreshes_keeps_the_working_login(lab, e
 
 def test_undo_is_checked_as_well(lab):
     """A password that the registry has dropped meanwhile is no way back."""
-    result = batchreg(lab.aws, "rotate", "--undo", "--registry", lab.registries[1].host)
+    result = rotate(lab.aws, "--undo", "--registry", lab.registries[1].host)
     assert result.returncode == 1
     assert "Nothing has changed." in result.stderr

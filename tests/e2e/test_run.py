@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from conftest import batchreg, deployed
 from local_agent import Login, auth_for, read_ecs_config
 from local_aws import LocalAws
 from local_parts import Engine, PullError
@@ -23,17 +22,9 @@ from local_parts import Engine, PullError
 from batchreg import image, registry_login
 from batchreg.errors import BatchregError
 
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 GROUP = "/aws/batch/job"
 AUTH_MAY_BE_WRONG = ("The login may be wrong, or may not read this image: check it, then batchreg "
                      "deploy with the right one.")
-
-
-def batchreg(aws: LocalAws, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
-    return subprocess.run([BATCHREG, *arguments], text=True, capture_output=True, timeout=60,
-                          env={**clean, **aws.environ, "BATCHREG_STACK_NAME": "run", **environ})
 
 
 @dataclass
@@ -86,10 +77,9 @@ class Agent:
 def aws(registry):
     """An AWS with a stack that has the registry's login; its jobs wait for an agent."""
     with LocalAws() as aws:
-        done = batchreg(aws, "deploy", "--yes", "--username", registry.username,
-                        "--registry-url", f"http://{registry.host}/", "--fargate",
-                        BATCHREG_PASSWORD=registry.password)
-        assert done.returncode == 0, done.stderr
+        deployed(aws, "--stack-name", "run", "--username", registry.username,
+                 "--registry-url", f"http://{registry.host}/", "--fargate",
+                 BATCHREG_PASSWORD=registry.password)
         aws.set_jobs("RUNNABLE")
         yield aws
 
@@ -114,11 +104,12 @@ Outcome = subprocess.CompletedProcess
 def run(aws, engine) -> Callable[..., Outcome]:
     """Submit a job, let an agent with this ecs.config work on it, and follow it to its end."""
     def run(ecs_config: bytes, *arguments: str) -> Outcome:
-        submitted = batchreg(aws, "submit", "--detach", *arguments)
+        submitted = batchreg("submit", "--stack-name", "run", "--detach", *arguments,
+                             **aws.environ)
         assert submitted.returncode == 0, submitted.stderr
         job_id = submitted.stdout.strip()
         Agent(aws, engine, read_ecs_config(ecs_config)).work(job_id)
-        return batchreg(aws, "logs", "--follow", job_id)
+        return batchreg("logs", "--follow", job_id, **aws.environ)
     return run
 
 

@@ -1,0 +1,259 @@
+"""The resource types of CloudFormation that ministack lacks or treats otherwise than AWS.
+
+Only the embedded AWS's own process imports this.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+from local_aws_batch import (
+    ask,
+    check_compute_resources,
+    create_compute_environment,
+    create_job_queue,
+    delete_compute_environment,
+    delete_job_queue,
+    deregister_job_definition,
+    find,
+    name_in,
+    register_job_definition,
+    update_job_queue,
+    user_data_of,
+)
+from ministack.core.responses import new_uuid, now_iso
+from ministack.services import batch, ec2, iam, secretsmanager
+from ministack.services.cloudformation import provisioners
+
+Data = dict[str, Any]
+Made = tuple[str, Data]  # what `create` and `update` of a resource type return: Ref and GetAtt
+
+CREATE_ONLY = {
+    "AWS::Batch::ComputeEnvironment": {"ComputeEnvironmentName", "Type", "Tags"},
+    "AWS::Batch::JobQueue": {"JobQueueName", "JobQueueType", "Tags"},
+    "AWS::Batch::JobDefinition": {"JobDefinitionName"},
+    "AWS::EC2::LaunchTemplate": {"LaunchTemplateName", "TagSpecifications"},
+    "AWS::IAM::InstanceProfile": {"InstanceProfileName", "Path"},
+    "AWS::IAM::Role": {"RoleName", "Path"},
+    "AWS::SecretsManager::Secret": {"Name"},
+}
+# Among a compute environment's resources, all but these shape its instances.
+SCALING = {"MinvCpus", "MaxvCpus", "DesiredvCpus"}
+
+
+def replacement_of(kind: str, old: Data, new: Data) -> str:
+    """Say as a change set does whether an update replaces the resource."""
+    def infrastructure(properties: Data) -> Data:
+        resources = properties.get("ComputeResources", {})
+        return {key: resources[key] for key in resources.keys() - SCALING}
+
+    changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
+    if changed & CREATE_ONLY.get(kind, set()):
+        return "True"
+    return "False" if infrastructure(old) == infrastructure(new) else "Conditional"
+
+
+@functools.cache
+def _shape(operation: str) -> Any:
+    model = ServiceModel(Loader().load_service_model("batch", "service-2"), "batch")
+    return model.operation_model(operation).input_shape
+
+
+def _request(operation: str, properties: Data, key: str, name: str) -> Data:
+    """Turn a Batch resource's properties into the request that makes it."""
+    request: Data = _convert(_shape(operation), {**properties, key: name}, "#")
+    return request
+
+
+def _convert(shape: Any, value: Any, where: str) -> Any:
+    """Follow botocore's model: its names, its lists and numbers, and nothing it does not know."""
+    kind = shape.type_name
+    if kind == "structure":
+        names = {name.lower(): name for name in shape.members}
+        for key in value:
+            if key.lower() not in names:
+                raise _misfit(where, f"extraneous key [{key}] is not permitted")
+        named = {names[key.lower()]: item for key, item in value.items()}
+        for name in shape.required_members:
+            if name not in named:
+                raise _misfit(where, f"required key [{name[0].upper()}{name[1:]}] not found")
+        return {name: _convert(shape.members[name], item, f"{where}/{name}")
+                for name, item in named.items()}
+    if kind == "list":
+        items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+        return [_convert(shape.member, item, f"{where}/{n}") for n, item in enumerate(items)]
+    if kind == "map":
+        return {key: _convert(shape.value, item, f"{where}/{key}") for key, item in value.items()}
+    text = as_text(value)
+    if kind == "boolean" and text in ("true", "false"):
+        return text == "true"
+    if kind in ("integer", "long") and re.fullmatch(r"-?\d+", text):
+        return int(text)
+    if kind == "string" and isinstance(value, (str, int, float)):
+        if text in (shape.enum or [text]):
+            return text
+        raise _misfit(where, f"{text} is not a valid enum value")
+    raise _misfit(where, f"expected type: {kind.title()}, found: {type(value).__name__}")
+
+
+def _misfit(where: str, why: str) -> ValueError:
+    return ValueError(f"Model validation failed ({where}: {why})")
+
+
+def as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unnamed(stack: str, logical_id: str) -> str:
+    return f"{stack}-{logical_id}"[:110] + "-" + str(new_uuid())[-12:]
+
+
+def _environment(properties: Data, name: str) -> Data:
+    only_in_cloudformation = ("ReplaceComputeEnvironment", "UpdatePolicy")
+    properties = copy.deepcopy(
+        {key: value for key, value in properties.items() if key not in only_in_cloudformation})
+    properties.get("ComputeResources", {}).pop("UpdateToLatestImageVersion", None)
+    return _request("CreateComputeEnvironment", properties, "ComputeEnvironmentName", name)
+
+
+def _create_environment(logical_id: str, properties: Data, stack: str) -> Made:
+    name = properties.get("ComputeEnvironmentName") or _unnamed(stack, logical_id)
+    made = create_compute_environment(_environment(properties, name))
+    return made["computeEnvironmentArn"], {"ComputeEnvironmentArn": made["computeEnvironmentArn"]}
+
+
+def _update_environment(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    change = replacement_of("AWS::Batch::ComputeEnvironment", old, new)
+    in_place = as_text(new.get("ReplaceComputeEnvironment", True)) == "false"
+    if change == "True" or (change == "Conditional" and not in_place):
+        return _create_environment(logical_id, new, stack)
+    request = _environment(new, name_in(arn))
+    resources = request.get("computeResources", {})
+    best_fit = resources.get("allocationStrategy", "BEST_FIT") == "BEST_FIT"
+    if change == "Conditional" and (best_fit or request.get("serviceRole")):
+        raise ValueError("An update of the infrastructure needs the service-linked role and an "
+                         "allocation strategy other than BEST_FIT")
+    check_compute_resources(resources)
+    find(batch._compute_envs, arn).update(request)
+    return arn, {"ComputeEnvironmentArn": arn}
+
+
+def _delete_environment(arn: str, properties: Data) -> None:
+    if name_in(arn) in batch._compute_envs:
+        batch._compute_envs[name_in(arn)]["state"] = "DISABLED"
+        delete_compute_environment({"computeEnvironment": arn})
+
+
+def _create_queue(logical_id: str, properties: Data, stack: str) -> Made:
+    name = properties.get("JobQueueName") or _unnamed(stack, logical_id)
+    made = create_job_queue(_request("CreateJobQueue", properties, "JobQueueName", name))
+    return made["jobQueueArn"], {"JobQueueArn": made["jobQueueArn"]}
+
+
+def _update_queue(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    if replacement_of("AWS::Batch::JobQueue", old, new) == "True":
+        return _create_queue(logical_id, new, stack)
+    request = _request("CreateJobQueue", new, "JobQueueName", name_in(arn))
+    update_job_queue({**request, "jobQueue": arn})
+    return arn, {"JobQueueArn": arn}
+
+
+def _delete_queue(arn: str, properties: Data) -> None:
+    if name_in(arn) in batch._job_queues:
+        batch._job_queues[name_in(arn)]["state"] = "DISABLED"
+        delete_job_queue({"jobQueue": arn})
+
+
+def _create_definition(logical_id: str, properties: Data, stack: str) -> Made:
+    name = properties.get("JobDefinitionName") or _unnamed(stack, logical_id)
+    made = register_job_definition(
+        _request("RegisterJobDefinition", properties, "JobDefinitionName", name))
+    return made["jobDefinitionArn"], {"JobDefinitionArn": made["jobDefinitionArn"]}
+
+
+def _update_definition(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    name, _, _ = name_in(arn).partition(":")
+    return _create_definition(logical_id, {"JobDefinitionName": name, **new}, stack)
+
+
+def _delete_definition(arn: str, properties: Data) -> None:
+    deregister_job_definition({"jobDefinition": arn})
+
+
+def _create_launch_template(logical_id: str, properties: Data, stack: str) -> Made:
+    user_data_of(properties["LaunchTemplateData"])
+    made: Made = provisioners._ec2_launch_template_create(logical_id, properties, stack)
+    return made
+
+
+def _update_launch_template(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    # ministack makes another template instead, with another ID and version 1.
+    if replacement_of("AWS::EC2::LaunchTemplate", old, new) == "True":
+        return _create_launch_template(logical_id, new, stack)
+    user_data_of(new["LaunchTemplateData"])
+    template = ec2._launch_templates[arn]
+    template["LatestVersionNumber"] += 1
+    template["Versions"].append({
+        **template["Versions"][-1],
+        "VersionNumber": template["LatestVersionNumber"], "DefaultVersion": False,
+        "CreateTime": now_iso(), "LaunchTemplateData": new["LaunchTemplateData"]})
+    numbers = ("LatestVersionNumber", "DefaultVersionNumber")
+    return arn, {"LaunchTemplateId": arn, **{key: str(template[key]) for key in numbers}}
+
+
+def _create_secret(logical_id: str, properties: Data, stack: str) -> Made:
+    # ministack's Ref is the name, and its update makes a secret with another ARN.
+    if properties.get("Name") in secretsmanager._secrets:
+        raise ValueError("The operation failed because the secret already exists.")
+    _, made = provisioners._sm_secret_create(logical_id, properties, stack)
+    return made["Arn"], {"Id": made["Arn"]}
+
+
+def _update_secret(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    if replacement_of("AWS::SecretsManager::Secret", old, new) == "True":
+        return _create_secret(logical_id, new, stack)
+    _, secret = secretsmanager._resolve(arn)
+    if secret is None:
+        raise ValueError("Secrets Manager can't find the specified secret.")
+    secret.update(Description=new.get("Description", ""), KmsKeyId=new.get("KmsKeyId"),
+                  Tags=new.get("Tags", []))
+    if new.get("SecretString") != old.get("SecretString"):
+        value = {"SecretId": arn, "SecretString": new["SecretString"]}
+        ask(secretsmanager._put_secret_value, value)
+    return arn, {"Id": arn}
+
+
+def _delete_secret(arn: str, properties: Data) -> None:
+    secretsmanager._secrets.pop(secretsmanager._resolve(arn)[0], None)
+
+
+def _create_profile(logical_id: str, properties: Data, stack: str) -> Made:
+    arn, _ = provisioners._iam_ip_create(logical_id, properties, stack)
+    return name_in(arn), {"Arn": arn}
+
+
+def _update_profile(name: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    return _create_profile(logical_id, new, stack)
+
+
+def _delete_profile(name: str, properties: Data) -> None:
+    iam._instance_profiles.pop(name, None)
+
+
+TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., None]]] = {
+    "AWS::Batch::ComputeEnvironment": (
+        _create_environment, _update_environment, _delete_environment),
+    "AWS::Batch::JobQueue": (_create_queue, _update_queue, _delete_queue),
+    "AWS::Batch::JobDefinition": (_create_definition, _update_definition, _delete_definition),
+    "AWS::EC2::LaunchTemplate": (
+        _create_launch_template, _update_launch_template,
+        provisioners._ec2_launch_template_delete),
+    "AWS::IAM::InstanceProfile": (_create_profile, _update_profile, _delete_profile),
+    "AWS::SecretsManager::Secret": (_create_secret, _update_secret, _delete_secret),
+}
