@@ -430,6 +430,14 @@ def test_one_variable_may_serve_two_registries(account, batchreg):
     assert both.logins == {"a.example.com": ("ann", "same"), "b.example.com": ("ben", "same")}
 
 
+def test_the_usual_variable_may_be_named_as_well(account, batchreg):
+    """It is taken out of the environment at once, and must not be looked for in vain."""
+    both = Registries(account, batchreg)
+    both("deploy", *(text.replace("env:B", "env:BATCHREG_PASSWORD") for text in TWO), A="a",
+         BATCHREG_PASSWORD="usual")
+    assert both.logins == {"a.example.com": ("ann", "a"), "b.example.com": ("ben", "usual")}
+
+
 def test_login_of_a_single_registry_goes_to_none_of_several(two):
     """BATCHREG_PASSWORD may be set for something else."""
     before = two.versions

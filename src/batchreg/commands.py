@@ -56,8 +56,9 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     from batchreg import template
 
     console = Console(machine=machine)
-    given = inputs.parameters(values, password_stdin)
     wanted = inputs.registries(registries, from_docker_config)
+    find_login = inputs.login_finder(wanted)  # first: it may name BATCHREG_PASSWORD itself
+    given = inputs.parameters(values, password_stdin)
     tags = dict(inputs.tag(text) for text in tag)
     check_name(stack_name)
     # What is wrong shows before AWS is asked.
@@ -79,7 +80,7 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
             given.pop(PARAMETERS[option], None)
         assigned = logins.assign(wanted, urls)
         shape = replace(shape, secret_arns=(), slots=tuple(sorted(assigned)))
-        given |= logins.parameters(assigned, urls, inputs.login_finder(wanted))
+        given |= logins.parameters(assigned, urls, find_login)
     else:
         given = logins.of_one(given, urls)
     built = template.build(shape)
