@@ -47,7 +47,7 @@ def test_disabled_queue_shows_with_its_reason(status, made):
 
 def test_secret_shows_when_it_last_changed(status, made):
     """An expired token is found by its age."""
-    assert re.search("^Secret +changed [-0-9]{10} [0-9:]{5}  https://index.docker.io/v1/$",
+    assert re.search("^Secret +changed [-0-9]{10} [0-9:]{5}  Docker Hub$",
                      status(), re.MULTILINE)
     changed = json.loads(status("--json"))["secrets"][made.outputs["RegistrySecretArn"]]
     age = datetime.now(UTC) - datetime.fromisoformat(changed)

@@ -187,7 +187,7 @@ def _lines(seen: Status, present: Stack) -> Iterator[str]:
     for arn, changed in seen.secrets.items():
         when = re.match(r"(\d{4}-\d\d-\d\d \d\d:\d\d)", changed)
         yield from row("Secret", f"changed {when[1]}" if when else changed,
-                       urls.get(arn) or arn.rsplit(":", 1)[-1])
+                       logins.named(urls.get(arn, "")) or arn.rsplit(":", 1)[-1])
     if seen.jobs:
         counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]
         yield from row("Jobs", ", ".join(counts) or "none")

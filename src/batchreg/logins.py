@@ -78,6 +78,14 @@ def host_of(key: str) -> str:
     return "Docker Hub" if key == HUB else key
 
 
+def named(url: str) -> str:
+    """Return what people call the registry at `url`; a text that is no address stays as it is."""
+    try:
+        return host_of(key_of(url))
+    except BatchregError:
+        return url
+
+
 def merged(wanted: Sequence[Wanted]) -> list[Wanted]:
     """Return one entry a registry; BatchregError where two entries contradict each other."""
     found: dict[str, Wanted] = {}
