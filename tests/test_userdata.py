@@ -76,9 +76,12 @@ def test_several_secrets_are_several_arguments():
 
 def test_parts_of_the_user_come_back_from_the_archive(tmp_path):
     """So that a later deploy keeps them; ours is written anew."""
-    own = read(tmp_path, '#!/bin/bash\necho "${HOME}" {A}')
+    own = read(tmp_path, f'#!/bin/bash\necho "${{HOME}}" {userdata.SCRIPT_PATH}')
     assert userdata.user_parts(userdata.build(["s"], own)) == own
     assert userdata.user_parts(userdata.build(["s"])) == ()
+    before = userdata.build(["s"], [*own, (
+        f"Content-Type: text/cloud-config\n\nwrite_files:\n-\n path: {userdata.SCRIPT_PATH}\n")])
+    assert userdata.user_parts(before) == own
 
 
 @pytest.mark.parametrize("region", lint_templates.batch_regions())

@@ -181,8 +181,10 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
 def user_parts(text: str) -> tuple[str, ...]:
     """Return the user's own parts of what `build` made."""
     boundary = text.split('boundary="', 1)[1].split('"', 1)[0]
-    parts = re.split(f"--{boundary}(?:--)?\n", text)[1:-1]
-    return tuple(part.rstrip().replace("${!", "${") for part in parts if SCRIPT_PATH not in part)
+    parts = re.split(f"--{boundary}(?:--)?\n", text)[2:-1]  # header and our script first
+    if parts and f"\n path: {SCRIPT_PATH}\n" in parts[-1]:  # of stacks from before 0.1.0
+        parts.pop()
+    return tuple(part.rstrip().replace("${!", "${") for part in parts)
 
 
 def read_parts(path: Path) -> tuple[str, ...]:
