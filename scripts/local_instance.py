@@ -187,6 +187,7 @@ class Instance:
 
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._console = -1
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--uts", "--ipc", "--pid",
              "--fork", "--kill-child", "sh", "-ec", self.first_process, "sh",
@@ -211,7 +212,6 @@ class Instance:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._console)
         self._end()
 
     def boot(self, user_data: bytes, *, timeout: float = 120) -> Boot:
@@ -279,10 +279,11 @@ class Instance:
         for folder, _, names in os.walk(changes):
             for name in sorted(names):
                 path = Path(folder, name)
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode):  # not links, and not a deleted file's mark
-                    yield File(f"/{path.relative_to(changes)}", path.read_bytes(),
-                               stat.S_IMODE(status.st_mode))
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):  # not links, and not a deleted file's mark
+                        yield File(f"/{path.relative_to(changes)}", path.read_bytes(),
+                                   stat.S_IMODE(status.st_mode))
 
     def _arguments(self) -> list[str]:
         """Return what the first process gets besides its folder."""
@@ -345,6 +346,8 @@ class Instance:
             raise RuntimeError("the instance's file system could not be mounted")
 
     def _end(self) -> None:
+        if self._console >= 0:
+            os.close(self._console)
         assert self._process.stdin
         assert self._process.stdout
         with suppress(BrokenPipeError):

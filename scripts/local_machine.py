@@ -40,7 +40,9 @@ AGENT = """\
 #!/bin/sh
 umask 077
 mkdir -p /run/agent
-env > /run/agent/$(date +%s%N)
+env > /run/agent/new
+mv /run/agent/new /run/agent/$(date +%s%N)
+echo The agent has started. > /dev/console
 exec sleep infinity
 """
 
@@ -81,6 +83,16 @@ exec unshare --cgroup sh -ec '
 """
 
 
+# An empty group of processes stays until somebody removes it. The last ones may yet be ending.
+REMOVE_GROUP = """
+mount -t cgroup2 groups /mnt
+cd /mnt
+[ -d "$1" ] || exit 0
+while grep -q "populated 1" "$1/cgroup.events"; do sleep 0.01; done
+find "$1" -depth -type d -exec rmdir {} +
+"""
+
+
 def no_machine() -> str | None:
     """Say why none can be had here."""
     if reason := missing(["instance"]):
@@ -118,13 +130,13 @@ class Machine(Instance):
         # a full one would hold the machine up.
         self._master, self._console = os.openpty()
         self._printed_yet = bytearray()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self._group = f"batchreg-{os.getpid()}-{self._console}"
         return [os.ttyname(self._console), self._group]
 
     def _open_console(self) -> None:
-        # The console itself is there already. The folder of process groups outlives the mount.
-        self._groups = os.open(self._mounted / "groups", os.O_RDONLY | os.O_DIRECTORY)
+        pass  # it is there before the machine
 
     def _listen(self) -> None:
         with suppress(OSError):  # the last one has closed it
@@ -170,7 +182,7 @@ class Machine(Instance):
     def agents(self) -> list[dict[str, str]]:
         """Return the environment of each start of the agent, first to last."""
         found = []
-        for path in sorted(self.run(["sh", "-c", "echo /run/agent/[0-9]*"]).stdout.split()):
+        for path in sorted(self.run(["find", "/run/agent", "-name", "[0-9]*"]).stdout.split()):
             lines = (self.read(path) or b"").decode().splitlines()
             found.append(dict(line.split("=", 1) for line in lines if "=" in line))
         return found
@@ -202,20 +214,10 @@ class Machine(Instance):
                 raise TimeoutError(f"not within {seconds} s; the console:\n{self.console[-2000:]}")
             time.sleep(0.05)
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self) -> None:
         self._process.kill()  # and all that runs on it
-        super().__exit__()
+        super()._end()
+        subprocess.run(["unshare", "--mount", "sh", "-ec", REMOVE_GROUP, "sh", self._group],
+                       env=ENVIRON, check=True, timeout=20)
+        self._listener.join()
         os.close(self._master)
-        while self._lives():
-            time.sleep(0.01)
-        for folder in os.fwalk(self._group, topdown=False, dir_fd=self._groups):
-            for name in folder[1]:
-                os.rmdir(name, dir_fd=folder[3])
-        os.rmdir(self._group, dir_fd=self._groups)
-        os.close(self._groups)
-
-    def _lives(self) -> bool:
-        """Tell whether some process of the machine has yet to end."""
-        events = os.open(f"{self._group}/cgroup.events", os.O_RDONLY, dir_fd=self._groups)
-        with open(events) as file:
-            return "populated 1" in file.read()

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -419,19 +420,25 @@ def test_a_silent_endpoint_fails_at_the_deadline(instance, server):
 
 
 def test_an_answer_byte_by_byte_ends_with_the_program(instance, server):
-    """No time-out sees it, so an alarm, 15 seconds after the deadline, is the last resort."""
-    server.play("ghcr", then=drip)
-    run = instance.run("ghcr", deadline=-13, options=("-q",))
-    assert (run.code, instance.config.exists()) == (1, False)
-    assert run.lines == ["batchreg: ghcr: no answer in time; a login that works stays"]
-
-
-def test_an_answer_byte_by_byte_does_not_cost_the_other_login(instance, server):
-    """What has come by then is used."""
+    """No time-out sees it, so that an alarm ends the attempt; it does not cost the other login."""
     server.play("hub", then=drip)
-    run = instance.run("hub", "ghcr", deadline=-13)
+    run = instance.run("hub", "ghcr", deadline=1, options=("-q",))
     assert (run.code, list(instance.logins)) == (1, ["ghcr.io"])
-    assert run.lines[-1] == "batchreg: hub: no answer in time"
+    assert run.lines[-1] == "batchreg: hub: no answer in time; a login that works stays"
+    assert run.seconds < 20
+
+
+def test_a_program_that_was_stopped_while_it_waited_uses_what_it_has(instance, server):
+    """An alarm that went off meanwhile is for requests alone."""
+    server.play("hub", then=THROTTLED)
+    with instance.start(instance.command("hub", "ghcr", deadline=6), {}) as process:
+        assert "waiting for hub" in process.stderr.readline()
+        time.sleep(0.3)  # into the pause, or the next one
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(13)
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=60)
+    assert (process.returncode, list(instance.logins)) == (1, ["ghcr.io"])
 
 
 def test_a_request_that_hangs_is_sent_again(server):
@@ -846,10 +853,27 @@ def test_login_that_no_longer_fits_does_not_cost_the_others(instance, server):
     server.secrets["a"] = secret("u", "x" * 49_000, "a.example.com")
     server.secrets["b"] = secret("v", "new", "b.example.com")
     run = instance.run(*nine, "a", "b")
-    assert (run.code, run.lines[1:]) == (
-        1, ["batchreg: a: with it, the logins are too long for the agent"])
+    assert (run.code, run.lines[1:]) == (1, ["batchreg: a: with it, the logins are too long"])
     assert instance.logins["b.example.com"] == "v:new"
     assert len(instance.logins) == 10
+
+
+def test_login_that_grows_does_not_push_the_agent_over_the_limit(instance, server):
+    """With what the file has of a secret that no longer fits: then all stays as it is."""
+    server.secrets["quay"] = secret("u", "x" * 60_000, "quay.io")
+    assert instance.run("ghcr", "quay").code == 0
+    before, calls = instance.config.read_bytes(), instance.systemctl_calls
+    server.secrets["ghcr"] = secret("u", "y" * 50_000)
+    run = instance.run("ghcr", "quay")
+    assert (run.code, len(run.lines)) == (1, 1)
+    assert run.lines[0].endswith("ecs.config: it stays as it was: the logins are too long")
+    assert (instance.config.read_bytes(), instance.systemctl_calls) == (before, calls)
+
+
+def test_one_long_login_in_two_secrets_counts_once(instance, server):
+    """They are one entry."""
+    server.secrets["again"] = server.secrets["ghcr"] = secret("u", "x" * 60_000)
+    assert instance.run("ghcr", "again").code == 0
 
 
 def test_which_of_two_logins_wins_is_no_matter_of_luck(instance, server):

@@ -603,7 +603,7 @@ def reach(aws: Stubbed, **statuses: str) -> None:
 def sent(aws: Stubbed, *ids: str) -> None:
     aws.answer("ssm", "send_command", {"Command": {"CommandId": "c" * 36}}, {
         "DocumentName": "AWS-RunShellScript", "InstanceIds": list(ids), "Comment": ANY,
-        "Parameters": {"commands": ["systemctl start batchreg.service"]}})
+        "Parameters": {"commands": [rotate.REFRESH]}})
 
 
 def listed(aws: Stubbed, **statuses: str) -> None:

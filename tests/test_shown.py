@@ -78,6 +78,7 @@ class Reader:
                               capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
         assert done.returncode in expected, f"{line}\n{done.stderr}"
         assert "Traceback" not in done.stderr
+        assert done.stdout or "doctor" not in line  # findings, or what it has looked at
         return done.stdout
 
 

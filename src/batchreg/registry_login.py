@@ -203,9 +203,9 @@ def collect(texts, problems):
     for secret_id, text in sorted(texts.items()):  # not in the order in which they came
         try:
             key, pair = login(text)
-            size = len(key + pair) + 14  # quotes, braces, colons and a comma
+            size = 0 if key in auths else len(key + pair) + 15  # with quotes and braces
             if size > room:
-                raise Refused("with it, the logins are too long for the agent")
+                raise Refused("with it, the logins are too long")
             room -= size
             if auths.setdefault(key, {"auth": pair})["auth"] != pair:
                 raise Refused(f"another secret has another login for {key}")
@@ -237,6 +237,8 @@ def put(path, auths, extra, complete):
             pass
     # One line, ASCII, no blanks: quotes, comments and line breaks mean nothing to the agent.
     data = json.dumps(auths, separators=(",", ":"), sort_keys=True)
+    if len(data) > ROOM:  # with the old ones: rather none of the new
+        raise OSError(0, "the logins are too long")
     # A setting that stands there already may be somebody's decision.
     extra = {key: value for key, value in extra.items() if key.encode() not in present}
     ours = {"ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": data, **extra}
@@ -288,14 +290,18 @@ def main(argv=None):
     def late(*_):
         raise TimeoutError("no answer in time")
 
-    # An end for each secret, even if an answer comes byte by byte.
+    def read(*request):
+        signal.alarm(12)  # an end for each attempt, even if an answer comes byte by byte
+        try:
+            return manager.read(*request)
+        finally:
+            signal.alarm(0)
+
     signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, args.deadline + 15, 15)
     endpoint = args.endpoint_url or f"https://secretsmanager.{args.region}.{args.url_suffix}"
     try:
-        read = SecretsManager(args.region, endpoint).read
+        manager = SecretsManager(args.region, endpoint)
         texts, problems = read_all(args.secret_id, read, args.deadline, quiet=args.q)
-        signal.setitimer(signal.ITIMER_REAL, 0)  # from here on nothing may stop half-way
         auths = collect(texts, problems)
         extra = dict(line.split("=", 1) for line in args.setting)
         if auths and put(args.ecs_config, auths, extra, not problems):

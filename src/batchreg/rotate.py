@@ -18,7 +18,8 @@ from batchreg.settings import Settings, slots_of, suffix
 from batchreg.stack import Stack, StackFailed
 
 PREVIOUS = "AWSPREVIOUS"
-REFRESH = "systemctl start batchreg.service"
+# Twice, because a start joins a refresh that is under way and may have read the old password.
+REFRESH = "systemctl start batchreg.service; systemctl start batchreg.service"
 UNFINISHED = ("No answer", "Pending", "InProgress", "Delayed", "Cancelling")
 
 

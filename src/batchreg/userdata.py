@@ -64,8 +64,6 @@ StandardOutput=journal+console
 
 # The random delay keeps a fleet that booted in one moment from asking in one moment.
 TIMER = """\
-[Unit]
-Description=Refresh the registry logins
 [Timer]
 OnActiveSec=${CredentialRefreshMinutes}min
 OnUnitActiveSec=${CredentialRefreshMinutes}min
@@ -124,7 +122,7 @@ def build(secret_ids: Sequence[str], user_parts: Sequence[str] = ()) -> str:
         "/etc/systemd/system/batchreg.timer": TIMER,
     }
     boot = BOOT % "".join(map(_written, files.items())).rstrip()
-    # Ours first, so that no other part's script can keep it from running.
+    # Ours first, so that no other part's shell script can keep it from running.
     parts = [
         'Content-Type: text/x-shellscript; charset="us-ascii"\n'
         'Content-Disposition: attachment; filename="00-batchreg"\n\n' + boot,

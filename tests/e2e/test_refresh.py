@@ -20,6 +20,8 @@ from local_machine import Machine, no_machine
 from local_parts import PullError, Registry
 from secrets_server import DENIED, REGION, THROTTLED, SecretsServer, fail, hang, reset
 
+PASSWORDS = ("first", "second", "third", "fourth", "fifth")  # of ann, test after test
+
 
 def require_machine() -> None:
     """Skip where no machine with systemd can be had; CI has all."""
@@ -109,8 +111,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_agent_starts_once_and_has_the_logins_from_its_start(lab):
     """It waits for the boot to end, and systemd passes the line on as it stands in the file."""
     machine = lab.machine
-    machine.wait_until(lambda: machine.show("ecs", "ActiveState") == "active")
+    machine.wait_until(lambda: machine.agents)
     agent, = machine.agents
+    assert "The agent has started." in machine.console
     config = read_ecs_config(machine.read("/etc/ecs/ecs.config"))
     assert {name: agent[name] for name in config} == config
     assert [auth_for(image, agent)["username"] for image in lab.images] == ["ann", "ben"]
@@ -163,7 +166,7 @@ def test_follow_brings_the_password_at_once_and_waits_for_it(lab, engine):
     assert result.returncode == 0, result.stdout
     assert json.loads(result.stdout.splitlines()[-1])["instances"] == {"i-0a1b2c3d": "Success"}
     assert logins(machine)[registry.host] == "ann:third:a"  # by now
-    assert scripts == ["systemctl start batchreg.service"]
+    assert scripts == ["systemctl start batchreg.service; systemctl start batchreg.service"]
     machine.wait_until(lambda: len(machine.agents) == starts + 1)
     engine.pull(image, auth_for(image, machine.agents[-1]))
     engine.remove(image)
@@ -201,11 +204,12 @@ def test_now_does_not_wait(lab):
 
 def test_no_password_is_in_the_journal_or_on_the_console(lab):
     """systemd would quote a line that it cannot read."""
-    journal = lab.machine.run(["journalctl"]).stdout + lab.machine.console
-    for registry in lab.registries:
-        login = f"{registry.username}:{registry.password}"
-        for secret in (registry.password, base64.b64encode(login.encode()).decode()):
-            assert secret not in journal
+    journal, console = lab.machine.run(["journalctl"]).stdout, lab.machine.console
+    for text in (journal, console):
+        assert "batchreg: /etc/ecs/ecs.config has the logins" in text
+    for login in (*(f"ann:{word}:a" for word in PASSWORDS), f"ben:{lab.registries[1].password}"):
+        for secret in (login.partition(":")[2], base64.b64encode(login.encode()).decode()):
+            assert secret not in journal + console
 
 
 # --- A Secrets Manager whose faults are scripted ---
@@ -347,4 +351,4 @@ def test_instance_without_any_login_ends_and_no_agent_starts(tmp_path):
             machine.boot(text.replace("in 60 120 0", "in 0 0 1").encode())
             machine.wait_until(lambda: machine.ended)
             assert "batchreg: no registry login at all: powering off" in machine.console
-            assert "Started ecs.service" not in machine.console
+            assert "The agent has started." not in machine.console
