@@ -13,6 +13,7 @@ import click
 
 from batchreg.console import Console
 from batchreg.errors import BatchregError
+from batchreg.settings import CREDENTIAL, USERNAME
 
 if TYPE_CHECKING:
     from batchreg.aws import Session
@@ -114,12 +115,10 @@ def _read_password() -> str:
 
 def misfit(name: str, value: str) -> str | None:
     """Return what is wrong with a user name or a password, without showing any of it."""
-    from batchreg import template
-
     pattern, rule = {
-        "Username": (template.USERNAME,
+        "Username": (USERNAME,
                      "The user name is empty or has a colon or a control character."),
-        "Password": (template.CREDENTIAL,
+        "Password": (CREDENTIAL,
                      "The password is empty or has a line break or another control character."),
     }[name]
     try:

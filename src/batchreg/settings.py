@@ -16,6 +16,10 @@ SECRET_ARN = re.compile(
     r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+-[A-Za-z0-9]{6}"
 )
 
+# CloudFormation would take {{resolve:...}} for a reference to another value, in a parameter too.
+CREDENTIAL = r"(?!.*\{\{resolve:)[^\x00-\x1f\x7f]+"
+USERNAME = r"(?!.*\{\{resolve:)[^:\x00-\x1f\x7f]+"
+
 # The template's parameters by the option that sets them.
 PARAMETERS = {
     "registry_url": "RegistryUrl",

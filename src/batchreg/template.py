@@ -28,14 +28,11 @@ from troposphere import (
 )
 
 from batchreg import __version__, userdata
-from batchreg.settings import Settings, suffix
+from batchreg.settings import CREDENTIAL, USERNAME, Settings, suffix
 
 # For a JSON string made of intrinsics only: what must be escaped, backslashes first. Other control
 # characters are refused by CREDENTIAL.
 JSON_ESCAPES = (("\\", "\\\\"), ('"', '\\"'))
-# CloudFormation would take {{resolve:...}} for a reference to another value, in a parameter too.
-CREDENTIAL = r"(?!.*\{\{resolve:)[^\x00-\x1f\x7f]+"
-USERNAME = r"(?!.*\{\{resolve:)[^:\x00-\x1f\x7f]+"
 
 # Every spelling that registry_login.registry_key accepts, and no other.
 _NAME = r"[a-z0-9]+((\.|-+)[a-z0-9]+)*"
