@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from local_instance import CLOUD_CONFIG, EMPTY, META_DATA, MOUNTS, Boot, Instance, errors
-from local_parts import ENVIRON, missing
+from local_parts import ENVIRON
 
 # As in the image's amazon-ecs-init package, but for the program, and for the limit of five starts
 # in ten seconds, which no test can wait for.
@@ -82,7 +82,6 @@ exec unshare --cgroup sh -ec '
 ' </dev/null >/dev/null 2>&1
 """
 
-
 # An empty group of processes stays until somebody removes it. The last ones may yet be ending.
 REMOVE_GROUP = """
 mount -t cgroup2 groups /mnt
@@ -91,19 +90,6 @@ cd /mnt
 while grep -q "populated 1" "$1/cgroup.events"; do sleep 0.01; done
 find "$1" -depth -type d -exec rmdir {} +
 """
-
-
-def no_machine() -> str | None:
-    """Say why none can be had here."""
-    if reason := missing(["instance"]):
-        return reason
-    if not os.path.exists("/lib/systemd/systemd"):
-        return "no systemd: apt-get install systemd"
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-ec",
-         'mount -t cgroup2 groups /mnt; mkdir "/mnt/probe-$$"; rmdir "/mnt/probe-$$"'],
-        env=ENVIRON, capture_output=True, text=True)
-    return f"no control groups here: {done.stderr.strip()}" if done.returncode else None
 
 
 class Machine(Instance):
@@ -190,11 +176,6 @@ class Machine(Instance):
     def show(self, unit: str, key: str) -> str:
         """Return a property of a unit."""
         return self.run(["systemctl", "show", "--value", f"--property={key}", unit]).stdout.strip()
-
-    def journal(self, unit: str) -> list[str]:
-        """Return what a unit has said."""
-        return self.run(["journalctl", "--quiet", "--output=cat",
-                         f"_SYSTEMD_UNIT={unit}.service"]).stdout.splitlines()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -40,18 +40,21 @@ PROGRAMS = {
     },
     "engine": {"dockerd": "docker.io", "containerd": "containerd", "runc": "runc"},
     "instance": {"cloud-init": "cloud-init"},
+    "machine": {"cloud-init": "cloud-init", "systemd-analyze": "systemd"},
 }
 
 
 def missing(needs: Iterable[str], *, path: str = ENVIRON["PATH"]) -> str | None:
-    """Say why one of these parts (`registry`, `engine`, `instance`) cannot run here."""
+    """Say why one of these parts (`registry`, `engine`, `instance`, `machine`) cannot run here."""
     for need in needs:
         for program, package in PROGRAMS[need].items():
             if not shutil.which(program, path=path):
                 return f"no {program}: apt-get install {package}"
         if need == "registry" and not _is_static(_busybox()):
             return "busybox needs shared libraries: apt-get install busybox-static"
-        if need in ("engine", "instance") and (reason := _no_mounts()):
+        if need in ("engine", "instance", "machine") and (reason := _no_mounts()):
+            return reason
+        if need == "machine" and (reason := _no_groups()):
             return reason
     return None
 
@@ -73,6 +76,16 @@ def _no_mounts() -> str | None:
     except subprocess.CalledProcessError as error:
         return f"no mounting here: {error.stderr.strip()}"
     return None
+
+
+@functools.cache
+def _no_groups() -> str | None:
+    """Say why no group of processes of one's own can be had, which systemd needs."""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec",
+         'mount -t cgroup2 groups /mnt; mkdir "/mnt/probe-$$"; rmdir "/mnt/probe-$$"'],
+        env=ENVIRON, capture_output=True, text=True)
+    return f"no control groups here: {done.stderr.strip()}" if done.returncode else None
 
 
 class Daemon:

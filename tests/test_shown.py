@@ -46,13 +46,12 @@ class Reader:
         """Put what is there in place of what a page makes up."""
         for pattern, text in {
             r"subnet-0a1b": self.aws.subnet_ids[0], r"subnet-2c3d": self.aws.subnet_ids[1],
-            r"sg-4e5f": self.aws.security_group_ids[0], r"\bIMAGE\b": "ghcr.io/lab/align:3",
-            r"arn:aws:secretsmanager:\S+": self.own_secret(), r"--auth job$": "--auth job IMAGE",
+            r"sg-4e5f": self.aws.security_group_ids[0], r"--auth job$": "--auth job IMAGE",
         }.items():
-            line = re.sub(pattern, lambda _, text=text: text, line)
-        if "JOB" in line:
-            line = line.replace("JOB", self.run("batchreg submit --detach IMAGE -- true").strip())
-        return line.replace("IMAGE", "ghcr.io/lab/align:3")
+            line = re.sub(pattern, text, line)
+        line = re.sub(r"arn:aws:secretsmanager:\S+", lambda _: self.own_secret(), line)
+        return re.sub(r"\bJOB\b", lambda _: self.run(
+            "batchreg submit --detach IMAGE -- true").strip(), line)
 
     def own_secret(self) -> str:
         return self.aws.client("secretsmanager").create_secret(
@@ -72,7 +71,7 @@ class Reader:
         self.run(self.stand_in(line), expected)
 
     def run(self, line: str, expected: frozenset[int] | set[int] = frozenset({0})) -> str:
-        line = line.replace("IMAGE", "ghcr.io/lab/align:3")
+        line = re.sub(r"\bIMAGE\b", "ghcr.io/lab/align:3", line)
         line = re.sub(rf"^batchreg ({'|'.join(ASKING)})\b", r"batchreg \1 --yes", line)
         done = subprocess.run(["sh", "-c", line], cwd=self.folder, env=self.environ, text=True,
                               capture_output=True, timeout=60, stdin=subprocess.DEVNULL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,6 +55,9 @@ class Session:
             raise BatchregError(f"{error}: check --endpoint-url and the AWS_* variables.") from None
         client.meta.events.register("before-parse", _refuse_html)
         return client
+
+
+Connect = Callable[..., Session]  # what makes one; tests pass their own
 
 
 def _refuse_html(response_dict: dict[str, Any], **_: Any) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import click
 
 from batchreg import asking, aws, inputs, registry, registry_login, settings
-from batchreg import commands as deploying
 from batchreg import stack as stacks
-from batchreg.aws import Session
+from batchreg.aws import Connect, Session
 from batchreg.console import Console
 from batchreg.errors import BatchregError
 from batchreg.image import Image, architectures, parse
@@ -41,7 +40,7 @@ class Logins:
 def check(*, image: tuple[str, ...], architecture: str | None, machine: bool,
           stack_name: str | None, registry_url: str | None, username: str | None,
           password_stdin: bool, profile: str | None, region: str | None,
-          endpoint_url: str | None, connect: deploying.Connect = Session) -> int:
+          endpoint_url: str | None, connect: Connect = Session) -> int:
     """Print a verdict an image, and return the exit status: 0 where all can be pulled."""
     console = Console(machine=machine)
     typed_stack = asking.typed("stack_name")
@@ -103,7 +102,7 @@ def before_deploy(names: Sequence[str], given: Mapping[str, str], shape: setting
 
 
 def _present(session: Session, name: str) -> Stack:
-    deploying.check_name(name)
+    stacks.check_name(name)
     present = stacks.find(session.client("cloudformation"), name)
     if present is None:
         raise BatchregError(f"There is no stack {name} in this region: check --region, or give the "

@@ -15,7 +15,7 @@ from batchreg import __version__, asking, aws, inputs, logins, settings
 from batchreg import deploy as deploying
 from batchreg import destroy as destroying
 from batchreg import stack as stacks
-from batchreg.aws import Session
+from batchreg.aws import Connect, Session
 from batchreg.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.options import structure
@@ -24,9 +24,6 @@ from batchreg.stack import Stack
 
 if TYPE_CHECKING:
     from batchreg.status import Status
-
-
-Connect = Callable[..., Session]
 
 
 def failures_too(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,7 +57,7 @@ def deploy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: bool
     find_login = inputs.login_finder(wanted)  # first: it may name BATCHREG_PASSWORD itself
     given = inputs.parameters(values, password_stdin)
     tags = dict(inputs.tag(text) for text in tag)
-    check_name(stack_name)
+    stacks.check_name(stack_name)
     # What is wrong shows before AWS is asked.
     structure(secret_arn, image_type, user_data, fargate)
     session = connect(profile=profile, region=region, endpoint=endpoint_url)
@@ -132,7 +129,7 @@ def destroy(*, stack_name: str, machine: bool, yes: bool, force: bool, wait: boo
             connect: Connect = Session) -> None:
     """Delete the stack; one that does not exist is a success."""
     console = Console(machine=machine)
-    check_name(stack_name)
+    stacks.check_name(stack_name)
     session = connect(profile=profile, region=region, endpoint=endpoint_url)
     client = session.client("cloudformation")
     present = stacks.find(client, stack_name)
@@ -153,7 +150,7 @@ def status(*, stack_name: str, machine: bool, profile: str | None, region: str |
     """Print what the stack looks like now."""
     from batchreg.status import look
 
-    check_name(stack_name)
+    stacks.check_name(stack_name)
     session = connect(profile=profile, region=region, endpoint=endpoint_url)
     present = stacks.find(session.client("cloudformation"), stack_name)
     if present is None:
@@ -197,12 +194,6 @@ def _lines(seen: Status, present: Stack) -> Iterator[str]:
         True: "not as rendered now: batchreg deploy updates it"}[seen.differs],
         f"batchreg {seen.version}" if seen.version else "")
 
-
-def check_name(name: str) -> None:
-    """Refuse what CloudFormation would refuse as a stack's name."""
-    if not re.fullmatch("[A-Za-z][A-Za-z0-9-]{0,127}", name):
-        raise BatchregError(f"{name!r} cannot be a stack's name: letters, digits and hyphens, "
-                            "a letter first.")
 
 
 def ours(present: Stack | None, body: str, force: bool, console: Console) -> Any:

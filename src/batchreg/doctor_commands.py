@@ -11,12 +11,12 @@ import click
 
 from batchreg import collect, doctor, registry, savefile
 from batchreg.aws import Session
-from batchreg.commands import check_name
 from batchreg.doctor import Finding
 from batchreg.errors import BatchregError
 from batchreg.facts import Facts
 from batchreg.image import parse
 from batchreg.output import write
+from batchreg.stack import check_name
 
 
 def run(*, stack_name: str, job: str | None, image: str | None, save: str | None,

@@ -15,7 +15,6 @@ import click
 from batchreg import definitions, jobs, registry_login, settings
 from batchreg import stack as stacks
 from batchreg.aws import Session
-from batchreg.commands import check_name
 from batchreg.console import Console
 from batchreg.definitions import Spec
 from batchreg.errors import BatchregError, Interrupted
@@ -114,7 +113,7 @@ def job_definition(*, image: str, command: tuple[str, ...], auth: str, stack_nam
 
 
 def _present(session: Session, name: str) -> Stack:
-    check_name(name)
+    stacks.check_name(name)
     present = stacks.find(session.client("cloudformation"), name)
     if present is None:
         raise BatchregError(f"There is no stack {name} in this region: batchreg deploy "

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
+CONFIG_FILE = "batchreg.yaml"
 PLACES = "batchreg.places"  # in a context's meta: where the file says what it says
 
 
@@ -104,18 +105,18 @@ def read_config(context: click.Context, _parameter: click.Parameter, value: Path
     """Take what batchreg.yaml says as the command's defaults; only a file asked for must exist."""
     if context.resilient_parsing:  # a shell completes the line: no time for complaints
         return
-    if value or os.path.exists("batchreg.yaml"):
+    if value or os.path.exists(CONFIG_FILE):
         from pathlib import Path
 
         from batchreg import config
 
-        context.default_map, context.meta[PLACES] = config.read(value or Path("batchreg.yaml"))
+        context.default_map, context.meta[PLACES] = config.read(value or Path(CONFIG_FILE))
 
 
 config_option = flag(
     "--config", type=file_path, envvar="BATCHREG_CONFIG",
     is_eager=True, expose_value=False, callback=read_config,
-    metavar="FILE", help="Settings file.  [default: batchreg.yaml, where there is one]")
+    metavar="FILE", help=f"Settings file.  [default: {CONFIG_FILE}, where there is one]")
 
 user_data_option = option(
     "--user-data", metavar="FILE", type=file_path,

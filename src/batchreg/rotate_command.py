@@ -23,7 +23,7 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
     """Make a new password current, and say when the instances will have it."""
     console = Console(machine=machine)
     parsed = parse(image) if image else None
-    commands.check_name(stack_name)
+    stacks.check_name(stack_name)
     password = None if undo else asking.password(password_stdin)
     session = Session(profile=profile, region=region, endpoint=endpoint_url)
     client, manager = session.client("cloudformation"), session.client("secretsmanager")

@@ -83,6 +83,13 @@ class Event:
         return self.of_stack and not self.status.endswith("_IN_PROGRESS")
 
 
+def check_name(name: str) -> None:
+    """Refuse what CloudFormation would refuse as a stack's name."""
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9-]{0,127}", name):
+        raise BatchregError(f"{name!r} cannot be a stack's name: letters, digits and hyphens, "
+                            "a letter first.")
+
+
 def find(client: Client, name: str) -> Stack | None:
     """Return the stack, or None where there is none of this name."""
     from botocore.exceptions import ClientError

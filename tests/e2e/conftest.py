@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -40,6 +41,30 @@ def deployed(aws: LocalAws, *arguments: str, **environ: str) -> tuple[dict[str, 
         LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
     )["LaunchTemplateVersions"]
     return outputs, base64.b64decode(version["LaunchTemplateData"]["UserData"])
+
+
+@dataclass
+class Two:
+    """A stack with two registries, and what its launch template gives to an instance."""
+
+    aws: LocalAws
+    registries: tuple[Registry, Registry]
+    images: tuple[str, str]
+    outputs: dict[str, str]
+    user_data: bytes
+
+
+@contextmanager
+def two_registries(folder: Path, stack: str) -> Iterator[Two]:
+    """Start two real registries with a login each, and deploy a stack for both."""
+    with (LocalAws() as aws,
+          Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
+          Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other):
+        images = one.push("lab/align"), other.push("lab/sort")
+        yield Two(aws, (one, other), images, *deployed(
+            aws, "--stack-name", stack, "--registry", f"{one.host},username=ann,password=env:A",
+            "--registry", f"http://{other.host}/v2/,username=ben,password=env:B",
+            A=one.password, B=other.password))
 
 
 def require(*parts: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import subprocess
 import threading
@@ -13,22 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import batchreg, deployed, require
+from conftest import Two, batchreg, require, two_registries
 from local_agent import auth_for, read_ecs_config
-from local_aws import LocalAws
-from local_machine import Machine, no_machine
+from local_machine import Machine
 from local_parts import PullError, Registry
 from secrets_server import DENIED, REGION, THROTTLED, SecretsServer, fail, hang, reset
 
 PASSWORDS = ("first", "second", "third", "fourth", "fifth")  # of ann, test after test
-
-
-def require_machine() -> None:
-    """Skip where no machine with systemd can be had; CI has all."""
-    if reason := no_machine():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 def hurried(user_data: bytes) -> bytes:
@@ -71,41 +61,32 @@ def logins(machine: Machine) -> dict[str, str]:
 class Lab:
     """A stack with two registries, and an instance of it that has booted under systemd."""
 
-    aws: LocalAws
-    registries: tuple[Registry, Registry]
-    images: tuple[str, str]
+    two: Two
     machine: Machine
 
-    environment: str
+    @property
+    def environment(self) -> str:
+        return self.two.outputs["ComputeEnvironmentArn"]
 
     def rotate(self, registry: Registry, password: str,
                *more: str) -> subprocess.CompletedProcess[str]:
         return batchreg("rotate", "--stack-name", "timer", "--yes", "--registry", registry.host,
-                        *more, **self.aws.environ, BATCHREG_PASSWORD=password)
+                        *more, **self.two.aws.environ, BATCHREG_PASSWORD=password)
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    require("registry", "engine")
-    require_machine()
+    require("registry", "engine", "machine")
     folder = tmp_path_factory.mktemp("timer")
-    with (LocalAws() as aws,
-          Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
-          Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other):
-        images = one.push("lab/align"), other.push("lab/sort")
-        outputs, user_data = deployed(
-            aws, "--stack-name", "timer",
-            "--registry", f"{one.host},username=ann,password=env:A",
-            "--registry", f"{other.host},username=ben,password=env:B",
-            A=one.password, B=other.password)
+    with two_registries(folder, "timer") as two:
         # The role's keys, through the metadata service, as on an instance.
-        environ = {name: aws.environ[name]
+        environ = {name: two.aws.environ[name]
                    for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT")}
         with Machine(directory=folder / "machine", environ=environ,
                      files={"etc/ecs/ecs.config": b"ECS_CLUSTER=lab\n"}) as machine:
-            boot = machine.boot(hurried(user_data))
+            boot = machine.boot(hurried(two.user_data))
             assert boot.ok, boot.console
-            yield Lab(aws, (one, other), images, machine, outputs["ComputeEnvironmentArn"])
+            yield Lab(two, machine)
 
 
 def test_agent_starts_once_and_has_the_logins_from_its_start(lab):
@@ -116,14 +97,14 @@ def test_agent_starts_once_and_has_the_logins_from_its_start(lab):
     assert "The agent has started." in machine.console
     config = read_ecs_config(machine.read("/etc/ecs/ecs.config"))
     assert {name: agent[name] for name in config} == config
-    assert [auth_for(image, agent)["username"] for image in lab.images] == ["ann", "ben"]
+    assert [auth_for(image, agent)["username"] for image in lab.two.images] == ["ann", "ben"]
     assert machine.show("batchreg.timer", "ActiveState") == "active"
     assert machine.show("batchreg.timer", "UnitFileState") == "enabled"
 
 
 def test_new_password_comes_within_one_interval_with_one_restart_of_the_agent(lab, engine):
     """The old one is gone, the other registry and what runs in Docker are left alone."""
-    machine, (registry, other), (image, same) = lab.machine, lab.registries, lab.images
+    machine, (registry, other), (image, same) = lab.machine, lab.two.registries, lab.two.images
     assert await_refreshes(machine, 2) == [[], []]  # nothing new, nothing said
     docker, starts = machine.show("docker", "MainPID"), len(machine.agents)
     registry.change_password("second:a")
@@ -153,7 +134,7 @@ def timer_off(lab: Lab) -> Iterator[None]:
 @pytest.mark.usefixtures("timer_off")
 def test_follow_brings_the_password_at_once_and_waits_for_it(lab, engine):
     """By Run Command, with nothing of the password in it."""
-    machine, (registry, _), (image, _) = lab.machine, lab.registries, lab.images
+    machine, (registry, _), (image, _) = lab.machine, lab.two.registries, lab.two.images
     scripts, starts = [], len(machine.agents)
 
     def run(script: str) -> int:
@@ -161,7 +142,7 @@ def test_follow_brings_the_password_at_once_and_waits_for_it(lab, engine):
         return machine.run(["sh", "-c", script]).returncode
 
     registry.change_password("third:a")
-    with lab.aws.joined(lab.environment, "i-0a1b2c3d", run):
+    with lab.two.aws.joined(lab.environment, "i-0a1b2c3d", run):
         result = lab.rotate(registry, "third:a", "--follow", "--json")
     assert result.returncode == 0, result.stdout
     assert json.loads(result.stdout.splitlines()[-1])["instances"] == {"i-0a1b2c3d": "Success"}
@@ -175,11 +156,11 @@ def test_follow_brings_the_password_at_once_and_waits_for_it(lab, engine):
 @pytest.mark.usefixtures("timer_off")
 def test_instance_that_does_not_take_the_password_is_named(lab):
     """The password is current all the same, and the timer tries again; exit status 1."""
-    machine, (registry, _) = lab.machine, lab.registries
+    machine, (registry, _) = lab.machine, lab.two.registries
     arguments = machine.read("/opt/batchreg/args")
     machine.write("/opt/batchreg/args", arguments + b"-sno-such-secret\n")
     registry.change_password("fourth:a")
-    with lab.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
+    with lab.two.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
             ["sh", "-c", script]).returncode):
         result = lab.rotate(registry, "fourth:a", "--follow")
     machine.write("/opt/batchreg/args", arguments)
@@ -191,9 +172,9 @@ def test_instance_that_does_not_take_the_password_is_named(lab):
 @pytest.mark.usefixtures("timer_off")
 def test_now_does_not_wait(lab):
     """It says by when the instances that have been asked will have it."""
-    machine, (registry, _) = lab.machine, lab.registries
+    machine, (registry, _) = lab.machine, lab.two.registries
     registry.change_password("fifth:a")
-    with lab.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
+    with lab.two.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
             ["sh", "-c", script]).returncode):
         result = lab.rotate(registry, "fifth:a", "--now")
         assert result.returncode == 0, result.stderr
@@ -207,7 +188,8 @@ def test_no_password_is_in_the_journal_or_on_the_console(lab):
     journal, console = lab.machine.run(["journalctl"]).stdout, lab.machine.console
     for text in (journal, console):
         assert "batchreg: /etc/ecs/ecs.config has the logins" in text
-    for login in (*(f"ann:{word}:a" for word in PASSWORDS), f"ben:{lab.registries[1].password}"):
+    of_ben = f"ben:{lab.two.registries[1].password}"
+    for login in (*(f"ann:{word}:a" for word in PASSWORDS), of_ben):
         for secret in (login.partition(":")[2], base64.b64encode(login.encode()).decode()):
             assert secret not in journal + console
 
@@ -241,7 +223,7 @@ def secret(username: str, password: str, url: str) -> str:
 
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
-    require_machine()
+    require("machine")
     with SecretsServer({"ghcr": secret("ann", "first", "ghcr.io"),
                         "quay": secret("ben", "other", "quay.io")}) as server:
         text = batchreg("user-data", "--secret-id", "ghcr", "--secret-id", "quay",
@@ -342,7 +324,7 @@ def test_instance_that_was_suspended_for_a_day_goes_on_where_it_stopped(strict):
 
 def test_instance_without_any_login_ends_and_no_agent_starts(tmp_path):
     """Else it would take jobs, fail them in seconds, and take the next."""
-    require_machine()
+    require("machine")
     with SecretsServer({}) as server:
         text = batchreg("user-data", "--secret-id", "ghcr", "--region", REGION).stdout
         with Machine(directory=tmp_path / "machine", environ={

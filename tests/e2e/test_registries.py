@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from conftest import batchreg, deployed, require
+from conftest import batchreg, require, two_registries
 from local_agent import auth_for, read_ecs_config
 from local_aws import LocalAws
 from local_instance import Instance
@@ -52,20 +52,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One for all tests, which leave it as they found it but for the passwords."""
     require("registry", "engine", "instance")
     folder = tmp_path_factory.mktemp("lab")
-    with (LocalAws() as aws,
-          Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
-          Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other):
-        images = one.push("lab/align"), other.push("lab/sort")
-        outputs, user_data = deployed(
-            aws, "--stack-name", STACK, "--registry", f"{one.host},username=ann,password=env:A",
-            "--registry", f"http://{other.host}/v2/,username=ben,password=env:B",
-            A=one.password, B=other.password)
-        with Instance(directory=folder / "instance", environ=aws.environ,
-                      files={"etc/ecs/ecs.config": b""}) as instance:
-            boot = instance.boot(user_data)
-            assert boot.ok, boot.console
-            yield Lab(aws, (one, other), images, instance,
-                      (outputs["RegistrySecretArn"], outputs["RegistrySecret2Arn"]))
+    with (two_registries(folder, STACK) as two,
+          Instance(directory=folder / "instance", environ=two.aws.environ,
+                   files={"etc/ecs/ecs.config": b""}) as instance):
+        boot = instance.boot(two.user_data)
+        assert boot.ok, boot.console
+        yield Lab(two.aws, two.registries, two.images, instance,
+                  (two.outputs["RegistrySecretArn"], two.outputs["RegistrySecret2Arn"]))
 
 
 def test_both_images_pull_each_with_its_own_login(lab, engine):
