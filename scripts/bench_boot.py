@@ -28,7 +28,7 @@ from local_parts import Engine, Registry, missing
 from relay import Relay
 from tables import Table, milliseconds, ratio
 
-from batchreg import userdata
+from batchreg.render import userdata
 
 WALKTHROUGH = """\
 #!/bin/bash -e

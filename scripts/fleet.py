@@ -20,7 +20,7 @@ from greenlet import getcurrent, greenlet
 from tables import Table, show
 
 from batchreg import registry_login
-from batchreg.userdata import BOOT_DEADLINE_SECONDS
+from batchreg.render.userdata import BOOT_DEADLINE_SECONDS
 
 PICTURE = Path(__file__).parent.parent / "docs" / "fleet.svg"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from batchreg.cli import cli
-from batchreg.settings import CONFIG_KEYS
+from batchreg.cli.commands import cli
+from batchreg.render.settings import CONFIG_KEYS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 

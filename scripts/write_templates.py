@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from batchreg import template
-from batchreg.settings import Settings
+from batchreg.render import template
+from batchreg.render.settings import Settings
 
 FOLDER = Path(__file__).parent.parent / "templates"
 

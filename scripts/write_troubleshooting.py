@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchreg import savefile
-from batchreg.doctor import RULES, diagnose
-from batchreg.facts import Facts
+from batchreg.doctor import savefile
+from batchreg.doctor.facts import Facts
+from batchreg.doctor.findings import RULES, diagnose
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -27,7 +27,7 @@ It is made from the catalogue of faults in `tests/faults` by `scripts/write_trou
 
 HEADINGS = {
     "stack": "The stack, the compute environment and the queue",
-    "login": "The secret, the role and the launch template",
+    "credentials": "The secret, the role and the launch template",
     "network": "The network",
     "image": "The image and its registry",
     "job": "The job and its instances",

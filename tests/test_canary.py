@@ -13,7 +13,7 @@ import pytest
 from account import Account
 from wire import Wire
 
-from batchreg.deploy import Request
+from batchreg.stack.deploy import Request
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 USERNAME, PASSWORD = (f"canary{secrets.token_hex(12)}" for _ in range(2))

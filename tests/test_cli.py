@@ -61,7 +61,7 @@ def test_full_disk_behind_stdout_is_one_line(batchreg):
 
 def test_closed_pipe_is_silent(batchreg, tmp_path):
     """`batchreg render | head -1` prints one line and nothing on stderr."""
-    command = f"{sys.executable} -m batchreg.cli render | head -1"
+    command = f"{sys.executable} -m batchreg.cli.commands render | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout == "AWSTemplateFormatVersion: '2010-09-09'\n"
     assert result.stderr == ""
@@ -207,17 +207,17 @@ SHOWN = {"rich", "troposphere", "yaml"}  # what only tables and templates need
     ("logs 0123", SHOWN),
     ("cancel 0123", SHOWN),
     ("submit ghcr.io/lab/align", SHOWN),
-    ("deploy", {"rich", "batchreg.doctor", "batchreg.registry"}),
-    ("status", {"rich", "batchreg.doctor", "batchreg.registry"}),
-    ("destroy --yes", SHOWN | {"batchreg.doctor", "batchreg.registry"}),
+    ("deploy", {"rich", "batchreg.doctor.findings", "batchreg.registry.check"}),
+    ("status", {"rich", "batchreg.doctor.findings", "batchreg.registry.check"}),
+    ("destroy --yes", SHOWN | {"batchreg.doctor.findings", "batchreg.registry.check"}),
     ("check 127.0.0.1:9/lab/align --registry-url 127.0.0.1:9 --username u", AWS | SHOWN),
-    ("rotate --yes", SHOWN | {"batchreg.doctor"}),
+    ("rotate --yes", SHOWN | {"batchreg.doctor.findings"}),
     ("doctor", {"rich", "troposphere"}),
 ])
 def test_commands_import_only_what_they_use(command, unused, tmp_path):
     """Speed is a feature, and imports are what it is lost to. AWS is out of reach here."""
     program = (
-        "import sys; from batchreg import cli; sys.argv[0] = 'batchreg'; "
+        "import sys; from batchreg.cli import commands as cli; sys.argv[0] = 'batchreg'; "
         "cli.main(); print('\\n'.join(sys.modules), file=sys.stderr)")
     nowhere = {"PATH": "/usr/bin:/bin", "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
                "AWS_REGION": "eu-west-3", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",

@@ -18,10 +18,14 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 from botocore.stub import Stubber
 
-from batchreg import collect, facts, registry, userdata
-from batchreg.collect import batch, blot, instances, login, network
-from batchreg.collect.asker import Absent, Asker, Unseen, bounded
-from batchreg.facts import Facts
+from batchreg.doctor import collect, facts
+from batchreg.doctor.collect import batch, instances, network
+from batchreg.doctor.collect import credentials as login
+from batchreg.doctor.collect import redact as blot
+from batchreg.doctor.collect.calls import Absent, Asker, Unseen, bounded
+from batchreg.doctor.facts import Facts
+from batchreg.registry import check as registry
+from batchreg.render import userdata
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:team/ghcr-AbCdEf"

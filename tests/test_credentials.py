@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ministack.services.cloudformation import engine
 
-from batchreg import registry_login, template
-from batchreg.settings import Settings
+from batchreg import registry_login
+from batchreg.render import template
+from batchreg.render.settings import Settings
 
 BODY = json.loads(template.to_json(template.build(Settings())))
 text = st.text(min_size=1, max_size=40)

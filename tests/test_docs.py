@@ -13,8 +13,9 @@ import pytest
 import write_reference
 import yaml
 
-from batchreg import config, settings
-from batchreg.cli import cli
+from batchreg.cli import config
+from batchreg.cli.commands import cli
+from batchreg.render import settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,11 +12,11 @@ import pytest
 import write_troubleshooting
 from write_troubleshooting import changed as broken
 
-from batchreg import savefile
-from batchreg.doctor import RULES, Finding, diagnose, looked_at
+from batchreg.doctor import savefile
+from batchreg.doctor.facts import Facts
+from batchreg.doctor.findings import RULES, Finding, diagnose, looked_at
+from batchreg.doctor.rules import ANY
 from batchreg.errors import BatchregError
-from batchreg.facts import Facts
-from batchreg.rules import ANY
 
 FOLDER = Path(__file__).with_name("faults")
 HEALTHY = json.loads((FOLDER / "healthy.json").read_text())

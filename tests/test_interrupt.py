@@ -100,7 +100,7 @@ def test_ctrl_c_during_the_change_lets_it_go_on_and_deploy_follows_it(
     assert Account(slow_aws, stack).stack["StackStatus"] == "CREATE_COMPLETE"
 
 
-@pytest.mark.parametrize("module", ["click", "batchreg.cli", "boto3"])
+@pytest.mark.parametrize("module", ["click", "batchreg.cli.commands", "boto3"])
 def test_ctrl_c_while_python_still_imports_is_one_line(environ, tmp_path, module):
     """Whoever notices a typing error is quicker than the imports: no traceback even then."""
     environ = {**environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}  # nobody is there

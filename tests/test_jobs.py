@@ -17,10 +17,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from local_agent import DOCKER_HUB_KEY, auth_for
 
-from batchreg import definitions, image, joblog, jobs
-from batchreg.definitions import Spec, definition
 from batchreg.errors import BatchregError
-from batchreg.joblog import Line, LogReader
+from batchreg.jobs import batch as jobs
+from batchreg.jobs import definitions
+from batchreg.jobs import log as joblog
+from batchreg.jobs.definitions import Spec, definition
+from batchreg.jobs.log import Line, LogReader
+from batchreg.registry import images as image
 
 SECRET = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry-AbCdEf"
 ROLE = "arn:aws:iam::111122223333:role/JobExecutionRole"

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from batchreg import config as batchreg_config
-from batchreg import settings, template, userdata
+from batchreg.cli import config as batchreg_config
 from batchreg.errors import BatchregError
-from batchreg.logins import (
+from batchreg.registry.logins import (
     Login,
     Wanted,
     assign,
@@ -29,7 +28,8 @@ from batchreg.logins import (
     parameters,
 )
 from batchreg.registry_login import HUB
-from batchreg.settings import Settings
+from batchreg.render import settings, template, userdata
+from batchreg.render.settings import Settings
 
 HUB_SPELLINGS = ("docker.io", "https://docker.io", "index.docker.io", "registry-1.docker.io",
                  "https://index.docker.io/v1/", "hub.docker.com", "registry.hub.docker.com")

@@ -8,8 +8,8 @@ import botocore.session
 import pytest
 from botocore.stub import Stubber
 
-from batchreg import network
 from batchreg.errors import BatchregError
+from batchreg.stack import network
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ from registry_server import (
 )
 from secrets_server import certificate
 
-from batchreg import registry
-from batchreg.image import architectures, parse
-from batchreg.manifests import challenges
-from batchreg.registry import Login, Verdict
+from batchreg.registry import check as registry
+from batchreg.registry.answers import challenges
+from batchreg.registry.check import Login, Verdict
+from batchreg.registry.images import architectures, parse
 
 PASSWORD = "canary/4711+x=="
 ADA = Login("ada", PASSWORD)
@@ -649,6 +649,6 @@ def test_bug_shows_no_login(serve):
     with pytest.raises(TypeError) as caught:
         check(serve(), architectures=7)
     shown = "".join(traceback.format_exception(caught.value))
-    assert "registry_pull.py" in shown
+    assert "registry/pull.py" in shown
     assert "canary" not in shown
     assert "ada" not in json.dumps(shown)

@@ -43,7 +43,7 @@ from secrets_server import (
     text,
 )
 
-from batchreg import registry_login, userdata
+from batchreg import registry_login
 from batchreg.registry_login import (
     HUB,
     Refused,
@@ -54,6 +54,7 @@ from batchreg.registry_login import (
     registry_key,
     sign,
 )
+from batchreg.render import userdata
 
 PASSWORD = 'p"a\\s$s {{w}}: é😀\n=#%'
 RESTART = "--no-block try-restart ecs.service"

@@ -19,10 +19,12 @@ from test_canary import Watched
 from test_interrupt import Interrupted
 from wire import Wire
 
-from batchreg import rotate, rotate_command, template, userdata
-from batchreg.console import Console
-from batchreg.settings import Settings
-from batchreg.stack import Stack
+from batchreg.cli import rotate as rotate_command
+from batchreg.cli.console import Console
+from batchreg.render import template, userdata
+from batchreg.render.settings import Settings
+from batchreg.stack import rotate
+from batchreg.stack.states import Stack
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

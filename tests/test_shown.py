@@ -23,7 +23,7 @@ from registry_server import Proxy, RegistryServer, index
 from secrets_server import certificate
 from test_docs import NAMES, PAGES, shown, words_of
 
-from batchreg.cli import cli
+from batchreg.cli.commands import cli
 
 BIN = Path(sys.executable).parent
 PASSWORD = "pass:word"

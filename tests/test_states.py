@@ -19,13 +19,17 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 
-from batchreg import __version__, changesets, commands, stack, template
-from batchreg import deploy as deploying
-from batchreg.changesets import Change, ChangeSet
-from batchreg.console import Console
+from batchreg import __version__
+from batchreg.cli import deploy as commands
+from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
-from batchreg.settings import Settings
-from batchreg.stack import Event, Stack, StackFailed
+from batchreg.render import template
+from batchreg.render.settings import Settings
+from batchreg.stack import changesets
+from batchreg.stack import deploy as deploying
+from batchreg.stack import states as stack
+from batchreg.stack.changesets import Change, ChangeSet
+from batchreg.stack.states import Event, Stack, StackFailed
 
 NAME = "genomics"
 ID = "arn:aws:cloudformation:eu-central-1:111122223333:stack/genomics/0e2f1c50-0000"

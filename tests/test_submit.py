@@ -28,8 +28,8 @@ import pytest
 import write_templates
 from local_aws import LocalAws
 
-from batchreg import template
-from batchreg.settings import Settings
+from batchreg.render import template
+from batchreg.render.settings import Settings
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 USER, PASSWORD = "canary-user", 'canary-"pass\\word'

@@ -14,8 +14,9 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from batchreg import registry_login, template
-from batchreg.settings import Settings
+from batchreg import registry_login
+from batchreg.render import template
+from batchreg.render.settings import Settings
 
 ARNS = tuple(f"arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry/{name}-AbCdEf"
              for name in ("ghcr", "quay"))

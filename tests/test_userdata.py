@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchreg import registry_login, template, userdata
+from batchreg import registry_login
 from batchreg.errors import BatchregError
-from batchreg.settings import Settings
+from batchreg.render import template, userdata
+from batchreg.render.settings import Settings
 
 VALUES = {"AWS::Region": "eu-central-1", "AWS::URLSuffix": "amazonaws.com",
           "RegistrySecret": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:R-AbCdEf",

@@ -15,7 +15,7 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, _end)
     # Imports leave no garbage, and the search for it takes a seventh of the time of `render`.
     gc.set_threshold(100_000)
-    from batchreg import cli
+    from batchreg.cli import commands as cli
 
     status = cli.main()
     # All is said. Taking thousands of classes apart would be a fifth of the time of `render`.

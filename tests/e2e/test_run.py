@@ -19,8 +19,9 @@ from local_agent import Login, auth_for, read_ecs_config
 from local_aws import LocalAws
 from local_parts import Engine, PullError
 
-from batchreg import image, registry_login
+from batchreg import registry_login
 from batchreg.errors import BatchregError
+from batchreg.registry import images as image
 
 GROUP = "/aws/batch/job"
 AUTH_MAY_BE_WRONG = ("The login may be wrong, or may not read this image: check it, then batchreg "

@@ -106,7 +106,8 @@ def test_wheel_deploys(installed, tmp_path):
 
 def test_wheel_has_types(installed, tmp_path):
     """mypy takes them from the installed package."""
-    (tmp_path / "user.py").write_text("from batchreg.settings import Settings\nSettings(slots=1)\n")
+    (tmp_path / "user.py").write_text(
+        "from batchreg.render.settings import Settings\nSettings(slots=1)\n")
     result = subprocess.run(
         [sys.executable, "-m", "mypy", "--python-executable", installed.with_name("python"),
          "--config-file=", "user.py"], cwd=tmp_path, capture_output=True, text=True)

@@ -1,0 +1,88 @@
+"""What `doctor` does between its options and the modules that look and judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from batchreg.aws import Session
+from batchreg.cli.output import write
+from batchreg.doctor import collect, savefile
+from batchreg.doctor import findings as doctor
+from batchreg.doctor.facts import Facts
+from batchreg.doctor.findings import Finding
+from batchreg.errors import BatchregError
+from batchreg.registry import check as registry
+from batchreg.registry.images import parse
+from batchreg.stack.states import check_name
+
+
+def run(*, stack_name: str, job: str | None, image: str | None, save: str | None,
+        source: Path | None, machine: bool, profile: str | None, region: str | None,
+        endpoint_url: str | None) -> int:
+    """Look, judge, and print; 0 where nothing is wrong, 1 where something is."""
+    check_name(stack_name)
+    if image:
+        parse(image)  # what is wrong shows before AWS is asked
+    if source:
+        if job or image or save:
+            raise click.UsageError("--from reads saved facts: leave out --job, --image and --save.")
+        seen = _read(source)
+    else:
+        session = Session(profile=profile, region=region, endpoint=endpoint_url)
+        client = session.client("cloudformation")
+        subject = collect.Subject(
+            stack=stack_name, region=client.meta.region_name, job=job, image=image)
+        seen = collect.collect(session.client, subject, check=registry.check)
+        if save:
+            write(savefile.dump(seen), save)
+    findings = doctor.diagnose(seen)
+    if not findings and not (seen.stack or seen.environments or seen.jobs):
+        gap = min(seen.not_looked_at, key=lambda gap: gap.what != "stack", default=None)
+        raise BatchregError("Nothing could be looked at" + (
+            f": {gap.permission}: {gap.reason}" if gap else "."))
+    if save != "-":
+        click.echo(_as_json(seen, findings) if machine else "\n".join(_in_words(seen, findings)))
+    return 1 if findings else 0
+
+
+def _read(path: Path) -> Facts:
+    try:
+        return savefile.load(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise BatchregError(f"Cannot read {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise BatchregError(f"{path} is not UTF-8 text: save the facts again.") from None
+
+
+def _as_json(seen: Facts, findings: list[Finding]) -> str:
+    return json.dumps({
+        "type": "result",
+        "findings": [asdict(finding) for finding in findings],
+        "looked_at": [{"what": what, "is": state} for what, state in doctor.looked_at(seen)],
+        "not_looked_at": [asdict(gap) for gap in seen.not_looked_at],
+    })
+
+
+def _in_words(seen: Facts, findings: list[Finding]) -> Iterator[str]:
+    for number, finding in enumerate(findings, 1):
+        yield click.style(f"{number}. {finding.text} ({finding.cause})", bold=True)
+        yield from (f"   {line}" for line in finding.evidence)
+        yield from (f"   Fix: {line}" for line in finding.fix)
+        yield ""
+    rows = doctor.looked_at(seen)
+    if not findings:
+        yield click.style("Nothing is wrong with what was looked at:", bold=True)
+        width = max((len(what) for what, _ in rows), default=0)
+        yield from (f"   {what:<{width}}  {state}".rstrip() for what, state in rows)
+    else:
+        yield f"Looked at {len(rows)} things."
+    if seen.not_looked_at:
+        yield "Not looked at:"
+        width = max(len(gap.permission) for gap in seen.not_looked_at)
+        yield from (f"   {gap.permission:<{width}}  {gap.what}: {gap.reason}"
+                    for gap in seen.not_looked_at)

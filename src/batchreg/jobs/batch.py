@@ -1,0 +1,211 @@
+"""Jobs of AWS Batch: submission, states and ends, over injected clients."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from batchreg import aws
+from batchreg.errors import BatchregError
+from batchreg.jobs.log import Line, LogReader
+
+UNFINISHED = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
+STATES = (*UNFINISHED, "SUCCEEDED", "FAILED")
+
+Sleep = Callable[[float], None]
+
+
+def submit(batch: Any, *, name: str, queue: str, definition_arn: str, command: Sequence[str] = (),
+           array_size: int | None = None) -> str:
+    """Submit a job and return its id."""
+    request: dict[str, Any] = {"jobName": name, "jobQueue": queue, "jobDefinition": definition_arn}
+    if command:
+        request["containerOverrides"] = {"command": list(command)}
+    if array_size:
+        request["arrayProperties"] = {"size": array_size}
+    return str(batch.submit_job(**request)["jobId"])
+
+
+@dataclass(frozen=True)
+class State:
+    """A job's state as it has just become. `children` counts an array's jobs per state."""
+
+    status: str
+    reason: str
+    children: tuple[tuple[str, int], ...] = ()
+
+
+def find(batch: Any, job_id: str) -> dict[str, Any]:
+    """Return the job as Batch describes it; BatchregError where there is none."""
+    found: list[dict[str, Any]] = batch.describe_jobs(jobs=[job_id])["jobs"]
+    if not found:
+        raise BatchregError(f"There is no job {job_id} in this region; Batch forgets jobs after a "
+                            "week.")
+    return found[0]
+
+
+def follow(batch: Any, logs: Any, job_id: str, *, sleep: Sleep = time.sleep,
+           poll_seconds: float = 3, patience_seconds: float = 60
+           ) -> Iterator[State | Line | dict[str, Any]]:
+    """Yield a job's states and log lines in order, and at last the job itself.
+
+    A network that is away for less than `patience_seconds` is waited for.
+    """
+    reader = LogReader(logs)
+    shown: State | None = None
+    pause, silence = min(0.2, poll_seconds), 0.0
+    while True:
+        began = time.monotonic()
+        try:
+            job = find(batch, job_id)
+            now = state(job)
+            finished = job["status"] not in UNFINISHED
+            if not finished and now != shown:
+                yield now
+            shown = now
+            yield from reader.read(job)
+            if finished:
+                yield from reader.drain(job, sleep)
+                yield now
+                yield job
+                return
+            silence = 0
+        except Exception as error:
+            if silence > patience_seconds or not aws.passes(error):
+                raise
+            silence += pause + time.monotonic() - began
+        sleep(pause)
+        pause = min(pause * 1.5, poll_seconds)
+
+
+def state(job: Mapping[str, Any]) -> State:
+    """Return the state of a job as Batch describes it."""
+    children = job.get("arrayProperties", {}).get("statusSummary", {})
+    return State(job["status"], " ".join(job.get("statusReason", "").split()), tuple(
+        (status, children[status]) for status in STATES if children.get(status)))
+
+
+def verdict(job: Mapping[str, Any]) -> tuple[int, str]:
+    """Return (exit status, reason) of a job that has ended: its own exit code, or 1."""
+    if job["status"] == "SUCCEEDED":
+        return 0, ""
+    container = job.get("container", {})
+    reason = container.get("reason") or job.get("statusReason") or "no reason given"
+    code = container.get("exitCode")
+    # A status has eight bits: 256 would be a success.
+    return code if code in range(1, 256) else 1, " ".join(reason.split())
+
+
+# What a job that does not start or dies without an exit code calls for.
+ADVICE = {
+    r"CannotPullContainer.*(toomanyrequests|rate limit|\b429\b)":
+        "The registry limits the pulls: use a login with a plan that allows more.",
+    r"CannotPullContainer.*(manifest unknown|not found)": "Check the image's name and tag.",
+    r"CannotPullContainer.*no space left":
+        "The disk is full: batchreg deploy --root-volume-gib with more.",
+    r"CannotPullContainer.*no matching manifest":
+        "The image is for another architecture than the instance types.",
+    r"CannotPullContainer.*(timeout|deadline exceeded|dial tcp)":
+        "The subnets do not reach the registry: check their route and the security groups.",
+    r"CannotPullContainer":
+        "The login may be wrong, or may not read this image: check it, then batchreg deploy with "
+        "the right one.",
+    r"ResourceInitializationError.*(secret|registry auth)":
+        "The subnets do not reach Secrets Manager, or the execution role may not read the secret.",
+    r"CannotStartContainer": "Check the command behind --.",
+    r"COMPUTE_ENVIRONMENT_MAX_RESOURCE":
+        "The job is larger than the compute environment: give less --vcpus or --memory, or "
+        "batchreg deploy --max-vcpus with more.",
+    r"JOB_RESOURCE_REQUIREMENT":
+        "The job is larger than every instance type: give less --vcpus, --memory or --gpus, or "
+        "batchreg deploy --instance-type with larger ones.",
+    r"INSUFFICIENT_INSTANCE_CAPACITY":
+        "AWS has no such instances free: batchreg deploy --instance-type with more types, or wait.",
+    r"ACTION_REQUIRED": "batchreg status says what is wrong with the compute environment.",
+    r"SERVICE_ROLE_PERMISSIONS":
+        "AWS Batch lacks a permission: look at AWSServiceRoleForBatch in the IAM console.",
+    r"UNDETERMINED": "Check the subnets' route to AWS and the registry, and your EC2 vCPU quota.",
+    r"OutOfMemory": "Give it more --memory.",
+    r"exceeded timeout": "Give it a longer --timeout.",
+    r"Host EC2.*terminated": "The instance went away, as Spot Instances do: give it --retries.",
+}
+
+
+def advice(reason: str) -> str:
+    """Return what to do about the reason of a job, empty where it speaks for itself."""
+    return next((step for pattern, step in ADVICE.items()
+                 if re.search(pattern, reason, re.IGNORECASE | re.DOTALL)), "")
+
+
+def check_queue(batch: Any, queue: str) -> None:
+    """Refuse a queue that cannot run a job: it, or its compute environment, is off or invalid."""
+    queues = batch.describe_job_queues(jobQueues=[queue])["jobQueues"]
+    if not queues:
+        raise BatchregError(f"The job queue {queue.rsplit('/', 1)[-1]} is gone: batchreg destroy, "
+                            "then deploy again.")
+    orders = queues[0]["computeEnvironmentOrder"]
+    # The compute environment first: a queue is INVALID because of it.
+    for environment in batch.describe_compute_environments(computeEnvironments=[
+            order["computeEnvironment"] for order in orders])["computeEnvironments"]:
+        _check(f"compute environment {environment['computeEnvironmentName']}", environment)
+    _check(f"job queue {queues[0]['jobQueueName']}", queues[0])
+
+
+def _check(name: str, found: Mapping[str, Any]) -> None:
+    if found["status"] == "INVALID":
+        reason = " ".join(found.get("statusReason", "no reason given").split()).rstrip(".")
+        raise BatchregError(f"The {name} is INVALID: {reason}. Mend that, then batchreg deploy.")
+    if found["state"] != "ENABLED":
+        raise BatchregError(f"The {name} is DISABLED: enable it in the AWS Batch console.")
+
+
+def in_state(batch: Any, queue: str, state: str) -> list[dict[str, Any]]:
+    """Return the queue's jobs in one state."""
+    pages = batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=state)
+    return [job for page in pages for job in page["jobSummaryList"]]
+
+
+def per_state(batch: Any, queue: str, states: Sequence[str] = STATES) -> dict[str, list[Any]]:
+    """Return {state: jobs}; Batch lists one state a call, so the calls go out side by side."""
+    with ThreadPoolExecutor(len(states)) as pool:
+        found = pool.map(lambda state: in_state(batch, queue, state), states)
+        return dict(zip(states, found, strict=True))
+
+
+def unfinished(batch: Any, queue: str) -> list[dict[str, Any]]:
+    """Return the queue's jobs that wait or run."""
+    return [job for jobs in per_state(batch, queue, UNFINISHED).values() for job in jobs]
+
+
+def number(jobs: Sequence[dict[str, Any]]) -> str:
+    """Say how many there are: "1 job", "2 jobs"."""
+    return f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
+
+
+def counted(jobs: Sequence[dict[str, Any]]) -> str:
+    """Say how many jobs there are of each state: "2 RUNNABLE, 1 RUNNING"."""
+    counts = Counter(job["status"] for job in jobs)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+
+
+def terminate(batch: Any, queue: str, jobs: Sequence[dict[str, Any]], reason: str, *,
+              sleep: Sleep = time.sleep, patience_seconds: float = 300) -> None:
+    """End the jobs and wait until the queue has none left.
+
+    Raises BatchregError where some are still there after `patience_seconds`.
+    """
+    for job in jobs:
+        batch.terminate_job(jobId=job["jobId"], reason=reason)
+    pause, waited = 0.2, 0.0
+    while left := unfinished(batch, queue):
+        if waited > patience_seconds:
+            raise BatchregError(f"After {waited:.0f} s, {number(left)} did not end yet: wait, then "
+                                "destroy again.")
+        sleep(pause)
+        waited += pause
+        pause = min(pause * 2, 5)

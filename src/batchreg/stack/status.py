@@ -1,0 +1,122 @@
+"""What a stack looks like now: one frozen picture, for people or machines."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from batchreg.errors import BatchregError
+from batchreg.jobs import batch as jobs
+from batchreg.render import settings, template
+from batchreg.stack import states as stacks
+from batchreg.stack.states import Stack
+
+
+@dataclass(frozen=True)
+class Part:
+    """A compute environment or a queue."""
+
+    name: str
+    state: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The stack and what belongs to it. `differs`: a fresh render would not be what is deployed."""
+
+    stack: str
+    status: str
+    reason: str
+    version: str | None
+    differs: bool | None
+    difference: tuple[str, ...]
+    compute_environments: tuple[Part, ...]
+    job_queues: tuple[Part, ...]
+    jobs: dict[str, int]
+    secrets: dict[str, str]
+    outputs: dict[str, str]
+
+
+def look(clients: Any, present: Stack) -> Status:
+    """Collect the picture; `clients` gives a client by service name. Calls go out side by side."""
+    client, batch, manager = (clients(name) for name in (
+        "cloudformation", "batch", "secretsmanager"))
+    outputs = dict(present.outputs)
+    with ThreadPoolExecutor() as pool:
+        body = pool.submit(stacks.template_of, client, present)
+        environments = pool.submit(
+            _environments, batch, present.arns("ComputeEnvironmentArn"))
+        queues = pool.submit(_queues, batch, present.arns("JobQueueArn"))
+        counts = [pool.submit(jobs.per_state, batch, arn) for arn in present.arns("JobQueueArn")]
+        made = settings.of_template(body.result())
+        arns = made[1].secret_arns if made else ()
+        arns = arns or tuple(value for name, value in outputs.items()
+                             if name.startswith("RegistrySecret"))
+        secrets = {arn: pool.submit(_last_change, manager, arn) for arn in arns}
+        difference = tuple(_difference(body.result(), made[1])) if made else ()
+        return Status(
+            stack=present.name, status=present.status, reason=present.reason,
+            version=made[0] if made else None,
+            differs=bool(difference) if made else None, difference=difference,
+            compute_environments=environments.result(), job_queues=queues.result(),
+            jobs=_summed(count.result() for count in counts), outputs=outputs,
+            secrets={arn: change.result() for arn, change in secrets.items()})
+
+
+def _difference(body: str, made: settings.Settings) -> list[str]:
+    try:
+        built = template.build(made)
+    except BatchregError as error:  # a deployed part that no longer fits
+        return [str(error)]
+    # The version alone is no difference: CloudFormation would not update it.
+    body, *texts = (re.sub(r'(Version"?: )"?[0-9][^\s,"]*"?', r"\1x", text, count=1) for text in (
+        body.partition("Metadata")[2], template.to_yaml(built).partition("Metadata")[2],
+        template.to_json(built).partition("Metadata")[2]))
+    if body in texts:
+        return []
+    return list(difflib.unified_diff(body.splitlines(), texts[0].splitlines(), "deployed",
+                                     "rendered now", lineterm="", n=1))
+
+
+def _environments(batch: Any, arns: list[str]) -> tuple[Part, ...]:
+    if not arns:
+        return ()
+    found = batch.describe_compute_environments(computeEnvironments=arns)["computeEnvironments"]
+    return tuple(_part(raw, "computeEnvironmentName") for raw in found)
+
+
+def _queues(batch: Any, arns: list[str]) -> tuple[Part, ...]:
+    found = batch.describe_job_queues(jobQueues=arns)["jobQueues"] if arns else []
+    return tuple(_part(raw, "jobQueueName") for raw in found)
+
+
+def _part(raw: dict[str, Any], name: str) -> Part:
+    return Part(raw[name], raw.get("state", ""), raw.get("status", ""),
+                raw.get("statusReason", ""))
+
+
+def _summed(counts: Iterable[dict[str, list[Any]]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for per_state in counts:
+        for state, found in per_state.items():
+            total[state] = total.get(state, 0) + len(found)
+    return total
+
+
+def _last_change(manager: Any, arn: str) -> str:
+    from botocore.exceptions import ClientError
+
+    try:
+        secret = manager.describe_secret(SecretId=arn)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    if secret.get("DeletedDate"):
+        return "marked for deletion"
+    changed = secret.get("LastChangedDate") or secret.get("CreatedDate")
+    return changed.astimezone().isoformat(" ", "seconds") if changed else "never"
