@@ -12,6 +12,7 @@ test: $(READY)  ## Run all tests; on Debian as root, with a real registry, engin
 
 check: $(READY)  ## Lint, check types, lint the templates for every region
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --diff; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/python scripts/lint_templates.py templates/*
 

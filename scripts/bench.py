@@ -59,7 +59,7 @@ secret.grant_read(environment.instance_role)
 batch.JobQueue(stack, "JobQueue", compute_environments=[
     batch.OrderedComputeEnvironment(compute_environment=environment, order=1)])
 app.synth()
-""",
+"""
 }
 
 
@@ -113,22 +113,60 @@ def contestants(folder: Path) -> list[Contestant]:
     python, batchreg = sys.executable, str(BIN / "batchreg")
     found = [
         Contestant("batchreg --help", [batchreg, "--help"]),
-        Contestant(f"python -c '{CLICK}'", [python, "-c", CLICK], "batchreg --help",
-                   floor=True, target="at most 1.3"),
+        Contestant(
+            f"python -c '{CLICK}'",
+            [python, "-c", CLICK],
+            "batchreg --help",
+            floor=True,
+            target="at most 1.3",
+        ),
         Contestant("batchreg render", [batchreg, "render"]),
-        Contestant("python -c 'import click, troposphere.…'",
-                   [python, "-c", f"{CLICK}; {TEMPLATE}"], "batchreg render",
-                   floor=True, target="at most 1.25"),
+        Contestant(
+            "python -c 'import click, troposphere.…'",
+            [python, "-c", f"{CLICK}; {TEMPLATE}"],
+            "batchreg render",
+            floor=True,
+            target="at most 1.25",
+        ),
     ]
     others: list[tuple[str, str, Callable[[], list[str]]]] = [
-        ("sceptre generate", "at least 5", lambda: [
-            tool("sceptre", "sceptre"), "--dir", str(folder), "generate", "dev/batch.yaml"]),
-        ("sam validate", "at least 10", lambda: [
-            tool("aws-sam-cli", "sam"), "validate", "--template", str(folder / "template.yaml"),
-            "--region", "us-east-1"]),
-        ("cdk synth", "at least 20", lambda: [
-            tool("aws-cdk@2", "cdk", npm=True), "synth", "--quiet", "--no-notices", "--output",
-            str(folder / "cdk.out"), "--app", f"{tool('aws-cdk-lib', 'python')} {folder}/app.py"]),
+        (
+            "sceptre generate",
+            "at least 5",
+            lambda: [
+                tool("sceptre", "sceptre"),
+                "--dir",
+                str(folder),
+                "generate",
+                "dev/batch.yaml",
+            ],
+        ),
+        (
+            "sam validate",
+            "at least 10",
+            lambda: [
+                tool("aws-sam-cli", "sam"),
+                "validate",
+                "--template",
+                str(folder / "template.yaml"),
+                "--region",
+                "us-east-1",
+            ],
+        ),
+        (
+            "cdk synth",
+            "at least 20",
+            lambda: [
+                tool("aws-cdk@2", "cdk", npm=True),
+                "synth",
+                "--quiet",
+                "--no-notices",
+                "--output",
+                str(folder / "cdk.out"),
+                "--app",
+                f"{tool('aws-cdk-lib', 'python')} {folder}/app.py",
+            ],
+        ),
     ]
     for name, target, command in others:
         try:
@@ -140,15 +178,33 @@ def contestants(folder: Path) -> list[Contestant]:
     return [
         *found,
         Contestant(deploy, [batchreg, "deploy", "--stack-name", STACK, "--yes"]),
-        Contestant("python -c 'import …', and its calls",
-                   [python, "-c", f"{CLICK}; {TEMPLATE}; {BOTO3}; {CALLS}"], deploy,
-                   floor=True),
-        Contestant("aws cloudformation validate-template", [
-            aws, "cloudformation", "validate-template", "--template-body", f"file://{template}"],
-            deploy),
-        Contestant("aws cloudformation deploy, no change", [
-            aws, "cloudformation", "deploy", "--stack-name", STACK, "--template-file", template,
-            "--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset"], deploy),
+        Contestant(
+            "python -c 'import …', and its calls",
+            [python, "-c", f"{CLICK}; {TEMPLATE}; {BOTO3}; {CALLS}"],
+            deploy,
+            floor=True,
+        ),
+        Contestant(
+            "aws cloudformation validate-template",
+            [aws, "cloudformation", "validate-template", "--template-body", f"file://{template}"],
+            deploy,
+        ),
+        Contestant(
+            "aws cloudformation deploy, no change",
+            [
+                aws,
+                "cloudformation",
+                "deploy",
+                "--stack-name",
+                STACK,
+                "--template-file",
+                template,
+                "--capabilities",
+                "CAPABILITY_IAM",
+                "--no-fail-on-empty-changeset",
+            ],
+            deploy,
+        ),
     ]
 
 
@@ -156,8 +212,11 @@ def commands(runs: int) -> Table:
     """Return a table of batchreg's commands, their floors, and other tools."""
     with tempfile.TemporaryDirectory() as name, LocalAws() as aws:
         folder = Path(name)
-        clean = {name: value for name, value in os.environ.items()
-                 if not name.startswith(("AWS_", "BATCHREG_", "PYTHON"))}  # compiled code counts
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "BATCHREG_", "PYTHON"))
+        }  # compiled code counts
         # The tools keep caches at home.
         environ = {**clean, **aws.environ, "HOME": name, "SAM_CLI_TELEMETRY": "0"}
         for place, text in {**SCEPTRE, **CDK}.items():
@@ -187,15 +246,20 @@ def commands(runs: int) -> Table:
         called = _calls(aws, lambda url: seconds(*deploy, AWS_ENDPOINT_URL=url))
     print(f"A deploy without changes makes {len(called)} calls: {', '.join(called)}.")
     times = {each.name: each.times for each in everyone}
-    return [("command", "median", "batchreg takes", "target"),
-            *(_row(each, times.get(each.beside)) for each in everyone)]
+    return [
+        ("command", "median", "batchreg takes", "target"),
+        *(_row(each, times.get(each.beside)) for each in everyone),
+    ]
 
 
 def _row(one: Contestant, ours: list[float] | None) -> tuple[str, ...]:
     if not ours:
         return one.name, milliseconds(one.times)
-    words = (f"{ratio(ours, one.times):.2f} x as long" if one.floor
-             else f"1/{ratio(one.times, ours):.1f} of that")
+    words = (
+        f"{ratio(ours, one.times):.2f} x as long"
+        if one.floor
+        else f"1/{ratio(one.times, ours):.1f} of that"
+    )
     return f"  {one.name}", milliseconds(one.times), words, one.target
 
 
@@ -208,25 +272,36 @@ def _calls(aws: LocalAws, act: Callable[[str], object]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure batchreg beside the alternatives.")
-    parser.add_argument("parts", nargs="*", metavar="PART", default=["commands", "boot", "fleet"],
-                        help="commands, boot or fleet; all of them by default")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        default=["commands", "boot", "fleet"],
+        help="commands, boot or fleet; all of them by default",
+    )
     parser.add_argument("--runs", type=int, default=12)
     options = parser.parse_args()
     if "commands" in options.parts:
-        print(f"\nWhole processes, medians of {options.runs} turns. The tools get templates that "
-              "are ready-made.")
+        print(
+            f"\nWhole processes, medians of {options.runs} turns. The tools get templates that "
+            "are ready-made."
+        )
         show(commands(options.runs))
     if "boot" in options.parts:
-        print(f"\nThe boot step, medians of {options.runs} turns. own: without the time of the "
-              "answers.")
+        print(
+            f"\nThe boot step, medians of {options.runs} turns. own: without the time of the "
+            "answers."
+        )
         if reason := bench_boot.needs():
             print(f"Left out: {reason}")
         else:
             show(bench_boot.compare(options.runs))
             print(f"The walk-through also installs {bench_boot.PACKAGES} before that.")
     if "fleet" in options.parts:
-        print(f"\nA fleet that boots at one moment under a limit of {fleet.RATE} calls a second, "
-              "simulated.")
+        print(
+            f"\nA fleet that boots at one moment under a limit of {fleet.RATE} calls a second, "
+            "simulated."
+        )
         fleet.main()
 
 

@@ -45,8 +45,10 @@ echo "ECS_ENGINE_AUTH_DATA=$AUTH" >> $1
 PACKAGES = "aws-cli, jq"  # which its script installs before that, dependencies not counted
 
 # What the standard library costs that the script needs.
-IMPORTS = ("import argparse, hmac, json, random, re, signal, email.utils, hashlib, http.client, "
-           "urllib.error, urllib.parse, urllib.request")
+IMPORTS = (
+    "import argparse, hmac, json, random, re, signal, email.utils, hashlib, http.client, "
+    "urllib.error, urllib.parse, urllib.request"
+)
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,30 @@ class Bench:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             aws = stack.enter_context(LocalAws())
             registry = stack.enter_context(
-                Registry("lab", "pass-word", directory=self.folder / "registry"))
+                Registry("lab", "pass-word", directory=self.folder / "registry")
+            )
             engine = stack.enter_context(Engine(self.folder / "engine"))
             request = urllib.request.Request(
-                f"{aws.endpoint}/latest/api/token", method="PUT",
-                headers={"X-aws-ec2-metadata-token-ttl-seconds": "21600"})
+                f"{aws.endpoint}/latest/api/token",
+                method="PUT",
+                headers={"X-aws-ec2-metadata-token-ttl-seconds": "21600"},
+            )
             with urllib.request.urlopen(request) as answer:
                 token = {"X-aws-ec2-metadata-token": answer.read().decode()}
             host = aws.endpoint.removeprefix("http://")
             self.aws = stack.enter_context(Relay(host))
             self.old_aws = stack.enter_context(Relay(host, token))
             self.registry = stack.enter_context(Relay(registry.host))
-            aws.client("secretsmanager").create_secret(Name="registry", SecretString=json.dumps({
-                "username": registry.username, "password": registry.password,
-                "registry_url": self.registry.host}))
+            aws.client("secretsmanager").create_secret(
+                Name="registry",
+                SecretString=json.dumps(
+                    {
+                        "username": registry.username,
+                        "password": registry.password,
+                        "registry_url": self.registry.host,
+                    }
+                ),
+            )
             self._docker = f"unix://{engine.socket}"
             self._prepare()
             self._stack = stack.pop_all()
@@ -94,8 +106,11 @@ class Bench:
         self._stack.close()
 
     def _prepare(self) -> None:
-        files = {"registry_login.py": userdata.script(), "walkthrough.sh": WALKTHROUGH,
-                 "bin/systemctl": "#!/bin/sh\n"}
+        files = {
+            "registry_login.py": userdata.script(),
+            "walkthrough.sh": WALKTHROUGH,
+            "bin/systemctl": "#!/bin/sh\n",
+        }
         for name, text in files.items():
             path = self.folder / name
             path.parent.mkdir(exist_ok=True)
@@ -109,9 +124,20 @@ class Bench:
 
     def ours(self) -> Run:
         """Run registry_login as an instance does."""
-        return self._run(self.aws, [
-            self._python, str(self.folder / "registry_login.py"), "--region", REGION,
-            "--secret-id", "registry", "--deadline", "60", "--ecs-config"])
+        return self._run(
+            self.aws,
+            [
+                self._python,
+                str(self.folder / "registry_login.py"),
+                "--region",
+                REGION,
+                "--secret-id",
+                "registry",
+                "--deadline",
+                "60",
+                "--ecs-config",
+            ],
+        )
 
     def theirs(self) -> Run:
         """Run the walk-through's script, on the machine that it was written for."""
@@ -130,20 +156,35 @@ class Bench:
         aws.calls.clear()
         self.registry.calls.clear()
         began = time.perf_counter()
-        result = subprocess.run([*command, str(config)], capture_output=True, text=True, env={
-            "PATH": f"{self.folder}/bin:/usr/bin:/bin", "HOME": str(home), "IMDS": aws.url,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": aws.url, "AWS_ENDPOINT_URL": aws.url,
-            "DOCKER_HOST": self._docker})
+        result = subprocess.run(
+            [*command, str(config)],
+            capture_output=True,
+            text=True,
+            env={
+                "PATH": f"{self.folder}/bin:/usr/bin:/bin",
+                "HOME": str(home),
+                "IMDS": aws.url,
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": aws.url,
+                "AWS_ENDPOINT_URL": aws.url,
+                "DOCKER_HOST": self._docker,
+            },
+        )
         wall = time.perf_counter() - began
         login = auth_for(f"{self.registry.host}/lab/align", read_ecs_config(config.read_bytes()))
         if result.returncode or not login:
             raise RuntimeError(f"{command[0]} left no login:\n{result.stdout}{result.stderr}")
         left = sum(path.is_file() for path in home.rglob("*")) - 1
         shutil.rmtree(home)
-        places = ["metadata" if call.path.startswith("/latest/") else "Secrets Manager"
-                  for call in aws.calls] + ["registry"] * len(self.registry.calls)
-        return Run(wall, sum(call.seconds for call in [*aws.calls, *self.registry.calls]),
-                   tuple(places), left)
+        places = [
+            "metadata" if call.path.startswith("/latest/") else "Secrets Manager"
+            for call in aws.calls
+        ] + ["registry"] * len(self.registry.calls)
+        return Run(
+            wall,
+            sum(call.seconds for call in [*aws.calls, *self.registry.calls]),
+            tuple(places),
+            left,
+        )
 
 
 def needs() -> str | None:
@@ -172,5 +213,10 @@ def compare(runs: int) -> Table:
 def _row(runs: Sequence[Run], times: str) -> tuple[str, ...]:
     places = runs[-1].places
     counts = ", ".join(f"{places.count(place)} {place}" for place in dict.fromkeys(places))
-    return (milliseconds(run.wall for run in runs), milliseconds(run.own for run in runs), times,
-            str(runs[-1].left), f"{len(places)}: {counts}")
+    return (
+        milliseconds(run.wall for run in runs),
+        milliseconds(run.own for run in runs),
+        times,
+        str(runs[-1].left),
+        f"{len(places)}: {counts}",
+    )

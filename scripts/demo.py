@@ -36,8 +36,9 @@ def show(text: str) -> None:
 def run(arguments: str, environ: dict[str, str], folder: Path) -> str:
     """Run a batchreg command, show it with what it prints, and return its stdout."""
     print(f"  $ batchreg {arguments}", flush=True)
-    result = subprocess.run([str(BATCHREG), *arguments.split()], cwd=folder, text=True,
-                            capture_output=True, env=environ)
+    result = subprocess.run(
+        [str(BATCHREG), *arguments.split()], cwd=folder, text=True, capture_output=True, env=environ
+    )
     show(result.stderr + (result.stdout if len(result.stdout) < 5000 else ""))
     if result.returncode:
         sys.exit(f"batchreg {arguments} failed with exit status {result.returncode}")
@@ -46,18 +47,21 @@ def run(arguments: str, environ: dict[str, str], folder: Path) -> str:
 
 def launch_template_user_data(aws: LocalAws) -> bytes:
     """Return what an instance of the deployed launch template would get from EC2."""
-    stack, = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    (stack,) = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    version, = aws.client("ec2").describe_launch_template_versions(
-        LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
+    (version,) = aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"]
     )["LaunchTemplateVersions"]
     return base64.b64decode(version["LaunchTemplateData"]["UserData"])
 
 
 def main() -> None:
     began = time.monotonic()
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "BATCHREG_"))
+    }
     password = secrets.token_urlsafe(12) + "\"\\$'{}"
     left_out = missing(["registry", "engine", "instance"])
     with ExitStack() as stack:
@@ -67,8 +71,7 @@ def main() -> None:
         print(f"An embedded AWS listens at {aws.endpoint}; nothing leaves this machine.")
         host = "registry.example.com"
         if not left_out:
-            registry = stack.enter_context(
-                Registry("lab", password, directory=folder / "registry"))
+            registry = stack.enter_context(Registry("lab", password, directory=folder / "registry"))
             engine = stack.enter_context(Engine(folder / "engine"))
             host, image = registry.host, registry.push("lab/align", "3")
             print(f"A private registry listens at {host}; a Docker Engine runs beside it.")
@@ -90,15 +93,22 @@ def main() -> None:
                 show(str(refusal))
 
         say("3. Deploy; the password comes from BATCHREG_PASSWORD")
-        run(f"deploy --stack-name {STACK} --username lab --registry-url {host} --yes",
-            environ, folder)
+        run(
+            f"deploy --stack-name {STACK} --username lab --registry-url {host} --yes",
+            environ,
+            folder,
+        )
         run(f"status --stack-name {STACK}", environ, folder)
 
         if not left_out:
             say("4. An instance boots with the launch template's user data (the real cloud-init)")
-            instance = stack.enter_context(Instance(
-                directory=folder / "instance", environ=aws.environ,
-                files={"/etc/ecs/ecs.config": b"ECS_CLUSTER=demo\n"}))
+            instance = stack.enter_context(
+                Instance(
+                    directory=folder / "instance",
+                    environ=aws.environ,
+                    files={"/etc/ecs/ecs.config": b"ECS_CLUSTER=demo\n"},
+                )
+            )
             boot = instance.boot(launch_template_user_data(aws))
             show("\n".join(re.findall("^batchreg: .*$", boot.console, re.MULTILINE)))
             show(f"cloud-init: {', '.join(boot.errors) or 'no error'}, {boot.seconds:.1f} s")
@@ -112,7 +122,8 @@ def main() -> None:
             show("pulled")
             print(f"  docker run {image} echo 'Hello from a private image'")
             status, output = engine.run(
-                image, ["/bin/busybox", "echo", "Hello from a private image"])
+                image, ["/bin/busybox", "echo", "Hello from a private image"]
+            )
             show(output)
             if status:
                 sys.exit(f"The container ended with exit status {status}")

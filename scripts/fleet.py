@@ -113,7 +113,8 @@ def simulate(size: int, *, rate: int = RATE, burst: int | None = None, seed: int
 
     def boot() -> None:
         texts, _ = registry_login.read_all(
-            ["secret"], world.read, BOOT_DEADLINE_SECONDS, world.clock, world.sleep, world.spread)
+            ["secret"], world.read, BOOT_DEADLINE_SECONDS, world.clock, world.sleep, world.spread
+        )
         if texts:
             ready.append(world.now)
 
@@ -128,10 +129,16 @@ def compare(sizes: tuple[int, ...] = SIZES) -> Table:
     table: Table = [("instances", "half", "99 %", "all", "ideal", "calls", "each", "refused")]
     for size in sizes:
         fleet = simulate(size)
-        table.append((
-            f"{size:,}", *(f"{fleet.until(share):.1f} s" for share in (0.5, 0.99, 1)),
-            f"{fleet.ideal:.1f} s", f"{len(fleet.calls):,}", f"{len(fleet.calls) / size:.2f}",
-            f"{len(fleet.refused):,}"))
+        table.append(
+            (
+                f"{size:,}",
+                *(f"{fleet.until(share):.1f} s" for share in (0.5, 0.99, 1)),
+                f"{fleet.ideal:.1f} s",
+                f"{len(fleet.calls):,}",
+                f"{len(fleet.calls) / size:.2f}",
+                f"{len(fleet.refused):,}",
+            )
+        )
     return table
 
 
@@ -179,45 +186,65 @@ def draw(fleet: Fleet) -> str:
     powers = math.ceil(math.log10(max(a_second(fleet.calls))))
     above = Panel(52, 290, seconds, lambda instances: instances / fleet.size)
     below = Panel(350, 480, seconds, lambda calls: math.log10(max(calls, 1)) / powers)
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 530" '
-        'font-family="Helvetica, Arial, sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        _text(LEFT, 24, f"{fleet.size:,} instances boot at one moment, and Secrets Manager grants "
-              f"{fleet.rate} calls a second", size=15),
-        *above.grid("instances with credentials", range(0, fleet.size + 1, fleet.size // 4)),
-        *_curve(fleet, above),
-        *below.grid("calls in each second", (10 ** power for power in range(powers + 1))),
-        *_bars(fleet, below),
-        _text(LEFT, 520, f"{len(fleet.calls) / fleet.size:.1f} calls an instance; "
-              f"{len(fleet.refused):,} of {len(fleet.calls):,} were refused"),
-        "</svg>\n",
-    ])
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 530" '
+            'font-family="Helvetica, Arial, sans-serif" font-size="12">',
+            '<rect width="100%" height="100%" fill="white"/>',
+            _text(
+                LEFT,
+                24,
+                f"{fleet.size:,} instances boot at one moment, and Secrets Manager grants "
+                f"{fleet.rate} calls a second",
+                size=15,
+            ),
+            *above.grid("instances with credentials", range(0, fleet.size + 1, fleet.size // 4)),
+            *_curve(fleet, above),
+            *below.grid("calls in each second", (10**power for power in range(powers + 1))),
+            *_bars(fleet, below),
+            _text(
+                LEFT,
+                520,
+                f"{len(fleet.calls) / fleet.size:.1f} calls an instance; "
+                f"{len(fleet.refused):,} of {len(fleet.calls):,} were refused",
+            ),
+            "</svg>\n",
+        ]
+    )
 
 
 def _curve(fleet: Fleet, panel: Panel) -> Iterator[str]:
     x, y = panel.x, panel.y
     shares = [number / 100 for number in range(1, 101)]
-    points = " ".join(f"{x(fleet.until(share)):.1f},{y(share * fleet.size):.1f}"
-                      for share in shares)
-    yield (f'<polyline points="{x(0):.1f},{y(0):.1f} {points}" fill="none" stroke="{OURS}" '
-           'stroke-width="2.5"/>')
+    points = " ".join(
+        f"{x(fleet.until(share)):.1f},{y(share * fleet.size):.1f}" for share in shares
+    )
+    yield (
+        f'<polyline points="{x(0):.1f},{y(0):.1f} {points}" fill="none" stroke="{OURS}" '
+        'stroke-width="2.5"/>'
+    )
     full = (fleet.size - fleet.burst) / fleet.rate
     yield _line(x(0), y(fleet.burst), x(full), y(fleet.size), DASHES)
     yield _text(x(full / 2) + 8, y(fleet.size / 2) + 24, "the limit", LIMIT)
     for share, name, down in ((0.5, "half", -6), (0.99, "99 %", 36), (1.0, "all", 18)):
         left, height = x(fleet.until(share)), y(share * fleet.size)
         yield f'<circle cx="{left:.1f}" cy="{height:.1f}" r="4" fill="{OURS}"/>'
-        yield _text(left + (8 if share > 0.5 else -8), height + down,
-                    f"{name}: {fleet.until(share):.1f} s", OURS,
-                    anchor="start" if share > 0.5 else "end")
+        yield _text(
+            left + (8 if share > 0.5 else -8),
+            height + down,
+            f"{name}: {fleet.until(share):.1f} s",
+            OURS,
+            anchor="start" if share > 0.5 else "end",
+        )
 
 
 def _bars(fleet: Fleet, panel: Panel) -> Iterator[str]:
     for second, calls in enumerate(a_second(fleet.calls)):
         top, width = panel.y(calls), panel.x(1) - panel.x(0) - 2
-        yield (f'<rect x="{panel.x(second) + 1:.1f}" y="{top:.1f}" width="{width:.1f}" '
-               f'height="{panel.bottom - top:.1f}" fill="{OURS}" fill-opacity="0.7"/>')
+        yield (
+            f'<rect x="{panel.x(second) + 1:.1f}" y="{top:.1f}" width="{width:.1f}" '
+            f'height="{panel.bottom - top:.1f}" fill="{OURS}" fill-opacity="0.7"/>'
+        )
     yield _line(LEFT, panel.y(fleet.rate), RIGHT, panel.y(fleet.rate), DASHES)
     yield _text(RIGHT - 4, panel.y(fleet.rate) - 5, f"the limit: {fleet.rate}", LIMIT, anchor="end")
 
@@ -226,10 +253,13 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {style}/>'
 
 
-def _text(x: float, y: float, words: str, color: str = INK, *, anchor: str = "start",
-          size: int = 12) -> str:
-    return (f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}" '
-            f'font-size="{size}">{words}</text>')
+def _text(
+    x: float, y: float, words: str, color: str = INK, *, anchor: str = "start", size: int = 12
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}" '
+        f'font-size="{size}">{words}</text>'
+    )
 
 
 def main() -> None:

@@ -22,7 +22,13 @@ DOCKER_HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 # Of docker/api/types/registry.AuthConfig.
 FIELDS = (
-    "username", "password", "auth", "email", "serveraddress", "identitytoken", "registrytoken",
+    "username",
+    "password",
+    "auth",
+    "email",
+    "serveraddress",
+    "identitytoken",
+    "registrytoken",
 )
 
 Login = dict[str, str]
@@ -114,8 +120,14 @@ def _dockercfg(entries: dict[str, Login]) -> Iterator[tuple[str, Login]]:
             continue
         username, colon, password = decoded.decode("utf-8", "replace").partition(":")
         if colon:
-            yield key, {name: value for name, value in
-                        (("username", username), ("password", password)) if value}
+            yield (
+                key,
+                {
+                    name: value
+                    for name, value in (("username", username), ("password", password))
+                    if value
+                },
+            )
 
 
 def _entries(data: str) -> dict[str, Login]:

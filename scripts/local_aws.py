@@ -65,8 +65,11 @@ class LocalAws:
             self.endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
             self._child = subprocess.Popen(
                 [sys.executable, __file__, "--serve", str(listener.fileno())],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                pass_fds=[listener.fileno()], env=self._environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=[listener.fileno()],
+                env=self._environ,
                 start_new_session=True,  # a Ctrl-C is for the client, not for its AWS
             )
         try:
@@ -127,8 +130,13 @@ class LocalAws:
 
         `details` are more of what DescribeJobs shows, such as container={"reason": "..."}.
         """
-        body = {"jobId": job_id, "status": status, "exitCode": exit_code, "statusReason": reason,
-                **details}
+        body = {
+            "jobId": job_id,
+            "status": status,
+            "exitCode": exit_code,
+            "statusReason": reason,
+            **details,
+        }
         self._post("/v1/localawsjobs", "batch", body)
 
     @contextmanager
@@ -161,12 +169,18 @@ class LocalAws:
     def _agent(self, action: str, body: dict[str, Any]) -> Any:
         return self._post("/", "ssm", body, {"X-Amz-Target": f"AmazonSSM.LocalAws{action}"})
 
-    def _post(self, path: str, service: str, body: object,
-              headers: dict[str, str] | None = None) -> Any:
-        request = urllib.request.Request(self.endpoint + path, json.dumps(body).encode(), {
-            # ministack finds the service in the credential's scope, and checks no signature.
-            "Authorization": f"AWS4-HMAC-SHA256 Credential=test/0/{REGION}/{service}/aws4",
-            **(headers or {})})
+    def _post(
+        self, path: str, service: str, body: object, headers: dict[str, str] | None = None
+    ) -> Any:
+        request = urllib.request.Request(
+            self.endpoint + path,
+            json.dumps(body).encode(),
+            {
+                # ministack finds the service in the credential's scope, and checks no signature.
+                "Authorization": f"AWS4-HMAC-SHA256 Credential=test/0/{REGION}/{service}/aws4",
+                **(headers or {}),
+            },
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 

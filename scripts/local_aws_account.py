@@ -27,19 +27,31 @@ MANAGED = {
 def install() -> None:
     """Mend what is there, before the server starts."""
     ec2._ensure_defaults_initialized()
-    ec2._route_tables[ec2._DEFAULT_RTB_ID]["Routes"].append({
-        "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": ec2._DEFAULT_IGW_ID,
-        "Origin": "CreateRoute", "State": "active"})
+    ec2._route_tables[ec2._DEFAULT_RTB_ID]["Routes"].append(
+        {
+            "DestinationCidrBlock": "0.0.0.0/0",
+            "GatewayId": ec2._DEFAULT_IGW_ID,
+            "Origin": "CreateRoute",
+            "State": "active",
+        }
+    )
     # On AWS, the first compute environment makes it.
     iam._roles["AWSServiceRoleForBatch"] = {
-        "RoleName": "AWSServiceRoleForBatch", "RoleId": "AROAAWSSERVICEROLE000",
+        "RoleName": "AWSServiceRoleForBatch",
+        "RoleId": "AROAAWSSERVICEROLE000",
         "Arn": "arn:aws:iam::123456789012:role/aws-service-role/batch.amazonaws.com/"
-               "AWSServiceRoleForBatch",
-        "Path": "/aws-service-role/batch.amazonaws.com/", "CreateDate": now_iso(),
-        "AssumeRolePolicyDocument": _document("sts:AssumeRole", Principal={
-            "Service": "batch.amazonaws.com"}),
-        "Description": "", "MaxSessionDuration": 3600, "AttachedPolicies": [],
-        "InlinePolicies": {}, "Tags": []}
+        "AWSServiceRoleForBatch",
+        "Path": "/aws-service-role/batch.amazonaws.com/",
+        "CreateDate": now_iso(),
+        "AssumeRolePolicyDocument": _document(
+            "sts:AssumeRole", Principal={"Service": "batch.amazonaws.com"}
+        ),
+        "Description": "",
+        "MaxSessionDuration": 3600,
+        "AttachedPolicies": [],
+        "InlinePolicies": {},
+        "Tags": [],
+    }
     provisioners._RESOURCE_HANDLERS["AWS::IAM::Role"]["create"] = create_role
     provisioners._iam_ip_create = create_profile
     iam._IAM_HANDLERS["SimulatePrincipalPolicy"] = simulate
@@ -49,8 +61,7 @@ def network() -> Data:
     """Name the default VPC, which is there from the start, as in a fresh AWS account."""
     return {
         "vpc_id": ec2._DEFAULT_VPC_ID,
-        "subnet_ids": [
-            ec2._DEFAULT_SUBNET_ID, ec2._DEFAULT_SUBNET_ID_B, ec2._DEFAULT_SUBNET_ID_C],
+        "subnet_ids": [ec2._DEFAULT_SUBNET_ID, ec2._DEFAULT_SUBNET_ID_B, ec2._DEFAULT_SUBNET_ID_C],
         "security_group_ids": [ec2._DEFAULT_SG_ID],
     }
 
@@ -83,10 +94,18 @@ def simulate(params: Data) -> Any:
         f"<member><EvalActionName>{action}</EvalActionName>"
         f"<EvalResourceName>{resource}</EvalResourceName>"
         f"<EvalDecision>{_decision(role, action, resource)}</EvalDecision></member>"
-        for action in actions for resource in list(_listed(params, "ResourceArns")) or ["*"])
-    return iam._xml(200, "SimulatePrincipalPolicyResponse", (
-        f"<SimulatePrincipalPolicyResult><EvaluationResults>{results}</EvaluationResults>"
-        "<IsTruncated>false</IsTruncated></SimulatePrincipalPolicyResult>"), ns="iam")
+        for action in actions
+        for resource in list(_listed(params, "ResourceArns")) or ["*"]
+    )
+    return iam._xml(
+        200,
+        "SimulatePrincipalPolicyResponse",
+        (
+            f"<SimulatePrincipalPolicyResult><EvaluationResults>{results}</EvaluationResults>"
+            "<IsTruncated>false</IsTruncated></SimulatePrincipalPolicyResult>"
+        ),
+        ns="iam",
+    )
 
 
 def _listed(params: Data, name: str) -> Iterator[str]:
@@ -97,9 +116,12 @@ def _listed(params: Data, name: str) -> Iterator[str]:
 
 
 def _decision(role: Data, action: str, resource: str) -> str:
-    effects = {statement["Effect"] for statement in _statements(role)
-               if _fits(statement.get("Action", []), action)
-               and (resource == "*" or _fits(statement.get("Resource", []), resource))}
+    effects = {
+        statement["Effect"]
+        for statement in _statements(role)
+        if _fits(statement.get("Action", []), action)
+        and (resource == "*" or _fits(statement.get("Resource", []), resource))
+    }
     if "Deny" in effects:
         return "explicitDeny"
     return "allowed" if "Allow" in effects else "implicitDeny"
@@ -120,5 +142,6 @@ def _fits(patterns: Any, value: str) -> bool:
 
 
 def _document(action: str, **more: Any) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [
-        {"Effect": "Allow", "Action": action, **more}]})
+    return json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, **more}]}
+    )

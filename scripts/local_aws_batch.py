@@ -155,14 +155,16 @@ def check_compute_resources(resources: Data | None) -> None:
 
 def _invalid(why: str) -> ValueError:
     return ValueError(
-        f"Operation failed, ComputeEnvironment went INVALID with error: CLIENT_ERROR - {why}")
+        f"Operation failed, ComputeEnvironment went INVALID with error: CLIENT_ERROR - {why}"
+    )
 
 
 def _launch_template_data(wanted: Data) -> Data:
     """Find the version that a compute environment asks for: a number, $Latest or $Default."""
     for template in ec2._launch_templates.values():
         if wanted.get("launchTemplateId") == template["LaunchTemplateId"] or (
-                wanted.get("launchTemplateName") == template["LaunchTemplateName"]):
+            wanted.get("launchTemplateName") == template["LaunchTemplateName"]
+        ):
             version = wanted.get("version") or "$Default"
             number = template.get(f"{version.removeprefix('$')}VersionNumber", version)
             for candidate in template["Versions"]:
@@ -197,12 +199,17 @@ def deregister_job_definition(request: Data) -> Data:
 
 def describe_job_definitions(request: Data) -> Data:
     found = [_definition(one) for one in request.get("jobDefinitions", [])] or [
-        definition for revisions in batch._job_definitions.values() for definition in revisions]
+        definition for revisions in batch._job_definitions.values() for definition in revisions
+    ]
     name, status = request.get("jobDefinitionName"), request.get("status")
-    return {"jobDefinitions": [
-        definition for definition in found
-        if name in (None, definition["jobDefinitionName"])
-        and status in (None, definition["status"])]}
+    return {
+        "jobDefinitions": [
+            definition
+            for definition in found
+            if name in (None, definition["jobDefinitionName"])
+            and status in (None, definition["status"])
+        ]
+    }
 
 
 def _definition(reference: str) -> Data:
@@ -210,7 +217,8 @@ def _definition(reference: str) -> Data:
     name, _, revision = name_in(reference).partition(":")
     for definition in reversed(batch._job_definitions.get(name, [])):
         if revision in ("", str(definition["revision"])) and (
-                revision or definition["status"] == "ACTIVE"):
+            revision or definition["status"] == "ACTIVE"
+        ):
             found: Data = definition
             return found
     raise ValueError(f"JobDefinition {reference} not found")
@@ -248,8 +256,9 @@ def local_aws_jobs(request: Data) -> Data:
     return {}
 
 
-def _set_job(job: Data, status: str, exitCode: int | None = None, statusReason: str = "",
-             **details: Any) -> None:
+def _set_job(
+    job: Data, status: str, exitCode: int | None = None, statusReason: str = "", **details: Any
+) -> None:
     ended = status in ("SUCCEEDED", "FAILED")
     job.update(status=status, statusReason=statusReason, startedAt=None, stoppedAt=None)
     if status in ("RUNNING", "SUCCEEDED") or exitCode is not None:
@@ -291,10 +300,21 @@ def list_jobs(request: Data) -> Data:
 
 
 CALLS: list[Callable[[Data], Data]] = [
-    create_compute_environment, update_compute_environment, describe_compute_environments,
-    delete_compute_environment, create_job_queue, update_job_queue, delete_job_queue,
-    register_job_definition, deregister_job_definition, describe_job_definitions,
-    submit_job, terminate_job, cancel_job, list_jobs, local_aws_jobs,
+    create_compute_environment,
+    update_compute_environment,
+    describe_compute_environments,
+    delete_compute_environment,
+    create_job_queue,
+    update_job_queue,
+    delete_job_queue,
+    register_job_definition,
+    deregister_job_definition,
+    describe_job_definitions,
+    submit_job,
+    terminate_job,
+    cancel_job,
+    list_jobs,
+    local_aws_jobs,
 ]
 
 

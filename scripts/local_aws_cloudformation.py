@@ -37,7 +37,11 @@ def install(pace: float) -> None:
     PACE = pace
     for kind, (create, update, delete) in TYPES.items():
         provisioners._RESOURCE_HANDLERS[kind] = {
-            "create": create, "update": update, "update_with_logical_id": True, "delete": delete}
+            "create": create,
+            "update": update,
+            "update_with_logical_id": True,
+            "delete": delete,
+        }
     # These modules imported each other's functions by name, so each has a reference of its own.
     for module in (cloudformation, engine, handlers, changesets, stacks):
         for name in REPLACED.keys() & vars(module).keys():
@@ -74,8 +78,10 @@ def resolve_parameters(template: Data, given: list[Data], previous: Data | None 
         raise ValueError(f"Parameters: {_listed(unknown)} do not exist in the template")
     if missing := [key for key in declared if key not in keys and "Default" not in declared[key]]:
         raise ValueError(f"Parameters: {_listed(missing)} must have values")
-    bare = {key: {k: v for k, v in definition.items() if k != "AllowedValues"}
-            for key, definition in declared.items()}
+    bare = {
+        key: {k: v for k, v in definition.items() if k != "AllowedValues"}
+        for key, definition in declared.items()
+    }
     resolved: Data = _ministack_parameters({**template, "Parameters": bare}, given, previous)
     for key, definition in declared.items():
         value, kind = resolved[key]["Value"], definition["Type"]
@@ -116,7 +122,7 @@ def _listed(names: list[str]) -> str:
 def resolve(value: Any, resources: Data, params: Data, *rest: Any) -> Any:
     """Resolve intrinsics, where ministack loses lists, literals and misspelt attributes."""
     if isinstance(value, dict) and len(value) == 1:
-        (name, args), = value.items()
+        ((name, args),) = value.items()
         if name == "Ref" and params.get(args, {}).get("List"):
             return _split(params[args]["Value"])
         if name == "Fn::Sub":
@@ -126,8 +132,10 @@ def resolve(value: Any, resources: Data, params: Data, *rest: Any) -> Any:
         if name == "Fn::GetAtt":
             logical_id, attribute = args if isinstance(args, list) else args.split(".", 1)
             if attribute not in resources.get(logical_id, {}).get("Attributes", [attribute]):
-                raise ValueError(f"Template error: resource {logical_id} does not support "
-                                 f"attribute type {attribute} in Fn::GetAtt")
+                raise ValueError(
+                    f"Template error: resource {logical_id} does not support "
+                    f"attribute type {attribute} in Fn::GetAtt"
+                )
     return _ministack_resolve(value, resources, params, *rest)
 
 
@@ -137,7 +145,7 @@ def evaluate_conditions(template: Data, params: Data) -> dict[str, bool]:
     known: dict[str, bool] = {}
 
     def holds(expression: Data) -> bool:
-        (name, args), = expression.items()
+        ((name, args),) = expression.items()
         if name == "Condition":
             if args not in known:
                 known[args] = holds(defined[args])
@@ -179,7 +187,8 @@ def _check_template(params: Data, stack: Data | None) -> None:
     if len(body.encode()) > 51_200:
         raise Refused(
             f"1 validation error detected: Value '{body[:40]}...' at 'templateBody' failed to "
-            "satisfy constraint: Member must have length less than or equal to 51200")
+            "satisfy constraint: Member must have length less than or equal to 51200"
+        )
     try:
         template = engine._parse_template(body or (stack or {}).get("_template_body") or "{}")
     except Exception:
@@ -189,16 +198,20 @@ def _check_template(params: Data, stack: Data | None) -> None:
         raise Refused("Template format error: At least one Resources member must be defined.")
     kinds = {resource["Type"] for resource in resources.values()}
     if unknown := sorted(
-            kind for kind in kinds - provisioners._RESOURCE_HANDLERS.keys()
-            if not kind.startswith(("Custom::", "AWS::CloudFormation::"))):
+        kind
+        for kind in kinds - provisioners._RESOURCE_HANDLERS.keys()
+        if not kind.startswith(("Custom::", "AWS::CloudFormation::"))
+    ):
         raise Refused(f"Template format error: Unrecognized resource types: {_listed(unknown)}")
     declared = {*resources, *template.get("Parameters", {})}
     for block in ("Resources", "Outputs"):
         used = {name for name, _ in _references(template.get(block)) if name[:5] != "AWS::"}
         if used - declared:
             missing = _listed(sorted(used - declared))
-            raise Refused(f"Template format error: Unresolved resource dependencies {missing} in "
-                          f"the {block} block of the template")
+            raise Refused(
+                f"Template format error: Unresolved resource dependencies {missing} in "
+                f"the {block} block of the template"
+            )
     try:
         engine._topological_sort(resources, {})
     except ValueError as error:
@@ -223,10 +236,10 @@ def add_event(stack_id: str, *event: Any, **more: Any) -> None:
     events.insert(0, events.pop())
 
 
-def _say(stack: Data, logical_id: str, kind: str, status: str, reason: str = "",
-         physical_id: str = "") -> None:
-    add_event(
-        stack["StackId"], stack["StackName"], logical_id, kind, status, reason, physical_id)
+def _say(
+    stack: Data, logical_id: str, kind: str, status: str, reason: str = "", physical_id: str = ""
+) -> None:
+    add_event(stack["StackId"], stack["StackName"], logical_id, kind, status, reason, physical_id)
 
 
 def _settle(stack: Data, status: str, reason: str = "") -> None:
@@ -236,13 +249,17 @@ def _settle(stack: Data, status: str, reason: str = "") -> None:
 
 
 def _explained(error: Exception) -> str:
-    return (f'Resource handler returned message: "{error}" '
-            f"(RequestToken: {new_uuid()}, HandlerErrorCode: InvalidRequest)")
+    return (
+        f'Resource handler returned message: "{error}" '
+        f"(RequestToken: {new_uuid()}, HandlerErrorCode: InvalidRequest)"
+    )
 
 
-async def _in_order(needs: dict[str, set[str]], step: Callable[[str], Awaitable[None]], *,
-                    to_the_end: bool = False) -> None:
+async def _in_order(
+    needs: dict[str, set[str]], step: Callable[[str], Awaitable[None]], *, to_the_end: bool = False
+) -> None:
     """Run a step for each name after those it needs, all others side by side."""
+
     async def run(name: str) -> None:
         needed = [tasks[other] for other in needs[name]]
         if needed:
@@ -272,8 +289,14 @@ async def _apply(stack: Data, template: Data, params: Data) -> tuple[list[str], 
     conditions = evaluate_conditions(template, params)
     definitions, resources = template["Resources"], stack["_resources"]
     stack_name = stack["StackName"]
-    scope = (resources, params, conditions, template.get("Mappings", {}), stack_name,
-             stack["StackId"])
+    scope = (
+        resources,
+        params,
+        conditions,
+        template.get("Mappings", {}),
+        stack_name,
+        stack["StackId"],
+    )
     failed: list[str] = []
     replaced: Data = {}
 
@@ -290,21 +313,37 @@ async def _apply(stack: Data, template: Data, params: Data) -> tuple[list[str], 
             await asyncio.sleep(PACE / 2)
             if before:
                 new_id, attributes = provisioners._update_resource(
-                    kind, old_id, before["Properties"], properties, stack_name, name,
-                    before["Attributes"])
+                    kind,
+                    old_id,
+                    before["Properties"],
+                    properties,
+                    stack_name,
+                    name,
+                    before["Attributes"],
+                )
             else:
                 new_id, attributes = provisioners._provision_resource(
-                    kind, name, properties, stack_name)
+                    kind, name, properties, stack_name
+                )
             if before and new_id != old_id:
                 replaced[name] = before
-                say("UPDATE_IN_PROGRESS", "Requested update requires the creation of a new "
-                    "physical resource; hence creating one.", old_id)
+                say(
+                    "UPDATE_IN_PROGRESS",
+                    "Requested update requires the creation of a new "
+                    "physical resource; hence creating one.",
+                    old_id,
+                )
             if new_id != old_id:
                 say(f"{verb}_IN_PROGRESS", "Resource creation Initiated", new_id)
             resources[name] = {
-                "PhysicalResourceId": new_id, "ResourceType": kind, "LogicalResourceId": name,
-                "ResourceStatus": f"{verb}_COMPLETE", "Timestamp": now_iso(),
-                "Properties": properties, "Attributes": attributes}
+                "PhysicalResourceId": new_id,
+                "ResourceType": kind,
+                "LogicalResourceId": name,
+                "ResourceStatus": f"{verb}_COMPLETE",
+                "Timestamp": now_iso(),
+                "Properties": properties,
+                "Attributes": attributes,
+            }
             await asyncio.sleep(PACE / 2)
             say(f"{verb}_COMPLETE", physical_id=new_id)
         except asyncio.CancelledError:
@@ -350,8 +389,16 @@ async def _remove(stack: Data, doomed: Data, template: Data) -> list[str]:
     return stuck
 
 
-async def deploy(name: str, stack_id: str, template: Data, params: Data, disable_rollback: bool,
-                 tags: Any, is_update: bool = False, previous_stack: Data | None = None) -> None:
+async def deploy(
+    name: str,
+    stack_id: str,
+    template: Data,
+    params: Data,
+    disable_rollback: bool,
+    tags: Any,
+    is_update: bool = False,
+    previous_stack: Data | None = None,
+) -> None:
     """Create or update a stack; ministack's rollback would delete what an update has touched."""
     stack = cloudformation._stacks[name]
     stack["_task"] = asyncio.current_task()
@@ -366,8 +413,12 @@ async def deploy(name: str, stack_id: str, template: Data, params: Data, disable
     except ValueError as error:
         failed, reason = ["Outputs"], f"{error}. "
     if not failed:
-        stack.update(_template=template, _resolved_params=params, Outputs=outputs,
-                     Description=template.get("Description", ""))
+        stack.update(
+            _template=template,
+            _resolved_params=params,
+            Outputs=outputs,
+            Description=template.get("Description", ""),
+        )
         if previous_stack:
             _settle(stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
             conditions = evaluate_conditions(template, params)
@@ -388,8 +439,11 @@ async def deploy(name: str, stack_id: str, template: Data, params: Data, disable
 
 async def _go_back(stack: Data, template: Data, previous: Data, old: Data, replaced: Data) -> None:
     """Apply the previous template again, and remove what only the new one had made."""
-    made = {key: record for key, record in stack["_resources"].items()
-            if key in replaced or key not in old}
+    made = {
+        key: record
+        for key, record in stack["_resources"].items()
+        if key in replaced or key not in old
+    }
     stack["_resources"].update(replaced)
     params = previous["_resolved_params"]
     failed, _ = await _apply(stack, previous["_template"], params)
@@ -398,18 +452,30 @@ async def _go_back(stack: Data, template: Data, previous: Data, old: Data, repla
     stack["_template_body"] = previous["_template_body"]
     stack["Parameters"] = [
         {"ParameterKey": key, "ParameterValue": value["Value"], "NoEcho": value["NoEcho"]}
-        for key, value in params.items()]
+        for key, value in params.items()
+    ]
     _settle(stack, "UPDATE_ROLLBACK_FAILED" if failed else "UPDATE_ROLLBACK_COMPLETE")
 
 
 def _outputs(stack: Data, template: Data, params: Data) -> list[Data]:
     conditions = evaluate_conditions(template, params)
-    scope = (stack["_resources"], params, conditions, template.get("Mappings", {}),
-             stack["StackName"], stack["StackId"])
-    return [{"OutputKey": key, "OutputValue": as_text(resolve(output["Value"], *scope)),
-             "Description": output.get("Description", "")}
-            for key, output in template.get("Outputs", {}).items()
-            if conditions.get(output.get("Condition"), True)]
+    scope = (
+        stack["_resources"],
+        params,
+        conditions,
+        template.get("Mappings", {}),
+        stack["StackName"],
+        stack["StackId"],
+    )
+    return [
+        {
+            "OutputKey": key,
+            "OutputValue": as_text(resolve(output["Value"], *scope)),
+            "Description": output.get("Description", ""),
+        }
+        for key, output in template.get("Outputs", {}).items()
+        if conditions.get(output.get("Condition"), True)
+    ]
 
 
 async def delete(name: str, stack_id: str) -> None:
@@ -439,30 +505,53 @@ def effective(template: Data, params: Data, stack_name: str, stack_id: str) -> D
     """Resolve what is known before the deployment, and leave out what conditions leave out."""
     conditions = evaluate_conditions(template, params)
     resources, mappings = template.get("Resources", {}), template.get("Mappings", {})
-    return {"Resources": {
-        name: {**resources[name], "_references": list(_references(resources[name])),
-               "Properties": resolve(copy.deepcopy(resources[name].get("Properties", {})), {},
-                                     params, conditions, mappings, stack_name, stack_id)}
-        for name in engine._topological_sort(resources, conditions)}}
+    return {
+        "Resources": {
+            name: {
+                **resources[name],
+                "_references": list(_references(resources[name])),
+                "Properties": resolve(
+                    copy.deepcopy(resources[name].get("Properties", {})),
+                    {},
+                    params,
+                    conditions,
+                    mappings,
+                    stack_name,
+                    stack_id,
+                ),
+            }
+            for name in engine._topological_sort(resources, conditions)
+        }
+    }
 
 
 def diff(old_template: Data, new_template: Data) -> list[Data]:
     """List the changes, with replacements and with what changes because another resource does."""
-    changes = {change["ResourceChange"]["LogicalResourceId"]: change
-               for change in _ministack_diff(old_template, new_template)}
+    changes = {
+        change["ResourceChange"]["LogicalResourceId"]: change
+        for change in _ministack_diff(old_template, new_template)
+    }
     old, replacement = old_template.get("Resources", {}), {}
     for name, new in new_template["Resources"].items():  # each after those it refers to
         if name not in old:
             continue
         if name in changes:
             replacement[name] = replacement_of(
-                new["Type"], old[name]["Properties"], new["Properties"])
-        elif any(replacement.get(other) in ("True", "Conditional")
-                 or (other in replacement and attribute)
-                 for other, attribute in new["_references"]):
+                new["Type"], old[name]["Properties"], new["Properties"]
+            )
+        elif any(
+            replacement.get(other) in ("True", "Conditional")
+            or (other in replacement and attribute)
+            for other, attribute in new["_references"]
+        ):
             replacement[name] = "Conditional"
-            changes[name] = {"ResourceChange": {
-                "Action": "Modify", "LogicalResourceId": name, "ResourceType": new["Type"]}}
+            changes[name] = {
+                "ResourceChange": {
+                    "Action": "Modify",
+                    "LogicalResourceId": name,
+                    "ResourceType": new["Type"],
+                }
+            }
     for name, value in replacement.items():
         changes[name]["ResourceChange"]["Replacement"] = value
     return [changes[name] for name in sorted(changes)]
@@ -486,8 +575,12 @@ def _answer(action: str, function: Callable[[Data], Any], params: Data) -> Any:
     for stack in known.values():
         if stack["StackId"] == name and stack["StackStatus"] != "DELETE_COMPLETE":
             params["StackName"] = [stack["StackName"]]
-    if name in known and not _live(params) and not name.startswith("arn:") and action not in (
-            "CreateStack", "CreateChangeSet", "DeleteStack", "DescribeStacks"):
+    if (
+        name in known
+        and not _live(params)
+        and not name.startswith("arn:")
+        and action not in ("CreateStack", "CreateChangeSet", "DeleteStack", "DescribeStacks")
+    ):
         return helpers._error("ValidationError", f"Stack [{name}] does not exist")
     _token.set(helpers._p(params, "ClientRequestToken"))
     try:
@@ -530,9 +623,13 @@ def update_stack(params: Data) -> Any:
 
 def _check_updatable(stack: Data | None) -> None:
     if stack and stack["StackStatus"] not in (
-            "CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
+        "CREATE_COMPLETE",
+        "UPDATE_COMPLETE",
+        "UPDATE_ROLLBACK_COMPLETE",
+    ):
         raise Refused(
-            f"Stack:{stack['StackId']} is in {stack['StackStatus']} state and can not be updated.")
+            f"Stack:{stack['StackId']} is in {stack['StackStatus']} state and can not be updated."
+        )
 
 
 def create_change_set(params: Data) -> Any:
@@ -540,8 +637,10 @@ def create_change_set(params: Data) -> Any:
     if helpers._p(params, "ChangeSetType") != "CREATE":
         _check_updatable(stack)
     elif stack and stack["StackStatus"] != "REVIEW_IN_PROGRESS":
-        raise Refused(f"Stack [{stack['StackName']}] already exists and cannot be created again "
-                      f"with the changeSet [{name}].")
+        raise Refused(
+            f"Stack [{stack['StackName']}] already exists and cannot be created again "
+            f"with the changeSet [{name}]."
+        )
     _check_template(params, stack)
     response = _begun(changesets._create_change_set, params)
     if response[0] < 400:
@@ -568,18 +667,27 @@ def _finish_change_set(change_set: Data, stack: Data | None) -> None:
 
 def execute_change_set(params: Data) -> Any:
     _, change_set = changesets._find_change_set(
-        helpers._p(params, "ChangeSetName"), helpers._p(params, "StackName"))
+        helpers._p(params, "ChangeSetName"), helpers._p(params, "StackName")
+    )
     if change_set and change_set["ExecutionStatus"] != "AVAILABLE":
-        raise Refused(f"ChangeSet [{change_set['ChangeSetId']}] cannot be executed in its current "
-                      f"status of [{change_set['Status']}]", "InvalidChangeSetStatus")
+        raise Refused(
+            f"ChangeSet [{change_set['ChangeSetId']}] cannot be executed in its current "
+            f"status of [{change_set['Status']}]",
+            "InvalidChangeSetStatus",
+        )
     return changesets._execute_change_set(params)
 
 
 def delete_change_set(params: Data) -> Any:
     answer = changesets._delete_change_set(params)
     # botocore cannot read the answer without the element that is missing from it.
-    return answer if answer[0] >= 400 else helpers._xml(
-        200, "DeleteChangeSetResponse", "<DeleteChangeSetResult></DeleteChangeSetResult>")
+    return (
+        answer
+        if answer[0] >= 400
+        else helpers._xml(
+            200, "DeleteChangeSetResponse", "<DeleteChangeSetResult></DeleteChangeSetResult>"
+        )
+    )
 
 
 def delete_stack(params: Data) -> Any:
@@ -588,14 +696,17 @@ def delete_stack(params: Data) -> Any:
         return helpers._xml(200, "DeleteStackResponse", "")
     status = stack["StackStatus"]
     if stack.get("_protected"):
-        raise Refused(f"Stack [{stack['StackName']}] cannot be deleted while "
-                      "TerminationProtection is enabled")
+        raise Refused(
+            f"Stack [{stack['StackName']}] cannot be deleted while TerminationProtection is enabled"
+        )
     if status.startswith("UPDATE_") and status.endswith("_IN_PROGRESS"):
         raise Refused(f"Stack [{stack['StackId']}] cannot be deleted while in status {status}")
     retained = [v[0] for k, v in params.items() if k.startswith("RetainResources.member.")]
     if retained and status != "DELETE_FAILED":
-        raise Refused("Invalid operation on stack. Specify which resources to retain only when "
-                      "the stack is in the DELETE_FAILED state.")
+        raise Refused(
+            "Invalid operation on stack. Specify which resources to retain only when "
+            "the stack is in the DELETE_FAILED state."
+        )
     stack["_retained"] = retained
     return handlers._delete_stack(params)
 

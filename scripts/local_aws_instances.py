@@ -39,21 +39,43 @@ async def handle_request(method: str, path: str, headers: Data, body: bytes, que
 
 
 def list_container_instances(request: Data) -> Any:
-    return json_response({"containerInstanceArns": [
-        f"{cluster}/{instance}" for instance, cluster in _clusters.items()
-        if cluster == request["cluster"]]})
+    return json_response(
+        {
+            "containerInstanceArns": [
+                f"{cluster}/{instance}"
+                for instance, cluster in _clusters.items()
+                if cluster == request["cluster"]
+            ]
+        }
+    )
 
 
 def describe_container_instances(request: Data) -> Any:
-    return json_response({"failures": [], "containerInstances": [
-        {"containerInstanceArn": arn, "ec2InstanceId": arn.rpartition("/")[2],
-         "agentConnected": True, "status": "ACTIVE"} for arn in request["containerInstances"]]})
+    return json_response(
+        {
+            "failures": [],
+            "containerInstances": [
+                {
+                    "containerInstanceArn": arn,
+                    "ec2InstanceId": arn.rpartition("/")[2],
+                    "agentConnected": True,
+                    "status": "ACTIVE",
+                }
+                for arn in request["containerInstances"]
+            ],
+        }
+    )
 
 
 def describe_instance_information(_: Data) -> Any:
-    return json_response({"InstanceInformationList": [
-        {"InstanceId": instance, "PingStatus": "Online", "PlatformType": "Linux"}
-        for instance in _clusters]})
+    return json_response(
+        {
+            "InstanceInformationList": [
+                {"InstanceId": instance, "PingStatus": "Online", "PlatformType": "Linux"}
+                for instance in _clusters
+            ]
+        }
+    )
 
 
 def send_command(request: Data) -> Any:
@@ -62,19 +84,31 @@ def send_command(request: Data) -> Any:
         return error_response_json("InvalidDocument", request["DocumentName"], 400)
     if not request["InstanceIds"] or not _clusters.keys() >= set(request["InstanceIds"]):
         return error_response_json(
-            "InvalidInstanceId", "Instances not in a valid state for account", 400)
+            "InvalidInstanceId", "Instances not in a valid state for account", 400
+        )
     command = {"CommandId": new_uuid(), "Comment": request.get("Comment", "")}
     _invocations.extend(
-        {**command, "InstanceId": instance, "Status": "Pending",
-         "Script": "\n".join(request["Parameters"]["commands"])}
-        for instance in request["InstanceIds"])
+        {
+            **command,
+            "InstanceId": instance,
+            "Status": "Pending",
+            "Script": "\n".join(request["Parameters"]["commands"]),
+        }
+        for instance in request["InstanceIds"]
+    )
     return json_response({"Command": {**command, "Status": "Pending"}})
 
 
 def list_command_invocations(request: Data) -> Any:
-    return json_response({"CommandInvocations": [
-        {name: value for name, value in each.items() if name != "Script"}
-        for each in _invocations if each["CommandId"] == request["CommandId"]]})
+    return json_response(
+        {
+            "CommandInvocations": [
+                {name: value for name, value in each.items() if name != "Script"}
+                for each in _invocations
+                if each["CommandId"] == request["CommandId"]
+            ]
+        }
+    )
 
 
 # --- What the agents on the instances ask; AWS has other calls for it ---

@@ -49,6 +49,7 @@ SCALING = {"MinvCpus", "MaxvCpus", "DesiredvCpus"}
 
 def replacement_of(kind: str, old: Data, new: Data) -> str:
     """Say as a change set does whether an update replaces the resource."""
+
     def infrastructure(properties: Data) -> Data:
         resources = properties.get("ComputeResources", {})
         return {key: resources[key] for key in resources.keys() - SCALING}
@@ -83,8 +84,10 @@ def _convert(shape: Any, value: Any, where: str) -> Any:
         for name in shape.required_members:
             if name not in named:
                 raise _misfit(where, f"required key [{name[0].upper()}{name[1:]}] not found")
-        return {name: _convert(shape.members[name], item, f"{where}/{name}")
-                for name, item in named.items()}
+        return {
+            name: _convert(shape.members[name], item, f"{where}/{name}")
+            for name, item in named.items()
+        }
     if kind == "list":
         items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
         return [_convert(shape.member, item, f"{where}/{n}") for n, item in enumerate(items)]
@@ -117,7 +120,8 @@ def _unnamed(stack: str, logical_id: str) -> str:
 def _environment(properties: Data, name: str) -> Data:
     only_in_cloudformation = ("ReplaceComputeEnvironment", "UpdatePolicy")
     properties = copy.deepcopy(
-        {key: value for key, value in properties.items() if key not in only_in_cloudformation})
+        {key: value for key, value in properties.items() if key not in only_in_cloudformation}
+    )
     properties.get("ComputeResources", {}).pop("UpdateToLatestImageVersion", None)
     return _request("CreateComputeEnvironment", properties, "ComputeEnvironmentName", name)
 
@@ -137,8 +141,10 @@ def _update_environment(arn: str, old: Data, new: Data, stack: str, logical_id: 
     resources = request.get("computeResources", {})
     best_fit = resources.get("allocationStrategy", "BEST_FIT") == "BEST_FIT"
     if change == "Conditional" and (best_fit or request.get("serviceRole")):
-        raise ValueError("An update of the infrastructure needs the service-linked role and an "
-                         "allocation strategy other than BEST_FIT")
+        raise ValueError(
+            "An update of the infrastructure needs the service-linked role and an "
+            "allocation strategy other than BEST_FIT"
+        )
     check_compute_resources(resources)
     find(batch._compute_envs, arn).update(request)
     return arn, {"ComputeEnvironmentArn": arn}
@@ -173,7 +179,8 @@ def _delete_queue(arn: str, properties: Data) -> None:
 def _create_definition(logical_id: str, properties: Data, stack: str) -> Made:
     name = properties.get("JobDefinitionName") or _unnamed(stack, logical_id)
     made = register_job_definition(
-        _request("RegisterJobDefinition", properties, "JobDefinitionName", name))
+        _request("RegisterJobDefinition", properties, "JobDefinitionName", name)
+    )
     return made["jobDefinitionArn"], {"JobDefinitionArn": made["jobDefinitionArn"]}
 
 
@@ -199,10 +206,15 @@ def _update_launch_template(arn: str, old: Data, new: Data, stack: str, logical_
     user_data_of(new["LaunchTemplateData"])
     template = ec2._launch_templates[arn]
     template["LatestVersionNumber"] += 1
-    template["Versions"].append({
-        **template["Versions"][-1],
-        "VersionNumber": template["LatestVersionNumber"], "DefaultVersion": False,
-        "CreateTime": now_iso(), "LaunchTemplateData": new["LaunchTemplateData"]})
+    template["Versions"].append(
+        {
+            **template["Versions"][-1],
+            "VersionNumber": template["LatestVersionNumber"],
+            "DefaultVersion": False,
+            "CreateTime": now_iso(),
+            "LaunchTemplateData": new["LaunchTemplateData"],
+        }
+    )
     numbers = ("LatestVersionNumber", "DefaultVersionNumber")
     return arn, {"LaunchTemplateId": arn, **{key: str(template[key]) for key in numbers}}
 
@@ -221,8 +233,11 @@ def _update_secret(arn: str, old: Data, new: Data, stack: str, logical_id: str) 
     _, secret = secretsmanager._resolve(arn)
     if secret is None:
         raise ValueError("Secrets Manager can't find the specified secret.")
-    secret.update(Description=new.get("Description", ""), KmsKeyId=new.get("KmsKeyId"),
-                  Tags=new.get("Tags", []))
+    secret.update(
+        Description=new.get("Description", ""),
+        KmsKeyId=new.get("KmsKeyId"),
+        Tags=new.get("Tags", []),
+    )
     if new.get("SecretString") != old.get("SecretString"):
         value = {"SecretId": arn, "SecretString": new["SecretString"]}
         ask(secretsmanager._put_secret_value, value)
@@ -248,12 +263,17 @@ def _delete_profile(name: str, properties: Data) -> None:
 
 TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., None]]] = {
     "AWS::Batch::ComputeEnvironment": (
-        _create_environment, _update_environment, _delete_environment),
+        _create_environment,
+        _update_environment,
+        _delete_environment,
+    ),
     "AWS::Batch::JobQueue": (_create_queue, _update_queue, _delete_queue),
     "AWS::Batch::JobDefinition": (_create_definition, _update_definition, _delete_definition),
     "AWS::EC2::LaunchTemplate": (
-        _create_launch_template, _update_launch_template,
-        provisioners._ec2_launch_template_delete),
+        _create_launch_template,
+        _update_launch_template,
+        provisioners._ec2_launch_template_delete,
+    ),
     "AWS::IAM::InstanceProfile": (_create_profile, _update_profile, _delete_profile),
     "AWS::SecretsManager::Secret": (_create_secret, _update_secret, _delete_secret),
 }

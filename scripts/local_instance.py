@@ -85,8 +85,16 @@ printf '%s\\0' "$@" '' >> /run/systemctl.calls
 POWER = ("halt", "poweroff", "reboot", "shutdown")
 
 # What this machine has gathered there is none of the instance's business.
-EMPTY = {"etc/cloud": 0o755, "home": 0o755, "root": 0o700, "run": 0o755, "tmp": 0o1777,
-         "var/lib/cloud": 0o755, "var/log": 0o755, "var/tmp": 0o1777}
+EMPTY = {
+    "etc/cloud": 0o755,
+    "home": 0o755,
+    "root": 0o700,
+    "run": 0o755,
+    "tmp": 0o1777,
+    "var/lib/cloud": 0o755,
+    "var/log": 0o755,
+    "var/tmp": 0o1777,
+}
 
 # What the first process of the namespaces begins with. Between two mounts it waits for the image.
 # Relative paths, because mount options know no quoting. What would reach past the namespaces (/sys,
@@ -117,11 +125,14 @@ ln -s fd/2 root/dev/stderr
 """
 
 # Then it waits for the end: all is gone when its standard input closes.
-FIRST_PROCESS = MOUNTS + """
+FIRST_PROCESS = (
+    MOUNTS
+    + """
 mkfifo -m 600 root/dev/console
 echo ready
 read -r _
 """
+)
 
 
 class File(NamedTuple):
@@ -177,7 +188,10 @@ class Instance:
     own: Mapping[str, str] = {"/usr/bin/systemctl": SYSTEMCTL, "/etc/cloud/cloud.cfg": CLOUD_CONFIG}
 
     def __init__(
-        self, *, directory: Path, environ: Mapping[str, str] | None = None,
+        self,
+        *,
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> None:
         """Make a machine image with `files`; `environ` is for everything that runs on it."""
@@ -189,11 +203,29 @@ class Instance:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._console = -1
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--uts", "--ipc", "--pid",
-             "--fork", "--kill-child", "sh", "-ec", self.first_process, "sh",
-             str(self._directory), *self._arguments()],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRON, start_new_session=True,
-            text=True, bufsize=1,
+            [
+                "setpriv",
+                "--pdeathsig=KILL",
+                "unshare",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-ec",
+                self.first_process,
+                "sh",
+                str(self._directory),
+                *self._arguments(),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=ENVIRON,
+            start_new_session=True,
+            text=True,
+            bufsize=1,
         )
         try:
             self._expect("mounted")
@@ -247,14 +279,20 @@ class Instance:
         )
 
     def run(
-        self, argv: list[str], environ: Mapping[str, str] | None = None, *,
-        stdin: bytes = b"", timeout: float = 60,
+        self,
+        argv: list[str],
+        environ: Mapping[str, str] | None = None,
+        *,
+        stdin: bytes = b"",
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the machine."""
         done = self._enter(argv, environ, stdin, timeout)
         return subprocess.CompletedProcess(
-            argv, done.returncode,
-            done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"),
+            argv,
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
         )
 
     def read(self, path: str) -> bytes | None:
@@ -282,8 +320,11 @@ class Instance:
                 with suppress(FileNotFoundError):  # gone meanwhile
                     status = path.lstat()
                     if stat.S_ISREG(status.st_mode):  # not links, and not a deleted file's mark
-                        yield File(f"/{path.relative_to(changes)}", path.read_bytes(),
-                                   stat.S_IMODE(status.st_mode))
+                        yield File(
+                            f"/{path.relative_to(changes)}",
+                            path.read_bytes(),
+                            stat.S_IMODE(status.st_mode),
+                        )
 
     def _arguments(self) -> list[str]:
         """Return what the first process gets besides its folder."""
@@ -316,17 +357,34 @@ class Instance:
             (image / "usr/sbin" / name).symlink_to("/usr/bin/systemctl")
 
     def _enter(
-        self, argv: list[str], environ: Mapping[str, str] | None = None, stdin: bytes = b"",
+        self,
+        argv: list[str],
+        environ: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
         timeout: float = 60,
     ) -> subprocess.CompletedProcess[bytes]:
         # To files, because a pipe would make us wait for whatever runs on in the background.
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             done = subprocess.run(
-                ["nsenter", f"--target={self._first}", "--mount", "--uts", "--ipc", "--pid",
-                 "setpriv", f"--bounding-set={FORBIDDEN}",
-                 "chroot", str(self._directory / "root"), *argv],
-                env={**self._environ, **(environ or {})}, check=False, timeout=timeout,
-                input=stdin, stdout=output, stderr=errors,
+                [
+                    "nsenter",
+                    f"--target={self._first}",
+                    "--mount",
+                    "--uts",
+                    "--ipc",
+                    "--pid",
+                    "setpriv",
+                    f"--bounding-set={FORBIDDEN}",
+                    "chroot",
+                    str(self._directory / "root"),
+                    *argv,
+                ],
+                env={**self._environ, **(environ or {})},
+                check=False,
+                timeout=timeout,
+                input=stdin,
+                stdout=output,
+                stderr=errors,
             )
             output.seek(0)
             errors.seek(0)
@@ -357,8 +415,12 @@ class Instance:
 
 
 def boot(
-    user_data: bytes, *, directory: Path, environ: Mapping[str, str] | None = None,
-    files: Mapping[str, bytes] | None = None, timeout: float = 120,
+    user_data: bytes,
+    *,
+    directory: Path,
+    environ: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
+    timeout: float = 120,
 ) -> Boot:
     """Boot a new machine once, and throw it away."""
     with Instance(directory=directory, environ=environ, files=files) as instance:
@@ -377,5 +439,4 @@ def errors(result: bytes | None) -> tuple[str, ...]:
 
 def _calls(recorded: bytes) -> list[list[str]]:
     """Take the recorder's file apart: arguments end with a zero byte, calls with an empty one."""
-    return [call.decode(errors="replace").split("\0")
-            for call in recorded.split(b"\0\0") if call]
+    return [call.decode(errors="replace").split("\0") for call in recorded.split(b"\0\0") if call]

@@ -64,7 +64,9 @@ UNITS = "usr/lib/systemd/system"
 
 # A console that is a terminal, a group of processes that is a root for systemd, and systemd in the
 # end. It may reboot, which ends its namespaces alone.
-FIRST_PROCESS = MOUNTS + """
+FIRST_PROCESS = (
+    MOUNTS
+    + """
 touch root/dev/console
 mount --bind "$2" root/dev/console
 mount -t tmpfs -o mode=755 run root/run
@@ -81,6 +83,7 @@ exec unshare --cgroup sh -ec '
         chroot root /lib/systemd/systemd --unit=instance.target --show-status=0
 ' </dev/null >/dev/null 2>&1
 """
+)
 
 # An empty group of processes stays until somebody removes it. The last ones may yet be ending.
 REMOVE_GROUP = """
@@ -97,9 +100,13 @@ class Machine(Instance):
 
     first_process = FIRST_PROCESS
     empty: Mapping[str, int] = {
-        **EMPTY, "etc/systemd/system": 0o755,
-        **{f"{UNITS}/{name}.target.wants": 0o755
-           for name in ("sysinit", "sockets", "timers", "local-fs", "multi-user")}}
+        **EMPTY,
+        "etc/systemd/system": 0o755,
+        **{
+            f"{UNITS}/{name}.target.wants": 0o755
+            for name in ("sysinit", "sockets", "timers", "local-fs", "multi-user")
+        },
+    }
     own: Mapping[str, str] = {
         # To the console as well, as cloud-init does by itself.
         "/etc/cloud/cloud.cfg": CLOUD_CONFIG.replace('">> /', '"| tee -a /'),
@@ -135,9 +142,9 @@ class Machine(Instance):
         Raises TimeoutError where neither happens within `timeout` seconds.
         """
         variables = " ".join(f'"{name}={value}"' for name, value in self._environ.items())
+        manager = f"[Manager]\nDefaultEnvironment={variables}\n"
         for path, text in {
-            "/etc/systemd/system.conf.d/environment.conf":
-                f"[Manager]\nDefaultEnvironment={variables}\n".encode(),
+            "/etc/systemd/system.conf.d/environment.conf": manager.encode(),
             "/var/lib/cloud/seed/nocloud/user-data": user_data,
             "/var/lib/cloud/seed/nocloud/meta-data": META_DATA.encode(),
         }.items():
@@ -145,14 +152,20 @@ class Machine(Instance):
         started = time.monotonic()
         assert self._process.stdin
         self._process.stdin.write("go\n")
-        self.wait_until(lambda: self.ended or self.show("cloud-final", "ActiveState") in (
-            "active", "failed"), timeout)
+        self.wait_until(
+            lambda: self.ended or self.show("cloud-final", "ActiveState") in ("active", "failed"),
+            timeout,
+        )
         seconds = time.monotonic() - started
         changed = () if self.ended else tuple(self.tree())
         return Boot(
-            errors=errors(self.read("/run/cloud-init/result.json")), console=self.console,
-            systemctl=[], seconds=seconds, files={file.path: file for file in changed},
-            changed=changed)
+            errors=errors(self.read("/run/cloud-init/result.json")),
+            console=self.console,
+            systemctl=[],
+            seconds=seconds,
+            files={file.path: file for file in changed},
+            changed=changed,
+        )
 
     @property
     def console(self) -> str:
@@ -198,7 +211,11 @@ class Machine(Instance):
     def _end(self) -> None:
         self._process.kill()  # and all that runs on it
         super()._end()
-        subprocess.run(["unshare", "--mount", "sh", "-ec", REMOVE_GROUP, "sh", self._group],
-                       env=ENVIRON, check=True, timeout=20)
+        subprocess.run(
+            ["unshare", "--mount", "sh", "-ec", REMOVE_GROUP, "sh", self._group],
+            env=ENVIRON,
+            check=True,
+            timeout=20,
+        )
         self._listener.join()
         os.close(self._master)

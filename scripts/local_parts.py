@@ -66,10 +66,22 @@ def _no_mounts() -> str | None:
         return "not root"
     try:
         subprocess.run(
-            ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "sh", "-ec",
-             "mount -t tmpfs probe /mnt; mkdir /mnt/upper /mnt/work;"
-             "mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work probe /mnt"],
-            env=ENVIRON, check=True, capture_output=True, text=True,
+            [
+                "unshare",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--pid",
+                "--fork",
+                "sh",
+                "-ec",
+                "mount -t tmpfs probe /mnt; mkdir /mnt/upper /mnt/work;"
+                "mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work probe /mnt",
+            ],
+            env=ENVIRON,
+            check=True,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError:
         return "no unshare: apt-get install util-linux"
@@ -82,9 +94,17 @@ def _no_mounts() -> str | None:
 def _no_groups() -> str | None:
     """Say why no group of processes of one's own can be had, which systemd needs."""
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-ec",
-         'mount -t cgroup2 groups /mnt; mkdir "/mnt/probe-$$"; rmdir "/mnt/probe-$$"'],
-        env=ENVIRON, capture_output=True, text=True)
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            'mount -t cgroup2 groups /mnt; mkdir "/mnt/probe-$$"; rmdir "/mnt/probe-$$"',
+        ],
+        env=ENVIRON,
+        capture_output=True,
+        text=True,
+    )
     return f"no control groups here: {done.stderr.strip()}" if done.returncode else None
 
 
@@ -107,8 +127,11 @@ class Daemon:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [*inside, "sh", "-c", self.WATCHED, "sh", *argv],
-                stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
-                env=ENVIRON, start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=ENVIRON,
+                start_new_session=True,
             )
 
     def wait_until(self, ready: Callable[[], T | None], seconds: float = 20) -> T:
@@ -137,7 +160,12 @@ class Registry:
     """A private container registry: Debian's docker-registry, with logins from an htpasswd file."""
 
     def __init__(
-        self, username: str, password: str, *, directory: Path, host: str = "127.0.0.1",
+        self,
+        username: str,
+        password: str,
+        *,
+        directory: Path,
+        host: str = "127.0.0.1",
         auth: Mapping[str, Any] | None = None,
     ) -> None:
         """Set up the first user; `host` may be any address of 127.0.0.0/8, which Docker trusts.
@@ -156,14 +184,18 @@ class Registry:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._write_htpasswd()
         config = self._directory / "registry.json"
-        config.write_text(json.dumps({
-            "version": "0.1",
-            "log": {"accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(self._directory / "images")}},
-            "http": {"addr": f"{self._address}:0", "secret": "of one process"},
-            "auth": self._auth or {
-                "htpasswd": {"realm": "registry", "path": str(self._htpasswd)}},
-        }))
+        config.write_text(
+            json.dumps(
+                {
+                    "version": "0.1",
+                    "log": {"accesslog": {"disabled": True}},
+                    "storage": {"filesystem": {"rootdirectory": str(self._directory / "images")}},
+                    "http": {"addr": f"{self._address}:0", "secret": "of one process"},
+                    "auth": self._auth
+                    or {"htpasswd": {"realm": "registry", "path": str(self._htpasswd)}},
+                }
+            )
+        )
         self._log = self._directory / "docker-registry.log"
         self._daemon = Daemon(["docker-registry", "serve", str(config)], self._log)
         self.host = self._daemon.wait_until(self._listens_on)
@@ -199,8 +231,12 @@ class Registry:
             "config": _descriptor("config.v1+json", config),
             "layers": [_descriptor("layer.v1.tar", layer)],
         }
-        self._request("PUT", f"/v2/{name}/manifests/{tag}", json.dumps(manifest).encode(),
-                      "application/vnd.oci.image.manifest.v1+json")
+        self._request(
+            "PUT",
+            f"/v2/{name}/manifests/{tag}",
+            json.dumps(manifest).encode(),
+            "application/vnd.oci.image.manifest.v1+json",
+        )
         return f"{self.host}/{name}:{tag}"
 
     def _request(self, method: str, path: str, body: bytes = b"", kind: str = "") -> str:
@@ -232,11 +268,18 @@ class Registry:
     def _write_htpasswd(self) -> None:
         beside = self._htpasswd.with_suffix(".new")
         beside.touch(mode=0o600)
-        beside.write_bytes(b"".join(
-            subprocess.run(["htpasswd", "-niB", username], input=password.encode(),
-                           env=ENVIRON, check=True, capture_output=True).stdout
-            for username, password in self._passwords.items()
-        ))
+        beside.write_bytes(
+            b"".join(
+                subprocess.run(
+                    ["htpasswd", "-niB", username],
+                    input=password.encode(),
+                    env=ENVIRON,
+                    check=True,
+                    capture_output=True,
+                ).stdout
+                for username, password in self._passwords.items()
+            )
+        )
         if self._htpasswd.exists():
             # The registry reads the file again only when its time stamp is later than before, and
             # two changes may fall into one tick of the file system's clock.
@@ -270,12 +313,14 @@ def _image() -> tuple[bytes, bytes]:
             tar.addfile(link)
     layer = buffer.getvalue()
     machine = platform.machine()
-    return layer, json.dumps({
-        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
-        "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
-    }).encode()
+    return layer, json.dumps(
+        {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+            "os": "linux",
+            "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        }
+    ).encode()
 
 
 def _digest(blob: bytes) -> str:
@@ -337,25 +382,39 @@ class Engine:
 
     def _start(self, driver: str) -> None:
         config = self._directory / "daemon.json"
-        config.write_text(json.dumps({
-            "hosts": [f"unix://{self.socket}"],
-            "data-root": str(self._directory / "data"),
-            "exec-root": "/run/docker",
-            "pidfile": "/run/docker.pid",
-            "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "cgroup-parent": f"/{self.group}",
-            "storage-driver": driver,
-            "iptables": False,
-            "ip6tables": False,
-            "bridge": "none",
-            "log-level": "warn",
-            "shutdown-timeout": 1,
-        }))
+        config.write_text(
+            json.dumps(
+                {
+                    "hosts": [f"unix://{self.socket}"],
+                    "data-root": str(self._directory / "data"),
+                    "exec-root": "/run/docker",
+                    "pidfile": "/run/docker.pid",
+                    "exec-opts": ["native.cgroupdriver=cgroupfs"],
+                    "cgroup-parent": f"/{self.group}",
+                    "storage-driver": driver,
+                    "iptables": False,
+                    "ip6tables": False,
+                    "bridge": "none",
+                    "log-level": "warn",
+                    "shutdown-timeout": 1,
+                }
+            )
+        )
         self._daemon = Daemon(
             ["dockerd", "--config-file", str(config)],
             self._directory / "dockerd.log",
-            inside=["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-                    "sh", "-ec", self.SURROUNDINGS, "sh"],
+            inside=[
+                "unshare",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                "-ec",
+                self.SURROUNDINGS,
+                "sh",
+            ],
         )
         self._daemon.wait_until(self._answers)
         self.driver = driver
@@ -373,8 +432,11 @@ class Engine:
             image += ":latest"  # without a tag the engine would pull all of them
         login = base64.urlsafe_b64encode(json.dumps(auth or {}).encode()).decode()
         try:
-            stream = self._call("POST", f"/images/create?fromImage={quote(image, safe='')}",
-                                headers={"X-Registry-Auth": login})
+            stream = self._call(
+                "POST",
+                f"/images/create?fromImage={quote(image, safe='')}",
+                headers={"X-Registry-Auth": login},
+            )
         except EngineError as error:
             raise PullError(str(error)) from None
         for line in stream.splitlines():
@@ -383,9 +445,11 @@ class Engine:
 
     def run(self, image: str, command: list[str], *, network: str = "none") -> tuple[int, str]:
         """Run a command in a new container, and return its exit code and what it printed."""
-        container = self._json("POST", "/containers/create", {
-            "Image": image, "Cmd": command, "HostConfig": {"NetworkMode": network},
-        })["Id"]
+        container = self._json(
+            "POST",
+            "/containers/create",
+            {"Image": image, "Cmd": command, "HostConfig": {"NetworkMode": network}},
+        )["Id"]
         try:
             self._call("POST", f"/containers/{container}/start")
             code = self._json("POST", f"/containers/{container}/wait")["StatusCode"]
@@ -407,7 +471,9 @@ class Engine:
         connection = _UnixConnection(self.socket)
         try:
             connection.request(
-                method, path, None if body is None else json.dumps(body),
+                method,
+                path,
+                None if body is None else json.dumps(body),
                 {"Content-Type": "application/json", **(headers or {})},
             )
             answer = connection.getresponse()

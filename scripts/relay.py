@@ -57,8 +57,15 @@ class Relay:
                 self.end_headers()
                 self.wfile.write(content)
                 self.wfile.flush()
-                relay.calls.append(Call(self.command, self.path, self.headers["X-Amz-Target"] or "",
-                                        body, time.perf_counter() - began))
+                relay.calls.append(
+                    Call(
+                        self.command,
+                        self.path,
+                        self.headers["X-Amz-Target"] or "",
+                        body,
+                        time.perf_counter() - began,
+                    )
+                )
 
             do_GET = do_PUT = do_POST = do_HEAD = serve
 

@@ -23,9 +23,13 @@ def show(table: Table) -> None:
     columns = max(map(len, table))
     rows = [[*row, *[""] * (columns - len(row))] for row in table]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    numeric = [all(not row[number] or row[number][0].isdigit() for row in rows[1:])
-               for number in range(columns)]
+    numeric = [
+        all(not row[number] or row[number][0].isdigit() for row in rows[1:])
+        for number in range(columns)
+    ]
     for row in rows:
-        cells = [f"{cell:>{width}}" if right else f"{cell:<{width}}"
-                 for cell, width, right in zip(row, widths, numeric, strict=True)]
+        cells = [
+            f"{cell:>{width}}" if right else f"{cell:<{width}}"
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
         print("  ".join(cells).rstrip(), flush=True)

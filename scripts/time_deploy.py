@@ -59,8 +59,9 @@ class Run:
     def aws(self) -> float:
         """Return the seconds in which AWS was at work, calls side by side counted once."""
         total, until = 0.0, self.began
-        for began, ended in sorted([*((call.began, call.ended) for call in self.calls),
-                                    *self.work]):
+        for began, ended in sorted(
+            [*((call.began, call.ended) for call in self.calls), *self.work]
+        ):
             total += max(0.0, min(ended, self.ended) - max(began, until))
             until = max(until, ended)
         return total
@@ -125,15 +126,22 @@ def called(path: str, headers: Any, body: bytes) -> str:
 
 def deploy(aws: LocalAws, stack: str, *options: str, pace: float = 0) -> Run:
     """Run `batchreg deploy` and time it; a change set takes `pace` seconds. Exit where it fails."""
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "BATCHREG_"))
+    }
     password = {"BATCHREG_PASSWORD": "hunter2"} if "--username" in options else {}
     with timing_proxy(aws.endpoint) as (endpoint, calls), tempfile.TemporaryDirectory() as folder:
         environ = {**clean, **aws.environ, **password, "AWS_ENDPOINT_URL": endpoint}
         before, began = cpu(), time.time()
         result = subprocess.run(
-            [BATCHREG, "deploy", "--yes", "--stack-name", stack, *options], text=True,
-            capture_output=True, env=environ, cwd=folder)
+            [BATCHREG, "deploy", "--yes", "--stack-name", stack, *options],
+            text=True,
+            capture_output=True,
+            env=environ,
+            cwd=folder,
+        )
         ended = time.time()
         used = cpu() - before
     if result.returncode:
@@ -158,29 +166,41 @@ def settled(aws: LocalAws, stack: str) -> float:
 def add_history(aws: LocalAws, stack: str, events: int) -> None:
     """Update the stack until it has so many events."""
     client = aws.client("cloudformation")
-    described, = client.describe_stacks(StackName=stack)["Stacks"]
+    (described,) = client.describe_stacks(StackName=stack)["Stacks"]
     names = [parameter["ParameterKey"] for parameter in described["Parameters"]]
     vcpus = 1000
     while len(client.describe_stack_events(StackName=stack)["StackEvents"]) < events:
         vcpus += 1
         client.update_stack(
-            StackName=stack, UsePreviousTemplate=True, Capabilities=["CAPABILITY_IAM"],
-            Parameters=[{"ParameterKey": "MaxvCpus", "ParameterValue": str(vcpus)} if
-                        name == "MaxvCpus" else
-                        {"ParameterKey": name, "UsePreviousValue": True} for name in names])
+            StackName=stack,
+            UsePreviousTemplate=True,
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[
+                {"ParameterKey": "MaxvCpus", "ParameterValue": str(vcpus)}
+                if name == "MaxvCpus"
+                else {"ParameterKey": name, "UsePreviousValue": True}
+                for name in names
+            ],
+        )
         client.get_waiter("stack_update_complete").wait(
-            StackName=stack, WaiterConfig={"Delay": 0.01, "MaxAttempts": 1000})
+            StackName=stack, WaiterConfig={"Delay": 0.01, "MaxAttempts": 1000}
+        )
 
 
 def report(what: str, runs: list[Run]) -> float:
     """Print a line on the runs, and return the median of batchreg's own time."""
     own = statistics.median(run.own for run in runs)
-    wall, aws, start, used = (statistics.median(getattr(run, name) for run in runs)
-                              for name in ("wall", "aws", "start", "cpu"))
+    wall, aws, start, used = (
+        statistics.median(getattr(run, name) for run in runs)
+        for name in ("wall", "aws", "start", "cpu")
+    )
     counts = Counter(call.name for call in runs[-1].calls)
     calls = ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts.items())
-    print(f"{what:<34}{wall:6.2f} s {aws:6.2f} s {own:6.2f} s {start:6.2f} s {used:6.2f} s   "
-          f"{sum(counts.values()):2}: {calls}", flush=True)
+    print(
+        f"{what:<34}{wall:6.2f} s {aws:6.2f} s {own:6.2f} s {start:6.2f} s {used:6.2f} s   "
+        f"{sum(counts.values()):2}: {calls}",
+        flush=True,
+    )
     return own
 
 
@@ -189,22 +209,29 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--events", type=int, default=500, help="of history (%(default)s)")
     options = parser.parse_args()
-    print(f"Medians of {options.runs} runs. start: the part of `own` before the first call; cpu: "
-          "of the process, which on a\nbusy machine is less than its time.")
+    print(
+        f"Medians of {options.runs} runs. start: the part of `own` before the first call; cpu: "
+        "of the process, which on a\nbusy machine is less than its time."
+    )
     print(f"{'':<34}{'wall':>8} {'AWS':>8} {'own':>8} {'start':>8} {'cpu':>8}   calls")
     vcpus = iter(range(16, 10_000))
 
     with LocalAws(pace=PACE) as aws:
-        medians = [report(f"create, {PACE} s a resource", [
-            deploy(aws, f"s{number}", *LOGIN, pace=PACE) for number in range(options.runs)])]
+        medians = [
+            report(
+                f"create, {PACE} s a resource",
+                [deploy(aws, f"s{number}", *LOGIN, pace=PACE) for number in range(options.runs)],
+            )
+        ]
     with LocalAws() as aws:
         kinds: list[tuple[str, Callable[[], Run]]] = [
             ("update", lambda: deploy(aws, "s0", "--max-vcpus", str(next(vcpus)))),
             ("no change", lambda: deploy(aws, "s0")),
             ("no change, with the login again", lambda: deploy(aws, "s0", *LOGIN)),
         ]
-        medians.append(report("create", [deploy(aws, f"s{number}", *LOGIN)
-                                         for number in range(options.runs)]))
+        medians.append(
+            report("create", [deploy(aws, f"s{number}", *LOGIN) for number in range(options.runs)])
+        )
         for history in ("", f", {options.events} events of history"):
             if history:
                 add_history(aws, "s0", options.events)

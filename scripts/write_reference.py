@@ -34,16 +34,25 @@ def page() -> str:
     commands = sorted(cli.commands.items())
     counts = Counter(row for _, command in commands for row in _rows(command).values())
     common = {row for row, count in counts.items() if count > COMMON}
-    return "\n".join([
-        INTRO, "## Options of many commands\n", HEAD, *(row for row in counts if row in common), "",
-        *(line for name, command in commands for line in _command(name, command, common))])
+    return "\n".join(
+        [
+            INTRO,
+            "## Options of many commands\n",
+            HEAD,
+            *(row for row in counts if row in common),
+            "",
+            *(line for name, command in commands for line in _command(name, command, common)),
+        ]
+    )
 
 
 def _rows(command: click.Command) -> dict[str, str]:
     """Return the row of each option by its longest name."""
     return {
         option.opts[-1]: f"| {_names(option)} | {_meaning(option)} | {_sources(option)} |"
-        for option in command.params if isinstance(option, click.Option) and not option.hidden}
+        for option in command.params
+        if isinstance(option, click.Option) and not option.hidden
+    }
 
 
 def _command(name: str, command: click.Command, common: Set[str]) -> Iterator[str]:

@@ -37,8 +37,11 @@ HEADINGS = {
 
 def page() -> str:
     """Return the page's text."""
-    faults = [json.loads(path.read_text()) for path in sorted(FAULTS.glob("*.json"))
-              if path.stem != "healthy"]
+    faults = [
+        json.loads(path.read_text())
+        for path in sorted(FAULTS.glob("*.json"))
+        if path.stem != "healthy"
+    ]
     pieces, heading = [INTRO], ""
     for cause in dict.fromkeys(rule.cause for rule in RULES):
         first = next(rule for rule in RULES if rule.cause == cause)
@@ -46,15 +49,20 @@ def page() -> str:
         if title != heading:
             heading = title
             pieces.append(f"## {heading}\n")
-        pieces.append("\n".join(section(cause, first.text, [
-            fault for fault in faults if fault["finding"] == cause])) + "\n")
+        pieces.append(
+            "\n".join(
+                section(cause, first.text, [fault for fault in faults if fault["finding"] == cause])
+            )
+            + "\n"
+        )
     return "\n".join(pieces)
 
 
 def section(cause: str, text: str, faults: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines about one cause."""
-    finding = next(finding for finding in diagnose(changed(faults[0]["change"]))
-                   if finding.cause == cause)
+    finding = next(
+        finding for finding in diagnose(changed(faults[0]["change"])) if finding.cause == cause
+    )
     yield f"### {text}\n"
     yield f"Finding: `{cause}`\n"
     yield from (f"- {fault['broken']} ([source]({fault['source']}))" for fault in faults)

@@ -37,32 +37,47 @@ class Account:
 
     @property
     def environment(self) -> dict[str, Any]:
-        environment, = self.aws.client("batch").describe_compute_environments(
-            computeEnvironments=[self.outputs["ComputeEnvironmentArn"]])["computeEnvironments"]
+        (environment,) = self.aws.client("batch").describe_compute_environments(
+            computeEnvironments=[self.outputs["ComputeEnvironmentArn"]]
+        )["computeEnvironments"]
         return environment
 
     @property
     def secret(self) -> dict[str, str]:
-        return json.loads(self.aws.client("secretsmanager").get_secret_value(
-            SecretId=self.outputs["RegistrySecretArn"])["SecretString"])
+        return json.loads(
+            self.aws.client("secretsmanager").get_secret_value(
+                SecretId=self.outputs["RegistrySecretArn"]
+            )["SecretString"]
+        )
 
     @property
     def user_data(self) -> str:
         """Return the user data of the launch template's version that the environment uses."""
         wanted = self.environment["computeResources"]["launchTemplate"]
-        version, = self.aws.client("ec2").describe_launch_template_versions(
-            LaunchTemplateId=wanted["launchTemplateId"], Versions=[wanted["version"]],
+        (version,) = self.aws.client("ec2").describe_launch_template_versions(
+            LaunchTemplateId=wanted["launchTemplateId"], Versions=[wanted["version"]]
         )["LaunchTemplateVersions"]
         return base64.b64decode(version["LaunchTemplateData"]["UserData"]).decode()
 
     def make(self, body: str, **parameters: str) -> None:
         """Make the stack by CloudFormation alone, which is quicker than a deploy."""
-        values = {"Username": "lab", "Password": PASSWORD,
-                  "SubnetIDs": ",".join(self.aws.subnet_ids),
-                  "SecurityGroupIDs": ",".join(self.aws.security_group_ids), **parameters}
+        values = {
+            "Username": "lab",
+            "Password": PASSWORD,
+            "SubnetIDs": ",".join(self.aws.subnet_ids),
+            "SecurityGroupIDs": ",".join(self.aws.security_group_ids),
+            **parameters,
+        }
         self.cfn.create_stack(
-            StackName=self.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"],
-            Parameters=[{"ParameterKey": key, "ParameterValue": value}
-                        for key, value in values.items() if value])
+            StackName=self.name,
+            TemplateBody=body,
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[
+                {"ParameterKey": key, "ParameterValue": value}
+                for key, value in values.items()
+                if value
+            ],
+        )
         self.cfn.get_waiter("stack_create_complete").wait(
-            StackName=self.name, WaiterConfig={"Delay": 0.05})
+            StackName=self.name, WaiterConfig={"Delay": 0.05}
+        )

@@ -25,13 +25,24 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def batchreg(tmp_path: Path) -> Run:
     """Run `batchreg` as a subprocess in an empty folder, with no settings from outside."""
-    def run(*arguments: str, environ: dict[str, str] | None = None,
-            **options: object) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items()
-                 if not name.startswith(("AWS_", "BATCHREG_"))}
+
+    def run(
+        *arguments: str, environ: dict[str, str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "BATCHREG_"))
+        }
         options = {"capture_output": True, "cwd": tmp_path, **options}
-        return subprocess.run([BATCHREG, *arguments], text=True, timeout=60,
-                              env={**clean, **(environ or {})}, **options)
+        return subprocess.run(
+            [BATCHREG, *arguments],
+            text=True,
+            timeout=60,
+            env={**clean, **(environ or {})},
+            **options,
+        )
+
     return run
 
 
@@ -61,8 +72,9 @@ def stack() -> str:
 @pytest.fixture(scope="session")
 def template() -> str:
     """What `batchreg render` prints."""
-    return subprocess.run([BATCHREG, "render"], capture_output=True, text=True, check=True,
-                          timeout=60, cwd="/").stdout
+    return subprocess.run(
+        [BATCHREG, "render"], capture_output=True, text=True, check=True, timeout=60, cwd="/"
+    ).stdout
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ class Reset(Exception):
 def raising(error: type[Exception]) -> Step:
     def step(_: Request) -> Reply:
         raise error
+
     return step
 
 
@@ -213,7 +214,8 @@ class _Listener(ThreadingHTTPServer):
         self.owner.connections += 1
         if self.tls:
             connection = self.tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False)
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         return connection, address
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -239,8 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         except Reset:
             self.close_connection = True
-            self.connection.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(self.connection.detach())
             return
         for byte in b"HTTP/1.1" if reply.head_pause else b"":
@@ -249,8 +250,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes([byte]))
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         self.send_response(reply.status)
-        for name, value in {"Content-Type": reply.kind, "Content-Length": str(len(body)),
-                            **reply.headers}.items():
+        for name, value in {
+            "Content-Type": reply.kind,
+            "Content-Length": str(len(body)),
+            **reply.headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":

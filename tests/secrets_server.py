@@ -113,8 +113,7 @@ THROTTLED = fail(400, "ThrottlingException", "Rate exceeded")
 
 
 def authorization(
-    url: str, headers: Mapping[str, str], body: bytes, region: str, keys: Keys,
-    method: str = "POST",
+    url: str, headers: Mapping[str, str], body: bytes, region: str, keys: Keys, method: str = "POST"
 ) -> str:
     """Return the Authorization header that botocore gives this request at its own X-Amz-Date.
 
@@ -123,22 +122,44 @@ def authorization(
     request = AWSRequest(method, url, headers=dict(headers), data=body)
     request.context["timestamp"] = request.headers["X-Amz-Date"]
     signer = SigV4Auth(
-        Credentials(keys.access_key, keys.secret_key, keys.token), "secretsmanager", region)
+        Credentials(keys.access_key, keys.secret_key, keys.token), "secretsmanager", region
+    )
     words = signer.string_to_sign(request, signer.canonical_request(request))
     names = signer.signed_headers(signer.headers_to_sign(request))
-    return (f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={names}, "
-            f"Signature={signer.signature(words, request)}")
+    return (
+        f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={names}, "
+        f"Signature={signer.signature(words, request)}"
+    )
 
 
 def certificate(path: Path, name: str) -> Path:
     """Make a self-signed certificate with its key, both in `path`; `name` is like IP:127.0.0.1."""
     subprocess.run(
-        ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt",
-         "ec_paramgen_curve:prime256v1", "-subj", "/CN=test", "-days", "2",
-         "-addext", f"subjectAltName={name}",
-         "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
-         "-keyout", str(path) + ".key", "-out", str(path)],
-        check=True, capture_output=True)
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-nodes",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-subj",
+            "/CN=test",
+            "-days",
+            "2",
+            "-addext",
+            f"subjectAltName={name}",
+            "-addext",
+            "keyUsage=critical,digitalSignature,keyCertSign",
+            "-keyout",
+            str(path) + ".key",
+            "-out",
+            str(path),
+        ],
+        check=True,
+        capture_output=True,
+    )
     with path.open("ab") as file:
         file.write(Path(str(path) + ".key").read_bytes())
     return path
@@ -212,8 +233,9 @@ class SecretsServer:
 
     def _aws(self, request: Received) -> Answer:
         if request.place == "token":
-            if not re.fullmatch("[0-9]+", request.headers.get(
-                    "x-aws-ec2-metadata-token-ttl-seconds", "")):
+            if not re.fullmatch(
+                "[0-9]+", request.headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
+            ):
                 return Answer(400, b"", "text/plain")
             return Answer(200, b"metadata-token==", "text/plain")
         if request.place in ("role", "keys"):
@@ -221,10 +243,20 @@ class SecretsServer:
                 return Answer(401, b"", "text/plain")
             if request.place == "role":
                 return Answer(200, ROLE.encode(), "text/plain")
-            return Answer(200, json.dumps({
-                "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": ROLE_KEYS.access_key,
-                "SecretAccessKey": ROLE_KEYS.secret_key, "Token": ROLE_KEYS.token,
-                "Expiration": "2099-01-01T00:00:00Z"}).encode(), "text/plain")
+            return Answer(
+                200,
+                json.dumps(
+                    {
+                        "Code": "Success",
+                        "Type": "AWS-HMAC",
+                        "AccessKeyId": ROLE_KEYS.access_key,
+                        "SecretAccessKey": ROLE_KEYS.secret_key,
+                        "Token": ROLE_KEYS.token,
+                        "Expiration": "2099-01-01T00:00:00Z",
+                    }
+                ).encode(),
+                "text/plain",
+            )
         if request.method == "POST":
             problem = self._judge(request)
             return problem(self) if problem else self._secret(request)
@@ -235,7 +267,9 @@ class SecretsServer:
         headers = request.headers
         found = re.fullmatch(
             r"AWS4-HMAC-SHA256 Credential=(\w+)/\d{8}/[^,]+, SignedHeaders=([^,]+), "
-            r"Signature=[0-9a-f]{64}", headers.get("authorization", ""))
+            r"Signature=[0-9a-f]{64}",
+            headers.get("authorization", ""),
+        )
         if not found:
             return fail(400, "MissingAuthenticationTokenException")
         keys = {keys.access_key: keys for keys in (ROLE_KEYS, USER_KEYS)}.get(found[1])
@@ -244,10 +278,14 @@ class SecretsServer:
         signed = {name: headers[name] for name in found[2].split(";") if name in headers}
         must = {"host", *(name for name in headers if name.startswith("x-amz-"))}
         if not must <= signed.keys() or headers["authorization"] != authorization(
-                f"http://{headers['host']}{request.path}", signed, request.body, REGION, keys):
-            return fail(400, "InvalidSignatureException",
-                        "The request signature we calculated does not match. "
-                        f"The canonical string should have been {signed}")
+            f"http://{headers['host']}{request.path}", signed, request.body, REGION, keys
+        ):
+            return fail(
+                400,
+                "InvalidSignatureException",
+                "The request signature we calculated does not match. "
+                f"The canonical string should have been {signed}",
+            )
         date = time.strptime(headers["x-amz-date"] + " UTC", "%Y%m%dT%H%M%SZ %Z")
         if abs(calendar.timegm(date) - self.now()) > TOLERANCE_SECONDS:
             return fail(400, "InvalidSignatureException", "Signature expired")
@@ -260,17 +298,34 @@ class SecretsServer:
             return Answer(400, b'{"__type": "UnknownOperationException"}')
         name = request.place
         if name not in self.secrets:
-            return Answer(400, json.dumps({
-                "__type": "ResourceNotFoundException",
-                "Message": "Secrets Manager can't find the specified secret."}).encode())
+            return Answer(
+                400,
+                json.dumps(
+                    {
+                        "__type": "ResourceNotFoundException",
+                        "Message": "Secrets Manager can't find the specified secret.",
+                    }
+                ).encode(),
+            )
         value = self.secrets[name]
-        content = ({"SecretString": value} if isinstance(value, str)
-                   else {"SecretBinary": base64.b64encode(value).decode()})
-        return Answer(200, json.dumps({
-            "ARN": f"arn:aws:secretsmanager:{REGION}:123456789012:secret:{name}-AbCdEf",
-            "CreatedDate": 1.7e9, "Name": name, **content,
-            "VersionId": "00000000-0000-0000-0000-000000000000",
-            "VersionStages": ["AWSCURRENT"]}).encode())
+        content = (
+            {"SecretString": value}
+            if isinstance(value, str)
+            else {"SecretBinary": base64.b64encode(value).decode()}
+        )
+        return Answer(
+            200,
+            json.dumps(
+                {
+                    "ARN": f"arn:aws:secretsmanager:{REGION}:123456789012:secret:{name}-AbCdEf",
+                    "CreatedDate": 1.7e9,
+                    "Name": name,
+                    **content,
+                    "VersionId": "00000000-0000-0000-0000-000000000000",
+                    "VersionStages": ["AWSCURRENT"],
+                }
+            ).encode(),
+        )
 
 
 class _Listener(ThreadingHTTPServer):
@@ -288,7 +343,8 @@ class _Listener(ThreadingHTTPServer):
         connection, address = super().get_request()
         if self.tls:  # the handshake comes with the first byte read, in the request's own thread
             connection = self.tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False)
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         return connection, address
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -303,18 +359,21 @@ class _Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        place = {"PUT /latest/api/token": "token", f"GET {ROLE_PATH}": "role",
-                 f"GET {ROLE_PATH}{ROLE}": "keys"}.get(f"{self.command} {self.path}", "unknown")
+        place = {
+            "PUT /latest/api/token": "token",
+            f"GET {ROLE_PATH}": "role",
+            f"GET {ROLE_PATH}{ROLE}": "keys",
+        }.get(f"{self.command} {self.path}", "unknown")
         if self.command == "POST":
             place = json.loads(body)["SecretId"]
         try:
             answer = self.server.owner.answer(
-                Received(place, self.command, self.path, headers, body))
+                Received(place, self.command, self.path, headers, body)
+            )
         except Reset:
             self.close_connection = True
             # No lingering: closing then sends RST instead of FIN.
-            self.connection.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(self.connection.detach())
             return
         self.send_response(answer.status)

@@ -14,28 +14,36 @@ from collections.abc import Mapping
 from pathlib import Path
 
 # Gives the program the terminal as its controlling one, so that ^C becomes SIGINT.
-CONTROL = ("import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(2, termios.TIOCSCTTY, 0); "
-           "os.execv(sys.argv[1], sys.argv[1:])")
+CONTROL = (
+    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(2, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
     """Runs a command in a pseudo-terminal; stdout goes to a pipe of its own, as in `> file`."""
 
-    def __init__(self, *command: str, environ: Mapping[str, str], folder: Path,
-                 columns: int = 80) -> None:
+    def __init__(
+        self, *command: str, environ: Mapping[str, str], folder: Path, columns: int = 80
+    ) -> None:
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, columns))
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-c", CONTROL, *command], cwd=folder,
-            stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env={"TERM": "xterm", **environ})
+            [sys.executable, "-S", "-E", "-c", CONTROL, *command],
+            cwd=folder,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env={"TERM": "xterm", **environ},
+        )
         self._theirs = theirs  # kept, to see which modes the program leaves behind
         self.output, self._seen = "", 0
 
     def expect(self, text: str, seconds: float = 20) -> None:
         """Wait until the program has shown the text, after what was expected before."""
         end = time.monotonic() + seconds
-        while text not in self.output[self._seen:]:
+        while text not in self.output[self._seen :]:
             assert self._read(end - time.monotonic()), f"{text!r} is not in {self.output!r}"
         self._seen = self.output.index(text, self._seen) + len(text)
 

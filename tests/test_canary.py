@@ -17,14 +17,19 @@ from batchreg.stack.deploy import Request
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 USERNAME, PASSWORD = (f"canary{secrets.token_hex(12)}" for _ in range(2))
-CANARIES = [text.encode() for text in (
-    USERNAME, PASSWORD, base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode())]
+CANARIES = [
+    text.encode()
+    for text in (USERNAME, PASSWORD, base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode())
+]
 
 
 def sung(*places: bytes | str) -> bool:
     """Tell whether a canary is in any of these places."""
-    return any(canary in (place.encode() if isinstance(place, str) else place)
-               for place in places for canary in CANARIES)
+    return any(
+        canary in (place.encode() if isinstance(place, str) else place)
+        for place in places
+        for canary in CANARIES
+    )
 
 
 class Watched:
@@ -36,8 +41,9 @@ class Watched:
         self.account, self.folder = account, folder
         self.answer = lambda operation, body: body
 
-    def __call__(self, *arguments: str, command: str = "deploy",
-                 **environ: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, command: str = "deploy", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         command_lines: set[bytes] = set()
 
         def look(*_: object) -> None:
@@ -47,15 +53,29 @@ class Watched:
                 except OSError:  # it has just ended
                     continue
 
-        clean = {name: value for name, value in os.environ.items()
-                 if not name.startswith(("AWS_", "BATCHREG_"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "BATCHREG_"))
+        }
         with Wire(self.account.aws.endpoint, before=look, answer=self.answer) as wire:
             result = subprocess.run(
                 [BATCHREG, command, "--stack-name", self.account.name, *arguments],
-                cwd=self.folder, capture_output=True, text=True, timeout=30,
-                env={**clean, **self.account.aws.environ, "AWS_ENDPOINT_URL": wire.endpoint,
-                     "TMPDIR": str(self.folder), "HOME": str(self.folder),
-                     "BATCHREG_USERNAME": USERNAME, "BATCHREG_PASSWORD": PASSWORD, **environ})
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                env={
+                    **clean,
+                    **self.account.aws.environ,
+                    "AWS_ENDPOINT_URL": wire.endpoint,
+                    "TMPDIR": str(self.folder),
+                    "HOME": str(self.folder),
+                    "BATCHREG_USERNAME": USERNAME,
+                    "BATCHREG_PASSWORD": PASSWORD,
+                    **environ,
+                },
+            )
         self.carriers = {sent.operation for sent in wire.sent if sung(sent.text)}
         assert self.carriers <= {self.road}
         assert not sung(result.stdout, result.stderr)
@@ -93,17 +113,20 @@ def test_login_stays_out_of_a_dry_run(watched, account):
     assert account.stack is None
 
 
-@pytest.mark.parametrize("arguments", [
-    ["--yes", "--max-vcpus", "none"],
-    ["--yes", "--no-such-option"],
-    ["--yes", "--password", PASSWORD],
-    ["--yes", f"--password={PASSWORD}"],
-    ["--yes", "--password-stdin", PASSWORD],
-    ["--yes", f"--password-stdin={PASSWORD}"],
-    ["--yes", PASSWORD, USERNAME],
-    ["--yes", "--registry-url", f"https://{USERNAME}:{PASSWORD}@ghcr.io"],
-    ["--yes", "--kms-key-arn", "nonsense"],
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--yes", "--max-vcpus", "none"],
+        ["--yes", "--no-such-option"],
+        ["--yes", "--password", PASSWORD],
+        ["--yes", f"--password={PASSWORD}"],
+        ["--yes", "--password-stdin", PASSWORD],
+        ["--yes", f"--password-stdin={PASSWORD}"],
+        ["--yes", PASSWORD, USERNAME],
+        ["--yes", "--registry-url", f"https://{USERNAME}:{PASSWORD}@ghcr.io"],
+        ["--yes", "--kms-key-arn", "nonsense"],
+    ],
+)
 def test_login_stays_out_of_the_message_about_a_wrong_option(watched, arguments):
     """Even where somebody has typed it as one, as other tools want it."""
     result = watched(*arguments)
@@ -111,11 +134,14 @@ def test_login_stays_out_of_the_message_about_a_wrong_option(watched, arguments)
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("environ", [
-    {"BATCHREG_USERNAME": f"{USERNAME}:{PASSWORD}"},
-    {"BATCHREG_PASSWORD": f"{PASSWORD}\n{PASSWORD}"},
-    {"BATCHREG_PASSWORD": f"{PASSWORD}\udcff"},
-])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"BATCHREG_USERNAME": f"{USERNAME}:{PASSWORD}"},
+        {"BATCHREG_PASSWORD": f"{PASSWORD}\n{PASSWORD}"},
+        {"BATCHREG_PASSWORD": f"{PASSWORD}\udcff"},
+    ],
+)
 def test_login_that_is_refused_is_not_shown(watched, environ):
     """The message says what is wrong with it, not what it is."""
     assert watched("--yes", **environ).returncode == 1
@@ -124,6 +150,7 @@ def test_login_that_is_refused_is_not_shown(watched, environ):
 
 def test_login_stays_out_of_a_traceback(watched):
     """A bug of ours may print whatever it likes, but no variables: here AWS answers nonsense."""
+
     def nonsense(operation: str, body: bytes) -> bytes:
         return body.replace(b"Status>", b"Mood>") if operation == "DescribeChangeSet" else body
 
@@ -135,6 +162,7 @@ def test_login_stays_out_of_a_traceback(watched):
 
 def test_login_stays_out_of_objects_that_a_debugger_or_a_log_prints():
     """repr() of what holds it, as a logging library or pytest would print it."""
-    request = Request(name="x", body="", parameters={"Username": USERNAME, "Password": PASSWORD},
-                      declared={})
+    request = Request(
+        name="x", body="", parameters={"Username": USERNAME, "Password": PASSWORD}, declared={}
+    )
     assert not sung(repr(request))

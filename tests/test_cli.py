@@ -47,7 +47,8 @@ def test_unwritable_output_is_one_line(batchreg):
     result = batchreg("render", "-o", "no/such/folder/template.yaml")
     assert result.returncode == 1
     assert result.stderr == (
-        "batchreg: Cannot write no/such/folder/template.yaml: No such file or directory.\n")
+        "batchreg: Cannot write no/such/folder/template.yaml: No such file or directory.\n"
+    )
 
 
 def test_full_disk_behind_stdout_is_one_line(batchreg):
@@ -56,7 +57,8 @@ def test_full_disk_behind_stdout_is_one_line(batchreg):
         result = batchreg("render", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
-        "batchreg: Cannot write the output: No space left on device."]
+        "batchreg: Cannot write the output: No space left on device."
+    ]
 
 
 def test_closed_pipe_is_silent(batchreg, tmp_path):
@@ -67,14 +69,17 @@ def test_closed_pipe_is_silent(batchreg, tmp_path):
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("arguments", [
-    ("render", "--image-type", "ECS_AL2"),
-    ("render", "--format", "toml"),
-    ("user-data", "--region", "eu-central-1"),
-    ("user-data", "--secret-id", ARN),
-    ("nonsense",),
-    ("render", "--nonsense"),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("render", "--image-type", "ECS_AL2"),
+        ("render", "--format", "toml"),
+        ("user-data", "--region", "eu-central-1"),
+        ("user-data", "--secret-id", ARN),
+        ("nonsense",),
+        ("render", "--nonsense"),
+    ],
+)
 def test_wrong_usage_is_one_line_and_status_2(batchreg, arguments):
     """The message names what is wrong and where the help is."""
     result = batchreg(*arguments)
@@ -85,12 +90,15 @@ def test_wrong_usage_is_one_line_and_status_2(batchreg, arguments):
 
 def test_amazon_linux_2_is_refused_with_what_to_use(batchreg):
     """AWS Batch takes no new compute environments on Amazon Linux 2."""
-    assert "'ECS_AL2023', 'ECS_AL2023_NVIDIA'" in batchreg(
-        "render", "--image-type", "ECS_AL2_NVIDIA").stderr
+    assert (
+        "'ECS_AL2023', 'ECS_AL2023_NVIDIA'"
+        in batchreg("render", "--image-type", "ECS_AL2_NVIDIA").stderr
+    )
 
 
 def test_flag_beats_environment_beats_file_beats_default(batchreg, tmp_path):
     """The order of precedence that the documentation promises."""
+
     def image_type(*arguments: str, **environ: str) -> str:
         text = batchreg("render", "--format", "json", *arguments, environ=environ).stdout
         resource = yaml.safe_load(text)["Resources"]["ComputeEnvironment"]["Properties"]
@@ -100,8 +108,10 @@ def test_flag_beats_environment_beats_file_beats_default(batchreg, tmp_path):
     (tmp_path / "batchreg.yaml").write_text("image_type: ECS_AL2023_NVIDIA\n")
     assert image_type() == "ECS_AL2023_NVIDIA"
     assert image_type(BATCHREG_IMAGE_TYPE="ECS_AL2023") == "ECS_AL2023"
-    assert image_type("--image-type", "ECS_AL2023_NVIDIA",
-                      BATCHREG_IMAGE_TYPE="ECS_AL2023") == "ECS_AL2023_NVIDIA"
+    assert (
+        image_type("--image-type", "ECS_AL2023_NVIDIA", BATCHREG_IMAGE_TYPE="ECS_AL2023")
+        == "ECS_AL2023_NVIDIA"
+    )
 
 
 def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
@@ -112,21 +122,26 @@ def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
     assert "echo neighbour" in batchreg("render", "--config", "team/batchreg.yaml").stdout
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("image_type: x\nsecret_arn: [a\n", "batchreg.yaml, line 3"),
-    ("secret_arn:\n  - a\n b: c\n", "batchreg.yaml, line 3"),
-    ("\n\nimage_typ: x\n", "batchreg.yaml, line 3: unknown key 'image_typ': "
-                           "do you mean image_type?"),
-    ("secret-arn: x\n", "line 1: unknown key 'secret-arn': do you mean secret_arn?"),
-    ("wholly_else: x\n", "the keys are"),
-    ("image_type: [a, b]\n", "batchreg.yaml, line 1: image_type takes one string"),
-    ("secret_arn: {a: b}\n", "batchreg.yaml, line 1: secret_arn takes a list of strings"),
-    ("image_type: a\nimage_type: b\n", "line 2: image_type stands there twice"),
-    ("- a\n", "not a mapping"),
-    ("image_type: ECS_AL2\n", "batchreg.yaml, line 1: image_type: 'ECS_AL2' is not one of"),
-    ("a: \x01\n", "batchreg.yaml"),
-    ("\x00", "batchreg.yaml"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_type: x\nsecret_arn: [a\n", "batchreg.yaml, line 3"),
+        ("secret_arn:\n  - a\n b: c\n", "batchreg.yaml, line 3"),
+        (
+            "\n\nimage_typ: x\n",
+            "batchreg.yaml, line 3: unknown key 'image_typ': do you mean image_type?",
+        ),
+        ("secret-arn: x\n", "line 1: unknown key 'secret-arn': do you mean secret_arn?"),
+        ("wholly_else: x\n", "the keys are"),
+        ("image_type: [a, b]\n", "batchreg.yaml, line 1: image_type takes one string"),
+        ("secret_arn: {a: b}\n", "batchreg.yaml, line 1: secret_arn takes a list of strings"),
+        ("image_type: a\nimage_type: b\n", "line 2: image_type stands there twice"),
+        ("- a\n", "not a mapping"),
+        ("image_type: ECS_AL2\n", "batchreg.yaml, line 1: image_type: 'ECS_AL2' is not one of"),
+        ("a: \x01\n", "batchreg.yaml"),
+        ("\x00", "batchreg.yaml"),
+    ],
+)
 def test_bad_settings_file_is_one_line_with_its_line_number(batchreg, tmp_path, text, message):
     """Whoever mistypes a key reads where, and what it should be; nothing is written."""
     (tmp_path / "batchreg.yaml").write_text(text)
@@ -141,18 +156,23 @@ def test_missing_settings_file_that_was_asked_for_is_an_error(batchreg):
     """A typing error in --config must not mean the defaults."""
     result = batchreg("render", "--config", "nowhere.yaml")
     assert (result.returncode, result.stderr) == (
-        1, "batchreg: Cannot read nowhere.yaml: No such file or directory.\n")
+        1,
+        "batchreg: Cannot read nowhere.yaml: No such file or directory.\n",
+    )
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"echo hello\n", "cannot become a MIME part"),
-    (b"\x7fELF\x02\x01\x01", "cannot become a MIME part"),
-    (b"\xff\xfe#\x00!\x00", "cannot become a MIME part"),
-    (b"", "cannot become a MIME part"),
-    (b"Content-Type: multipart/mixed; boundary=x\n\n--y\n\nhello\n", "broken MIME archive"),
-    (b"Content-Type: text/html\n\n<p>\n", "text/html, which cloud-init does not run"),
-    (b"#!/bin/sh\n" + b"# much\n" * 3000, "12,288 are the limit"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"echo hello\n", "cannot become a MIME part"),
+        (b"\x7fELF\x02\x01\x01", "cannot become a MIME part"),
+        (b"\xff\xfe#\x00!\x00", "cannot become a MIME part"),
+        (b"", "cannot become a MIME part"),
+        (b"Content-Type: multipart/mixed; boundary=x\n\n--y\n\nhello\n", "broken MIME archive"),
+        (b"Content-Type: text/html\n\n<p>\n", "text/html, which cloud-init does not run"),
+        (b"#!/bin/sh\n" + b"# much\n" * 3000, "12,288 are the limit"),
+    ],
+)
 def test_bad_user_data_is_one_line(batchreg, tmp_path, content, message):
     """What cloud-init or EC2 would refuse is refused here, before anything is written."""
     (tmp_path / "own").write_bytes(content)
@@ -166,7 +186,8 @@ def test_bad_user_data_is_one_line(batchreg, tmp_path, content, message):
 def test_unreadable_user_data_is_one_line(batchreg):
     """The name that was given, and why it cannot be read."""
     assert batchreg("render", "--user-data", "nowhere.sh").stderr == (
-        "batchreg: Cannot read nowhere.sh: No such file or directory.\n")
+        "batchreg: Cannot read nowhere.sh: No such file or directory.\n"
+    )
 
 
 def test_user_data_takes_its_region_from_the_aws_variables(batchreg):
@@ -178,11 +199,14 @@ def test_user_data_takes_its_region_from_the_aws_variables(batchreg):
     assert batchreg(*arguments, environ={"AWS_DEFAULT_REGION": "eu-west-3"}).stdout == by_flag
 
 
-@pytest.mark.parametrize("arguments", [
-    ("--secret-id", "a b", "--region", "eu-west-3"),
-    ("--secret-id", "a\n--endpoint-url=http://evil", "--region", "eu-west-3"),
-    ("--secret-id", ARN, "--region", "nowhere"),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--secret-id", "a b", "--region", "eu-west-3"),
+        ("--secret-id", "a\n--endpoint-url=http://evil", "--region", "eu-west-3"),
+        ("--secret-id", ARN, "--region", "nowhere"),
+    ],
+)
 def test_user_data_refuses_what_cannot_be_a_secret_or_a_region(batchreg, arguments):
     """They become lines of a file on the instance, so a line break would be an argument."""
     result = batchreg("user-data", *arguments)
@@ -199,31 +223,47 @@ AWS = {"boto3", "botocore"}
 SHOWN = {"rich", "troposphere", "yaml"}  # what only tables and templates need
 
 
-@pytest.mark.parametrize(("command", "unused"), [
-    ("--help", AWS | SHOWN | {"asyncio", "dataclasses", "email", "pathlib"}),
-    ("render", AWS | {"asyncio", "email", "pathlib", "rich", "urllib.request"}),
-    (f"user-data --secret-id {ARN} --region eu-west-3", AWS | SHOWN | {"email", "pathlib"}),
-    ("job-definition ghcr.io/lab/align", AWS | SHOWN),
-    ("logs 0123", SHOWN),
-    ("cancel 0123", SHOWN),
-    ("submit ghcr.io/lab/align", SHOWN),
-    ("deploy", {"rich", "batchreg.doctor.findings", "batchreg.registry.check"}),
-    ("status", {"rich", "batchreg.doctor.findings", "batchreg.registry.check"}),
-    ("destroy --yes", SHOWN | {"batchreg.doctor.findings", "batchreg.registry.check"}),
-    ("check 127.0.0.1:9/lab/align --registry-url 127.0.0.1:9 --username u", AWS | SHOWN),
-    ("rotate --yes", SHOWN | {"batchreg.doctor.findings"}),
-    ("doctor", {"rich", "troposphere"}),
-])
+@pytest.mark.parametrize(
+    ("command", "unused"),
+    [
+        ("--help", AWS | SHOWN | {"asyncio", "dataclasses", "email", "pathlib"}),
+        ("render", AWS | {"asyncio", "email", "pathlib", "rich", "urllib.request"}),
+        (f"user-data --secret-id {ARN} --region eu-west-3", AWS | SHOWN | {"email", "pathlib"}),
+        ("job-definition ghcr.io/lab/align", AWS | SHOWN),
+        ("logs 0123", SHOWN),
+        ("cancel 0123", SHOWN),
+        ("submit ghcr.io/lab/align", SHOWN),
+        ("deploy", {"rich", "batchreg.doctor.findings", "batchreg.registry.check"}),
+        ("status", {"rich", "batchreg.doctor.findings", "batchreg.registry.check"}),
+        ("destroy --yes", SHOWN | {"batchreg.doctor.findings", "batchreg.registry.check"}),
+        ("check 127.0.0.1:9/lab/align --registry-url 127.0.0.1:9 --username u", AWS | SHOWN),
+        ("rotate --yes", SHOWN | {"batchreg.doctor.findings"}),
+        ("doctor", {"rich", "troposphere"}),
+    ],
+)
 def test_commands_import_only_what_they_use(command, unused, tmp_path):
     """Speed is a feature, and imports are what it is lost to. AWS is out of reach here."""
     program = (
         "import sys; from batchreg.cli import commands as cli; sys.argv[0] = 'batchreg'; "
-        "cli.main(); print('\\n'.join(sys.modules), file=sys.stderr)")
-    nowhere = {"PATH": "/usr/bin:/bin", "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-               "AWS_REGION": "eu-west-3", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
-               "AWS_MAX_ATTEMPTS": "1", "BATCHREG_PASSWORD": "x"}
-    result = subprocess.run([sys.executable, "-c", program, *command.split()], cwd=tmp_path,
-                            capture_output=True, text=True, check=True, env=nowhere)
+        "cli.main(); print('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    nowhere = {
+        "PATH": "/usr/bin:/bin",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_REGION": "eu-west-3",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_MAX_ATTEMPTS": "1",
+        "BATCHREG_PASSWORD": "x",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=nowhere,
+    )
     assert not unused & set(result.stderr.splitlines())
 
 

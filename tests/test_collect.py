@@ -38,8 +38,9 @@ def session() -> Any:
 
 
 def client(service: str) -> Any:
-    return session().create_client(service, region_name="eu-central-1",
-                                   aws_access_key_id="x", aws_secret_access_key="y")
+    return session().create_client(
+        service, region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="y"
+    )
 
 
 class Stubs:
@@ -69,7 +70,7 @@ class TestAsker:
         ec2.ec2.add_client_error("describe_route_tables", "UnauthorizedOperation", "No.", 403)
         with pytest.raises(Unseen):
             ec2.asker.ask("route tables", "ec2", "describe_route_tables")
-        gap, = ec2.asker.gaps.values()
+        (gap,) = ec2.asker.gaps.values()
         assert (gap.what, gap.permission) == ("route tables", "ec2:DescribeRouteTables")
         assert gap.reason.startswith("AWS refuses DescribeRouteTables: No.")
 
@@ -77,15 +78,17 @@ class TestAsker:
         """The client is called service-quotas, and the permission is not."""
         stubs = Stubs("service-quotas")
         stubs.stubs["service-quotas"].add_client_error(
-            "get_service_quota", "AccessDeniedException", "No.", 400)
+            "get_service_quota", "AccessDeniedException", "No.", 400
+        )
         assert instances.quota(stubs.asker, ["m7i"], spot=False) is None
-        gap, = stubs.asker.gaps.values()
+        (gap,) = stubs.asker.gaps.values()
         assert gap.permission == "servicequotas:GetServiceQuota"
 
     def test_what_aws_does_not_know_is_no_gap(self, ec2: Stubs) -> None:
         """That it is missing is itself a fact."""
-        ec2.ec2.add_client_error("describe_launch_template_versions",
-                                 "InvalidLaunchTemplateId.NotFound", "No.", 400)
+        ec2.ec2.add_client_error(
+            "describe_launch_template_versions", "InvalidLaunchTemplateId.NotFound", "No.", 400
+        )
         with pytest.raises(Absent):
             ec2.asker.ask("launch template", "ec2", "describe_launch_template_versions")
         assert not ec2.asker.gaps
@@ -99,8 +102,9 @@ class TestAsker:
 
     def test_all_pages_are_read(self, ec2: Stubs) -> None:
         """A VPC may have more subnets than one answer holds."""
-        ec2.ec2.add_response("describe_subnets", {"Subnets": [{"SubnetId": "a"}],
-                                                  "NextToken": "more"})
+        ec2.ec2.add_response(
+            "describe_subnets", {"Subnets": [{"SubnetId": "a"}], "NextToken": "more"}
+        )
         ec2.ec2.add_response("describe_subnets", {"Subnets": [{"SubnetId": "b"}]})
         found = ec2.asker.ask("subnets", "ec2", "describe_subnets", items="Subnets")
         assert [one["SubnetId"] for one in found] == ["a", "b"]
@@ -124,24 +128,43 @@ class TestAsker:
 
 
 class TestSecret:
-    @pytest.mark.parametrize(("text", "expected"), [
-        (json.dumps(LOGIN), {"keys": ("username", "password", "registry_url"), "others": 0,
-                             "host": "ghcr.io"}),
-        (json.dumps({**LOGIN, "registry_url": "HTTPS://Registry.Example.com:5050/x"}),
-         {"keys": ("username", "password", "registry_url"), "others": 0,
-          "host": "registry.example.com:5050"}),
-        (None, {"has_value": False}),
-        ("ghp_token", {"is_json": False}),
-        ('"ghp_token"', {"is_json": False}),
-        ("[1]", {"is_json": False}),
-        ('{"auths": {"ghcr.io": {"auth": "bGFiOmNhbmFyeQ=="}}}',
-         {"keys": ("auths",), "others": 0, "problem": "it has no 'username'"}),
-        ('{"user": "lab", "canary-4711": "x"}',
-         {"keys": ("user",), "others": 1, "problem": "it has no 'username'"}),
-        (json.dumps({**LOGIN, "registry_url": "myhost"}),
-         {"keys": ("username", "password", "registry_url"), "others": 0, "problem":
-          "registry_url: myhost/x is Docker Hub's, so add a domain or port to myhost"}),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (
+                json.dumps(LOGIN),
+                {"keys": ("username", "password", "registry_url"), "others": 0, "host": "ghcr.io"},
+            ),
+            (
+                json.dumps({**LOGIN, "registry_url": "HTTPS://Registry.Example.com:5050/x"}),
+                {
+                    "keys": ("username", "password", "registry_url"),
+                    "others": 0,
+                    "host": "registry.example.com:5050",
+                },
+            ),
+            (None, {"has_value": False}),
+            ("ghp_token", {"is_json": False}),
+            ('"ghp_token"', {"is_json": False}),
+            ("[1]", {"is_json": False}),
+            (
+                '{"auths": {"ghcr.io": {"auth": "bGFiOmNhbmFyeQ=="}}}',
+                {"keys": ("auths",), "others": 0, "problem": "it has no 'username'"},
+            ),
+            (
+                '{"user": "lab", "canary-4711": "x"}',
+                {"keys": ("user",), "others": 1, "problem": "it has no 'username'"},
+            ),
+            (
+                json.dumps({**LOGIN, "registry_url": "myhost"}),
+                {
+                    "keys": ("username", "password", "registry_url"),
+                    "others": 0,
+                    "problem": "registry_url: myhost/x is Docker Hub's, so add a domain or port to myhost",
+                },
+            ),
+        ],
+    )
     def test_shape_is_told_without_values(self, text: str | None, expected: Any) -> None:
         """What people need to mend it, and nothing that an attacker needs."""
         assert login.shape(text) == expected
@@ -152,12 +175,15 @@ class TestSecret:
         assert set(blot.words(json.dumps(LOGIN))) == {"canary-4711", pair}
         assert "ghp_token" in blot.words(" ghp_token\n")
         assert {"deep-4711", "list-4711"} <= set(
-            blot.words('{"auths": {"ghcr.io": {"auth": "deep-4711"}}, "x": ["list-4711"]}'))
+            blot.words('{"auths": {"ghcr.io": {"auth": "deep-4711"}}, "x": ["list-4711"]}')
+        )
 
     def test_words_are_blotted_out_however_deep(self) -> None:
         """Of AWS's own messages, of a job's reason, of a console line."""
-        seen = Facts(jobs=(facts.Job(id="1", reasons=("login lab:canary-4711 failed",)),),
-                     role=facts.Role(name="r", denied=(("a", "canary-4711"),)))
+        seen = Facts(
+            jobs=(facts.Job(id="1", reasons=("login lab:canary-4711 failed",)),),
+            role=facts.Role(name="r", denied=(("a", "canary-4711"),)),
+        )
         shown = blot.without(seen, blot.words(json.dumps(LOGIN)))
         assert shown.jobs[0].reasons == ("login lab:******** failed",)
         assert shown.role.denied == (("a", "********"),)
@@ -165,15 +191,19 @@ class TestSecret:
     def test_secret_that_may_not_be_read_is_there_all_the_same(self) -> None:
         """Whoever may describe it and no more gets the facts but its shape."""
         stubs = Stubs("secretsmanager")
-        stubs.secretsmanager.add_response("describe_secret", {
-            "ARN": ARN, "Name": "team/ghcr", "LastChangedDate": NOW})
+        stubs.secretsmanager.add_response(
+            "describe_secret", {"ARN": ARN, "Name": "team/ghcr", "LastChangedDate": NOW}
+        )
         stubs.secretsmanager.add_client_error(
-            "get_secret_value", "AccessDeniedException", "No.", 400)
+            "get_secret_value", "AccessDeniedException", "No.", 400
+        )
         read = login.secret(stubs.asker, ARN)
-        assert read.fact == facts.Secret(name="team/ghcr", changed="2026-07-01T12:00:00+00:00",
-                                         keys=("username", "password"))
+        assert read.fact == facts.Secret(
+            name="team/ghcr", changed="2026-07-01T12:00:00+00:00", keys=("username", "password")
+        )
         assert [gap.permission for gap in stubs.asker.gaps.values()] == [
-            "secretsmanager:GetSecretValue"]
+            "secretsmanager:GetSecretValue"
+        ]
 
     def test_key_of_the_secret_is_looked_at(self) -> None:
         """A key that waits for its deletion makes the secret unreadable."""
@@ -181,8 +211,11 @@ class TestSecret:
         key = "arn:aws:kms:eu-central-1:111122223333:key/1a2b"
         stubs.secretsmanager.add_response("describe_secret", {"ARN": ARN, "KmsKeyId": key})
         stubs.secretsmanager.add_response("get_secret_value", {"SecretString": json.dumps(LOGIN)})
-        stubs.kms.add_response("describe_key", {"KeyMetadata": {
-            "KeyId": "1a2b", "KeyState": "PendingDeletion"}}, {"KeyId": key})
+        stubs.kms.add_response(
+            "describe_key",
+            {"KeyMetadata": {"KeyId": "1a2b", "KeyState": "PendingDeletion"}},
+            {"KeyId": key},
+        )
         read = login.secret(stubs.asker, ARN)
         assert (read.fact.key, read.fact.key_state) == (key, "PendingDeletion")
         assert "canary" not in repr(read)
@@ -201,28 +234,43 @@ class TestUserData:
     def test_ours_is_what_it_should_be(self) -> None:
         """The healthy case."""
         assert login.user_data(base64.b64encode(self.OURS.encode()).decode(), self.OURS) == {
-            "mime": True, "bytes": len(self.OURS), "has_login": True, "differs": False,
-            "blocks": ""}
+            "mime": True,
+            "bytes": len(self.OURS),
+            "has_login": True,
+            "differs": False,
+            "blocks": "",
+        }
 
-    @pytest.mark.parametrize(("text", "mime"), [
-        ("#!/bin/bash\necho\n", False), ("#cloud-config\n", False), ("", True),
-        ("Content-Type: multipart/mixed; boundary=x\n\n--y\n", False),
-        (archive("#!/bin/sh\n"), True),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "mime"),
+        [
+            ("#!/bin/bash\necho\n", False),
+            ("#cloud-config\n", False),
+            ("", True),
+            ("Content-Type: multipart/mixed; boundary=x\n\n--y\n", False),
+            (archive("#!/bin/sh\n"), True),
+        ],
+    )
     def test_what_batch_cannot_merge_is_told(self, text: str, mime: bool) -> None:
         """It wants a MIME archive, or nothing."""
         found = login.user_data(base64.b64encode(text.encode()).decode(), None)
         assert (found["mime"], found["has_login"], found["differs"]) == (mime, False, None)
 
-    @pytest.mark.parametrize(("command", "blocks"), [
-        ("systemctl restart ecs", True), ("sudo systemctl start ecs.service", True),
-        ("systemctl restart docker", True), ("service docker restart ecs", True),
-        ("systemctl enable --now ecs", True),
-        ("systemctl enable --now --no-block ecs.service", False),
-        ("systemctl --no-block restart ecs", False),
-        ("systemctl restart nginx; ls /etc/ecs", False),
-        ("# systemctl restart nginx # ecs", False), ("echo start ecs", False),
-    ])
+    @pytest.mark.parametrize(
+        ("command", "blocks"),
+        [
+            ("systemctl restart ecs", True),
+            ("sudo systemctl start ecs.service", True),
+            ("systemctl restart docker", True),
+            ("service docker restart ecs", True),
+            ("systemctl enable --now ecs", True),
+            ("systemctl enable --now --no-block ecs.service", False),
+            ("systemctl --no-block restart ecs", False),
+            ("systemctl restart nginx; ls /etc/ecs", False),
+            ("# systemctl restart nginx # ecs", False),
+            ("echo start ecs", False),
+        ],
+    )
     def test_command_that_waits_for_the_agent_is_found(self, command: str, blocks: bool) -> None:
         """In any part, in base64 too."""
         text = archive("#!/bin/sh\ntrue\n", f"#!/bin/sh\n{command} && é\n")
@@ -231,98 +279,213 @@ class TestUserData:
 
     def test_deployed_template_says_what_was_written(self, template: str) -> None:
         """Compared is what CloudFormation made of it, not what another version would make."""
-        values = {"AWS::Region": "eu-central-1", "AWS::URLSuffix": "amazonaws.com",
-                  "RegistrySecret": ARN, "CredentialRefreshMinutes": "30",
-                  "ImagePullBehavior": "default"}
+        values = {
+            "AWS::Region": "eu-central-1",
+            "AWS::URLSuffix": "amazonaws.com",
+            "RegistrySecret": ARN,
+            "CredentialRefreshMinutes": "30",
+            "ImagePullBehavior": "default",
+        }
         assert login.written_user_data(template, values) == self.OURS
         assert login.written_user_data(template, {}) is None
         assert login.written_user_data("no: {template", values) is None
         assert login.written_user_data("Resources: {}", values) is None
 
-    @pytest.mark.parametrize(("wanted", "number"), [
-        ("1", 1), ("$Latest", 3), ("$Default", 2), ("", 2)])
+    @pytest.mark.parametrize(
+        ("wanted", "number"), [("1", 1), ("$Latest", 3), ("$Default", 2), ("", 2)]
+    )
     def test_version_is_the_one_that_the_environment_uses(
-            self, ec2: Stubs, wanted: str, number: int) -> None:
+        self, ec2: Stubs, wanted: str, number: int
+    ) -> None:
         """Not the newest, which may be somebody's experiment."""
-        ec2.ec2.add_response("describe_launch_template_versions", {"LaunchTemplateVersions": [
-            {"VersionNumber": version, "DefaultVersion": version == 2, "LaunchTemplateData": {
-                "ImageId": f"ami-{version}"}} for version in (1, 2, 3)]})
+        ec2.ec2.add_response(
+            "describe_launch_template_versions",
+            {
+                "LaunchTemplateVersions": [
+                    {
+                        "VersionNumber": version,
+                        "DefaultVersion": version == 2,
+                        "LaunchTemplateData": {"ImageId": f"ami-{version}"},
+                    }
+                    for version in (1, 2, 3)
+                ]
+            },
+        )
         found = login.launch_template(
-            ec2.asker, {"launchTemplateId": "lt-1", "version": wanted}, None)
+            ec2.asker, {"launchTemplateId": "lt-1", "version": wanted}, None
+        )
         assert (found.version, found.latest, found.machine_image) == (number, 3, f"ami-{number}")
 
     def test_version_that_is_gone_is_a_fact(self, ec2: Stubs) -> None:
         """EC2 refuses the call as a whole."""
-        ec2.ec2.add_client_error("describe_launch_template_versions",
-                                 "InvalidLaunchTemplateId.VersionNotFound", "No.", 400)
+        ec2.ec2.add_client_error(
+            "describe_launch_template_versions",
+            "InvalidLaunchTemplateId.VersionNotFound",
+            "No.",
+            400,
+        )
         found = login.launch_template(
-            ec2.asker, {"launchTemplateName": "lab", "version": "7"}, None)
+            ec2.asker, {"launchTemplateName": "lab", "version": "7"}, None
+        )
         assert found == facts.LaunchTemplate(id="lab", exists=False, version=7)
 
 
 class TestRole:
-    @pytest.mark.parametrize(("service", "trusted"), [
-        ("ec2.amazonaws.com", True), (["ecs-tasks.amazonaws.com", "ec2.amazonaws.com"], True),
-        ("ec2.amazonaws.com.cn", True), ("ecs-tasks.amazonaws.com", False)])
+    @pytest.mark.parametrize(
+        ("service", "trusted"),
+        [
+            ("ec2.amazonaws.com", True),
+            (["ecs-tasks.amazonaws.com", "ec2.amazonaws.com"], True),
+            ("ec2.amazonaws.com.cn", True),
+            ("ecs-tasks.amazonaws.com", False),
+        ],
+    )
     def test_role_is_asked_what_it_may(self, service: Any, trusted: bool) -> None:
         """By IAM's own simulation, with the condition that the key's policy has."""
         stubs = Stubs("iam")
         arn, when = "arn:aws:iam::111122223333:role/lab", {"CreateDate": NOW, "Path": "/"}
         key = "arn:aws:kms:eu-central-1:111122223333:key/1a2b"
         document = json.dumps({"Statement": {"Effect": "Allow", "Principal": {"Service": service}}})
-        role = {"RoleName": "lab", "RoleId": "AROA0000000000000000", "Arn": arn,
-                "AssumeRolePolicyDocument": document, **when}
-        stubs.iam.add_response("get_instance_profile", {"InstanceProfile": {
-            "InstanceProfileName": "p", "InstanceProfileId": "AIPA0000000000000000",
-            "Roles": [dict(role)],
-            "Arn": "arn:aws:iam::111122223333:instance-profile/p", **when}})
+        role = {
+            "RoleName": "lab",
+            "RoleId": "AROA0000000000000000",
+            "Arn": arn,
+            "AssumeRolePolicyDocument": document,
+            **when,
+        }
+        stubs.iam.add_response(
+            "get_instance_profile",
+            {
+                "InstanceProfile": {
+                    "InstanceProfileName": "p",
+                    "InstanceProfileId": "AIPA0000000000000000",
+                    "Roles": [dict(role)],
+                    "Arn": "arn:aws:iam::111122223333:instance-profile/p",
+                    **when,
+                }
+            },
+        )
         stubs.iam.add_response("get_role", {"Role": dict(role)})
-        for actions, resource in ((list(login.ECS), "*"), (["secretsmanager:GetSecretValue"], ARN),
-                                  (["kms:Decrypt"], key)):
-            stubs.iam.add_response("simulate_principal_policy", {"EvaluationResults": [
-                {"EvalActionName": action, "EvalResourceName": resource,
-                 "EvalDecision": "implicitDeny" if resource == key else "allowed"}
-                for action in actions]})
+        for actions, resource in (
+            (list(login.ECS), "*"),
+            (["secretsmanager:GetSecretValue"], ARN),
+            (["kms:Decrypt"], key),
+        ):
+            stubs.iam.add_response(
+                "simulate_principal_policy",
+                {
+                    "EvaluationResults": [
+                        {
+                            "EvalActionName": action,
+                            "EvalResourceName": resource,
+                            "EvalDecision": "implicitDeny" if resource == key else "allowed",
+                        }
+                        for action in actions
+                    ]
+                },
+            )
         read = login.Read(facts.Secret(name="s", key=key), ARN)
-        found = login.role(stubs.asker, "arn:aws:iam::111122223333:instance-profile/p", "",
-                           "eu-central-1", [read])
-        assert found == facts.Role(name="lab", profile="p", trusted=trusted,
-                                   denied=(("kms:Decrypt", key),))
+        found = login.role(
+            stubs.asker, "arn:aws:iam::111122223333:instance-profile/p", "", "eu-central-1", [read]
+        )
+        assert found == facts.Role(
+            name="lab", profile="p", trusted=trusted, denied=(("kms:Decrypt", key),)
+        )
 
 
 class TestNetwork:
     def test_rules_are_read_as_they_are(self) -> None:
         """All ports, one port, a prefix list, a group; a network ACL's denial."""
-        found = network.egress({"sg-1": {"IpPermissionsEgress": [
-            {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
-             "Ipv6Ranges": [{"CidrIpv6": "::/0"}]},
-            {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "PrefixListIds": [
-                {"PrefixListId": "pl-1"}], "UserIdGroupPairs": [{"GroupId": "sg-2"}]},
-        ]}})
+        found = network.egress(
+            {
+                "sg-1": {
+                    "IpPermissionsEgress": [
+                        {
+                            "IpProtocol": "-1",
+                            "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
+                            "Ipv6Ranges": [{"CidrIpv6": "::/0"}],
+                        },
+                        {
+                            "IpProtocol": "tcp",
+                            "FromPort": 443,
+                            "ToPort": 443,
+                            "PrefixListIds": [{"PrefixListId": "pl-1"}],
+                            "UserIdGroupPairs": [{"GroupId": "sg-2"}],
+                        },
+                    ]
+                }
+            }
+        )
         assert [(one.protocol, one.first, one.last, one.target) for one in found] == [
-            ("-1", 0, 65535, "0.0.0.0/0"), ("-1", 0, 65535, "::/0"),
-            ("tcp", 443, 443, "pl-1"), ("tcp", 443, 443, "sg-2")]
-        subnet = network.subnet("s", {"SubnetId": "s", "VpcId": "v"}, [], [
-            {"VpcId": "v", "NetworkAclId": "acl-1", "IsDefault": True, "Entries": []},
-            {"VpcId": "v", "NetworkAclId": "acl-2", "Associations": [{"SubnetId": "s"}],
-             "Entries": [{"RuleNumber": 100, "Egress": True, "RuleAction": "deny", "Protocol": "6",
-                          "PortRange": {"From": 443, "To": 443}, "CidrBlock": "0.0.0.0/0"}]}])
-        assert (subnet.acl, subnet.acl_rules) == ("acl-2", (facts.AclRule(
-            number=100, egress=True, allows=False, protocol="6", first=443, last=443),))
+            ("-1", 0, 65535, "0.0.0.0/0"),
+            ("-1", 0, 65535, "::/0"),
+            ("tcp", 443, 443, "pl-1"),
+            ("tcp", 443, 443, "sg-2"),
+        ]
+        subnet = network.subnet(
+            "s",
+            {"SubnetId": "s", "VpcId": "v"},
+            [],
+            [
+                {"VpcId": "v", "NetworkAclId": "acl-1", "IsDefault": True, "Entries": []},
+                {
+                    "VpcId": "v",
+                    "NetworkAclId": "acl-2",
+                    "Associations": [{"SubnetId": "s"}],
+                    "Entries": [
+                        {
+                            "RuleNumber": 100,
+                            "Egress": True,
+                            "RuleAction": "deny",
+                            "Protocol": "6",
+                            "PortRange": {"From": 443, "To": 443},
+                            "CidrBlock": "0.0.0.0/0",
+                        }
+                    ],
+                },
+            ],
+        )
+        assert (subnet.acl, subnet.acl_rules) == (
+            "acl-2",
+            (
+                facts.AclRule(
+                    number=100, egress=True, allows=False, protocol="6", first=443, last=443
+                ),
+            ),
+        )
 
-    @pytest.mark.parametrize(("routes", "route", "works"), [
-        ([], "", True),
-        ([{"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "State": "active"}],
-         "nat-1", True),
-        ([{"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "State": "blackhole"}],
-         "nat-1", False),
-        ([{"DestinationCidrBlock": "10.0.0.0/8", "TransitGatewayId": "tgw-1"}], "", True),
-    ])
+    @pytest.mark.parametrize(
+        ("routes", "route", "works"),
+        [
+            ([], "", True),
+            (
+                [{"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "State": "active"}],
+                "nat-1",
+                True,
+            ),
+            (
+                [
+                    {
+                        "DestinationCidrBlock": "0.0.0.0/0",
+                        "NatGatewayId": "nat-1",
+                        "State": "blackhole",
+                    }
+                ],
+                "nat-1",
+                False,
+            ),
+            ([{"DestinationCidrBlock": "10.0.0.0/8", "TransitGatewayId": "tgw-1"}], "", True),
+        ],
+    )
     def test_default_route_is_of_the_subnets_own_table(
-            self, routes: Any, route: str, works: bool) -> None:
+        self, routes: Any, route: str, works: bool
+    ) -> None:
         """The main table counts where it has none."""
-        main = {"VpcId": "v", "Associations": [{"Main": True}], "Routes": [
-            {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1"}]}
+        main = {
+            "VpcId": "v",
+            "Associations": [{"Main": True}],
+            "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1"}],
+        }
         own = {"VpcId": "v", "Associations": [{"SubnetId": "s"}], "Routes": routes}
         raw = {"SubnetId": "s", "VpcId": "v"}
         found = network.subnet("s", raw, [main, own], None)
@@ -334,25 +497,42 @@ class TestNetwork:
 class TestInstances:
     def test_console_is_read_as_far_as_it_is_registry_logins(self, ec2: Stubs) -> None:
         """Behind time stamps and process names; nobody else's lines."""
-        text = ("[  12.1] cloud-init[1312]: batchreg: waiting for s: HTTP 400 Throttling\r\n"
-                "Password: canary\nsystemd[1]: batchreg.service: Succeeded.\n"
-                "batchreg: waiting for s: HTTP 400 Throttling\n"
-                "batchreg: no registry login at all: powering off\n")
+        text = (
+            "[  12.1] cloud-init[1312]: batchreg: waiting for s: HTTP 400 Throttling\r\n"
+            "Password: canary\nsystemd[1]: batchreg.service: Succeeded.\n"
+            "batchreg: waiting for s: HTTP 400 Throttling\n"
+            "batchreg: no registry login at all: powering off\n"
+        )
         encoded = base64.b64encode(text.encode()).decode()
         ec2.ec2.add_client_error("get_console_output", "UnsupportedOperation", "Only Nitro.", 400)
         ec2.ec2.add_response("get_console_output", {"Output": encoded})
         assert instances.console(ec2.asker, "i-1") == (
-            "waiting for s: HTTP 400 Throttling", "no registry login at all: powering off")
+            "waiting for s: HTTP 400 Throttling",
+            "no registry login at all: powering off",
+        )
 
     def test_instances_are_those_with_the_profile(self, ec2: Stubs) -> None:
         """AWS Batch starts them from a launch template of its own."""
+
         def raw(name: str, profile: str, hour: int) -> dict[str, Any]:
-            return {"InstanceId": name, "State": {"Name": "running"},
-                    "LaunchTime": NOW - timedelta(hours=hour), "IamInstanceProfile": {
-                        "Arn": f"arn:aws:iam::111122223333:instance-profile/{profile}"}}
-        ec2.ec2.add_response("describe_instances", {"Reservations": [
-            {"Instances": [raw("i-1", "p", 2), raw("i-2", "other", 1)]},
-            {"Instances": [raw("i-3", "p", 1)]}]})
+            return {
+                "InstanceId": name,
+                "State": {"Name": "running"},
+                "LaunchTime": NOW - timedelta(hours=hour),
+                "IamInstanceProfile": {
+                    "Arn": f"arn:aws:iam::111122223333:instance-profile/{profile}"
+                },
+            }
+
+        ec2.ec2.add_response(
+            "describe_instances",
+            {
+                "Reservations": [
+                    {"Instances": [raw("i-1", "p", 2), raw("i-2", "other", 1)]},
+                    {"Instances": [raw("i-3", "p", 1)]},
+                ]
+            },
+        )
         found = instances.running(ec2.asker, "p")
         assert [one["InstanceId"] for one in found] == ["i-3", "i-1"]
         shown = instances.instance(found[0], {"i-1": True}, ())
@@ -362,9 +542,15 @@ class TestInstances:
         """Connected, not connected, or no cluster any more."""
         stubs = Stubs("ecs")
         stubs.ecs.add_response("list_container_instances", {"containerInstanceArns": ["a", "b"]})
-        stubs.ecs.add_response("describe_container_instances", {"containerInstances": [
-            {"ec2InstanceId": "i-1", "agentConnected": True},
-            {"ec2InstanceId": "i-2", "agentConnected": False}]})
+        stubs.ecs.add_response(
+            "describe_container_instances",
+            {
+                "containerInstances": [
+                    {"ec2InstanceId": "i-1", "agentConnected": True},
+                    {"ec2InstanceId": "i-2", "agentConnected": False},
+                ]
+            },
+        )
         assert instances.agents(stubs.asker, "cluster") == {"i-1": True, "i-2": False}
         stubs.ecs.add_client_error("list_container_instances", "ClusterNotFoundException", "", 400)
         with pytest.raises(Absent):
@@ -375,39 +561,72 @@ class TestInstances:
         stubs = Stubs("autoscaling")
 
         def activity(group: str, minutes: int, text: str, code: str = "Failed") -> dict[str, Any]:
-            return {"ActivityId": "1", "AutoScalingGroupName": group, "Cause": "c",
-                    "StartTime": NOW - timedelta(minutes=minutes), "StatusCode": code,
-                    "StatusMessage": text}
-        stubs.autoscaling.add_response("describe_scaling_activities", {"Activities": [
-            activity("AWSBatch-lab-CE-asg-1", 5, "vCPU limit\n of 0"),
-            activity("AWSBatch-lab-CE-asg-1", 9, "vCPU limit of 0"),
-            activity("AWSBatch-lab-CE-asg-1", 90, "long ago"),
-            activity("AWSBatch-lab-CE-asg-1", 1, "fine", "Successful"),
-            activity("web", 5, "theirs")]})
+            return {
+                "ActivityId": "1",
+                "AutoScalingGroupName": group,
+                "Cause": "c",
+                "StartTime": NOW - timedelta(minutes=minutes),
+                "StatusCode": code,
+                "StatusMessage": text,
+            }
+
+        stubs.autoscaling.add_response(
+            "describe_scaling_activities",
+            {
+                "Activities": [
+                    activity("AWSBatch-lab-CE-asg-1", 5, "vCPU limit\n of 0"),
+                    activity("AWSBatch-lab-CE-asg-1", 9, "vCPU limit of 0"),
+                    activity("AWSBatch-lab-CE-asg-1", 90, "long ago"),
+                    activity("AWSBatch-lab-CE-asg-1", 1, "fine", "Successful"),
+                    activity("web", 5, "theirs"),
+                ]
+            },
+        )
         assert instances.launch_failures(stubs.asker, ["lab-CE"], NOW) == ["vCPU limit of 0"]
 
-    @pytest.mark.parametrize(("kind", "spot", "code"), [
-        ("m7i.large", False, "L-1216C47A"), ("optimal", True, "L-34B43A08"),
-        ("g4dn", False, "L-DB2E81BA"), ("p4d.24xlarge", True, "L-7212CCBC"),
-        ("c7g", False, "L-1216C47A"), ("t3", False, "L-1216C47A"),
-        ("inf2", False, None), ("trn1", False, None), ("x2gd", False, None),
-        ("u-6tb1", False, None), ("hpc7g", False, None), ("f2", False, None)])
+    @pytest.mark.parametrize(
+        ("kind", "spot", "code"),
+        [
+            ("m7i.large", False, "L-1216C47A"),
+            ("optimal", True, "L-34B43A08"),
+            ("g4dn", False, "L-DB2E81BA"),
+            ("p4d.24xlarge", True, "L-7212CCBC"),
+            ("c7g", False, "L-1216C47A"),
+            ("t3", False, "L-1216C47A"),
+            ("inf2", False, None),
+            ("trn1", False, None),
+            ("x2gd", False, None),
+            ("u-6tb1", False, None),
+            ("hpc7g", False, None),
+            ("f2", False, None),
+        ],
+    )
     def test_quota_is_that_of_the_instance_types(
-            self, kind: str, spot: bool, code: str | None) -> None:
+        self, kind: str, spot: bool, code: str | None
+    ) -> None:
         """On-Demand and Spot are counted apart; what is rare is left alone."""
         stubs = Stubs("service-quotas")
         if code:
             stubs.stubs["service-quotas"].add_response(
-                "get_service_quota", {"Quota": {"Value": 32.0}},
-                {"ServiceCode": "ec2", "QuotaCode": code})
+                "get_service_quota",
+                {"Quota": {"Value": 32.0}},
+                {"ServiceCode": "ec2", "QuotaCode": code},
+            )
         found = instances.quota(stubs.asker, [kind], spot=spot)
         assert (found and (found.code, found.value)) == (code and (code, 32.0))
         assert not stubs.asker.gaps
 
-    @pytest.mark.parametrize(("types", "expected"), [
-        ([], ("amd64",)), (["optimal"], ("amd64",)), (["c7g", "m6gd.large"], ("arm64",)),
-        (["g5", "g4dn", "m7i", "trn1"], ("amd64",)), (["g5g", "im4gn", "a1", "hpc7g"], ("arm64",)),
-        (["c7g", "c7i"], ("amd64", "arm64"))])
+    @pytest.mark.parametrize(
+        ("types", "expected"),
+        [
+            ([], ("amd64",)),
+            (["optimal"], ("amd64",)),
+            (["c7g", "m6gd.large"], ("arm64",)),
+            (["g5", "g4dn", "m7i", "trn1"], ("amd64",)),
+            (["g5g", "im4gn", "a1", "hpc7g"], ("arm64",)),
+            (["c7g", "c7i"], ("amd64", "arm64")),
+        ],
+    )
     def test_architecture_is_in_the_types_name(self, types: list[str], expected: Any) -> None:
         """The image must be there for all of them."""
         assert instances.architectures(types) == expected
@@ -415,25 +634,57 @@ class TestInstances:
 
 def test_job_is_told_without_its_command_and_variables() -> None:
     """They may hold anything."""
-    found = batch.job({
-        "jobId": "1", "jobName": "align", "jobQueue": "arn:aws:batch:r:1:job-queue/q",
-        "status": "FAILED", "statusReason": "Task failed to start", "createdAt": 1782907200000,
-        "platformCapabilities": ["FARGATE"], "container": {
-            "image": "ghcr.io/lab/align:3", "command": ["canary"], "reason": "CannotPull: no",
-            "environment": [{"name": "TOKEN", "value": "canary"}], "exitCode": 1,
-            "repositoryCredentials": {"credentialsParameter": ARN},
-            "resourceRequirements": [{"type": "VCPU", "value": "0.25"},
-                                     {"type": "MEMORY", "value": "512"},
-                                     {"type": "GPU", "value": "1"}]},
-        "attempts": [{"container": {"reason": "first"}}, {"container": {"reason": "second"},
-                                                          "statusReason": "Host EC2 terminated"}],
-    }, asked=True)
+    found = batch.job(
+        {
+            "jobId": "1",
+            "jobName": "align",
+            "jobQueue": "arn:aws:batch:r:1:job-queue/q",
+            "status": "FAILED",
+            "statusReason": "Task failed to start",
+            "createdAt": 1782907200000,
+            "platformCapabilities": ["FARGATE"],
+            "container": {
+                "image": "ghcr.io/lab/align:3",
+                "command": ["canary"],
+                "reason": "CannotPull: no",
+                "environment": [{"name": "TOKEN", "value": "canary"}],
+                "exitCode": 1,
+                "repositoryCredentials": {"credentialsParameter": ARN},
+                "resourceRequirements": [
+                    {"type": "VCPU", "value": "0.25"},
+                    {"type": "MEMORY", "value": "512"},
+                    {"type": "GPU", "value": "1"},
+                ],
+            },
+            "attempts": [
+                {"container": {"reason": "first"}},
+                {"container": {"reason": "second"}, "statusReason": "Host EC2 terminated"},
+            ],
+        },
+        asked=True,
+    )
     assert found == facts.Job(
-        id="1", name="align", asked=True, queue="q", status="FAILED", exit_code=1,
-        reasons=("CannotPull: no", "Task failed to start", "second", "Host EC2 terminated",
-                 "first"),
-        image="ghcr.io/lab/align:3", vcpus=0.25, memory=512, gpus=1, fargate=True, own_login=True,
-        created="2026-07-01T12:00:00+00:00")
+        id="1",
+        name="align",
+        asked=True,
+        queue="q",
+        status="FAILED",
+        exit_code=1,
+        reasons=(
+            "CannotPull: no",
+            "Task failed to start",
+            "second",
+            "Host EC2 terminated",
+            "first",
+        ),
+        image="ghcr.io/lab/align:3",
+        vcpus=0.25,
+        memory=512,
+        gpus=1,
+        fargate=True,
+        own_login=True,
+        created="2026-07-01T12:00:00+00:00",
+    )
 
 
 class Refusing:
@@ -452,6 +703,7 @@ class Refusing:
             stub.add_client_error(name, self._code, "No.", 403)
             with stub:
                 return getattr(self._client, name)()
+
         return call
 
     def get_paginator(self, name: str) -> Any:
@@ -460,12 +712,17 @@ class Refusing:
 
 def test_user_without_any_permission_gets_a_list_of_them() -> None:
     """Nothing is known, nothing is claimed, and nothing fails."""
-    made = {service: Refusing(service, "AccessDenied") for service in (
-        "cloudformation", "batch", "iam")}
-    found = collect.collect(made.__getitem__, collect.Subject(
-        stack="lab", region="eu-central-1", job="1"), now=NOW)
+    made = {
+        service: Refusing(service, "AccessDenied") for service in ("cloudformation", "batch", "iam")
+    }
+    found = collect.collect(
+        made.__getitem__, collect.Subject(stack="lab", region="eu-central-1", job="1"), now=NOW
+    )
     assert {gap.permission for gap in found.not_looked_at} == {
-        "cloudformation:DescribeStacks", "batch:DescribeJobs", "iam:GetRole"}
+        "cloudformation:DescribeStacks",
+        "batch:DescribeJobs",
+        "iam:GetRole",
+    }
     assert (found.stack, found.jobs, found.service_linked_role) == (None, None, None)
 
 
@@ -474,18 +731,31 @@ def test_missing_credentials_are_an_error_and_not_a_gap() -> None:
     bare = session().create_client("cloudformation", region_name="eu-central-1")
     bare._request_signer._credentials = None
     with pytest.raises(NoCredentialsError):
-        collect.collect(lambda service: bare if service == "cloudformation" else Refusing(
-            service, "AccessDenied"), collect.Subject(stack="lab", region="eu-central-1"), now=NOW)
+        collect.collect(
+            lambda service: (
+                bare if service == "cloudformation" else Refusing(service, "AccessDenied")
+            ),
+            collect.Subject(stack="lab", region="eu-central-1"),
+            now=NOW,
+        )
 
 
 def test_job_alone_leads_to_its_queue_and_compute_environment(made: Any) -> None:
     """Where CloudFormation may not be asked, or the stack is not batchreg's."""
     made.aws.client("batch").register_job_definition(
-        jobDefinitionName="x", type="container", containerProperties={
-            "image": "ghcr.io/lab/align:3", "resourceRequirements": [
-                {"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "512"}]})
+        jobDefinitionName="x",
+        type="container",
+        containerProperties={
+            "image": "ghcr.io/lab/align:3",
+            "resourceRequirements": [
+                {"type": "VCPU", "value": "1"},
+                {"type": "MEMORY", "value": "512"},
+            ],
+        },
+    )
     job = made.aws.client("batch").submit_job(
-        jobName="x", jobQueue=made.outputs["JobQueueArn"], jobDefinition="x")["jobId"]
+        jobName="x", jobQueue=made.outputs["JobQueueArn"], jobDefinition="x"
+    )["jobId"]
     asked = []
 
     def check(image: Any, login: Any, **_: Any) -> registry.Verdict:
@@ -493,9 +763,14 @@ def test_job_alone_leads_to_its_queue_and_compute_environment(made: Any) -> None
         return registry.Verdict(image.name, True, "ok", "", {})
 
     found = collect.collect(
-        lambda service: Refusing(service, "AccessDenied") if service == "cloudformation"
-        else made.aws.client(service),
-        collect.Subject(stack="lab", region="us-east-1", job=job), check=check)
+        lambda service: (
+            Refusing(service, "AccessDenied")
+            if service == "cloudformation"
+            else made.aws.client(service)
+        ),
+        collect.Subject(stack="lab", region="us-east-1", job=job),
+        check=check,
+    )
     assert found.stack is None
     assert found.environments
     assert found.environments[0].name in made.outputs["ComputeEnvironmentArn"]

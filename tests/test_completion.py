@@ -22,11 +22,17 @@ QUESTIONS = {
 @pytest.fixture(params=QUESTIONS)
 def complete(request, batchreg):
     """Return a function that completes the last of some words and returns what the shell gets."""
+
     def ask(*words: str) -> str:
-        result = batchreg(environ={"_BATCHREG_COMPLETE": f"{request.param}_complete",
-                                   **QUESTIONS[request.param](["batchreg", *words])})
+        result = batchreg(
+            environ={
+                "_BATCHREG_COMPLETE": f"{request.param}_complete",
+                **QUESTIONS[request.param](["batchreg", *words]),
+            }
+        )
         assert result.stderr == ""
         return result.stdout
+
     return ask
 
 
@@ -70,6 +76,10 @@ def test_bash_completes_with_the_line_of_the_readme(tmp_path):
         echo "${COMPREPLY[@]}"
     """
     result = subprocess.run(
-        ["bash", "-c", program], capture_output=True, text=True, cwd=tmp_path,
-        env={"PATH": f"{Path(BATCHREG).parent}:/usr/bin:/bin"})
+        ["bash", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": f"{Path(BATCHREG).parent}:/usr/bin:/bin"},
+    )
     assert (result.stdout, result.stderr) == ("render\n", "")

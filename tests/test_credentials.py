@@ -18,10 +18,14 @@ from batchreg.render.settings import Settings
 
 BODY = json.loads(template.to_json(template.build(Settings())))
 text = st.text(min_size=1, max_size=40)
-awkward = st.text(min_size=1, alphabet=(
-    "\"'\\$`{}:!%^&*()#@,;|<>[]~ \t\r\n\0\x7f\u00e9\u4e2d\U0001f41f"))
-long = st.builds(lambda piece, size: (piece * size)[:size],
-                 st.sampled_from(["x", '"', "\\", "{{", "${A}"]), st.integers(1, 4096))
+awkward = st.text(
+    min_size=1, alphabet=("\"'\\$`{}:!%^&*()#@,;|<>[]~ \t\r\n\0\x7f\u00e9\u4e2d\U0001f41f")
+)
+long = st.builds(
+    lambda piece, size: (piece * size)[:size],
+    st.sampled_from(["x", '"', "\\", "{{", "${A}"]),
+    st.integers(1, 4096),
+)
 
 
 @pytest.mark.parametrize("name", ["Username", "Password"])
@@ -49,15 +53,28 @@ def allowed(name: str, value: str) -> bool:
 @example(username="_json_key", password='{"private_key": "-----BEGIN\\n"}')
 @example(username="lab", password="\U0001f41f" * 1024)
 def test_every_login_arrives_unchanged_or_is_refused_before_anything_is_made(
-        tmp_path_factory, username, password):
+    tmp_path_factory, username, password
+):
     """No character of a password may be lost between the console and the registry."""
     if not (allowed("Username", username) and allowed("Password", password)):
         return
-    parameters = {name: {"Value": value} for name, value in {
-        "Username": username, "Password": password, "RegistryUrl": "https://GHCR.io/"}.items()}
+    parameters = {
+        name: {"Value": value}
+        for name, value in {
+            "Username": username,
+            "Password": password,
+            "RegistryUrl": "https://GHCR.io/",
+        }.items()
+    }
     secret = engine._resolve_refs(
         BODY["Resources"]["RegistrySecret"]["Properties"]["SecretString"],
-        {}, parameters, {}, {}, "stack", "stack-id")
+        {},
+        parameters,
+        {},
+        {},
+        "stack",
+        "stack-id",
+    )
     assert json.loads(secret)["password"] == password  # strictly, as repositoryCredentials is read
     key, auth = registry_login.login(secret)
     path = tmp_path_factory.getbasetemp() / "ecs.config"
@@ -70,7 +87,8 @@ def test_every_login_arrives_unchanged_or_is_refused_before_anything_is_made(
 @given(username=text | awkward, password=text | awkward | long)
 @example(username="_json_key", password='{\n  "private_key": "-----BEGIN\\n"\n}\n')
 def test_every_login_in_a_secret_of_ones_own_arrives_or_is_refused(
-        tmp_path_factory, username, password):
+    tmp_path_factory, username, password
+):
     """Whatever Secrets Manager can store, the agent gets as it is, or nobody claims it does."""
     secret = json.dumps({"username": username, "password": password, "registry_url": "ghcr.io"})
     path = tmp_path_factory.getbasetemp() / "own.config"

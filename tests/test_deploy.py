@@ -17,10 +17,17 @@ AWS_CLI = str(Path(sys.executable).with_name("aws"))
 @pytest.fixture
 def deploy(batchreg, account):
     """Run `batchreg deploy` for the stack, with --yes."""
-    def run(*arguments: str, yes: bool = True,
-            **environ: str) -> subprocess.CompletedProcess[str]:
-        return batchreg("deploy", "--stack-name", account.name, *["--yes"] * yes, *arguments,
-                        environ={**account.aws.environ, **environ})
+
+    def run(*arguments: str, yes: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
+        return batchreg(
+            "deploy",
+            "--stack-name",
+            account.name,
+            *["--yes"] * yes,
+            *arguments,
+            environ={**account.aws.environ, **environ},
+        )
+
     return run
 
 
@@ -50,16 +57,33 @@ def check_layout(result: subprocess.CompletedProcess[str]) -> None:
 
 def test_password_comes_from_a_pipe(batchreg, aws, account):
     """--password-stdin takes the password as it is; the line break at its end is the shell's."""
-    result = batchreg("deploy", "--stack-name", account.name, "--username", "lab", "--yes",
-                      "--password-stdin", environ=aws.environ, input=f" {PASSWORD} \n")
+    result = batchreg(
+        "deploy",
+        "--stack-name",
+        account.name,
+        "--username",
+        "lab",
+        "--yes",
+        "--password-stdin",
+        environ=aws.environ,
+        input=f" {PASSWORD} \n",
+    )
     assert result.returncode == 0, result.stderr
     assert account.secret["password"] == f" {PASSWORD} "
 
 
 def test_default_vpc_stands_for_its_subnets_and_its_default_group(deploy, account, aws):
     """Who has no opinion about networks needs no ids."""
-    result = deploy("--default-vpc", "--subnet-id", "", "--security-group-id", "", **LOGIN,
-                    BATCHREG_SUBNET_ID="", BATCHREG_SECURITY_GROUP_ID="")
+    result = deploy(
+        "--default-vpc",
+        "--subnet-id",
+        "",
+        "--security-group-id",
+        "",
+        **LOGIN,
+        BATCHREG_SUBNET_ID="",
+        BATCHREG_SECURITY_GROUP_ID="",
+    )
     assert result.returncode == 0, result.stderr
     assert account.parameters["SubnetIDs"].split(",") == aws.subnet_ids
     assert account.parameters["SecurityGroupIDs"] == aws.security_group_ids[0]
@@ -69,17 +93,31 @@ def test_what_is_missing_is_named_at_once(deploy, account):
     """A script's author learns all of it from one run; nothing is made meanwhile."""
     result = deploy(yes=False, BATCHREG_SUBNET_ID="", BATCHREG_SECURITY_GROUP_ID="")
     assert (result.returncode, result.stdout) == (2, "")
-    line, = result.stderr.splitlines()
-    for flag in ("--username", "--password-stdin", "BATCHREG_PASSWORD", "--subnet-id",
-                 "--security-group-id", "--default-vpc", "--yes"):
+    (line,) = result.stderr.splitlines()
+    for flag in (
+        "--username",
+        "--password-stdin",
+        "BATCHREG_PASSWORD",
+        "--subnet-id",
+        "--security-group-id",
+        "--default-vpc",
+        "--yes",
+    ):
         assert flag in line
     assert account.stack is None
 
 
-@pytest.mark.parametrize("arguments", [
-    ("--max-vcpus", "none"), ("--max-vcpus", "0"), ("--provisioning-model", "CHEAP"),
-    ("--tag", "no-equals-sign"), ("--password", "x"), ("--password-stdin", "x"),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--max-vcpus", "none"),
+        ("--max-vcpus", "0"),
+        ("--provisioning-model", "CHEAP"),
+        ("--tag", "no-equals-sign"),
+        ("--password", "x"),
+        ("--password-stdin", "x"),
+    ],
+)
 def test_wrong_option_is_one_line(deploy, arguments):
     """Status 2, and nothing is asked or made."""
     result = deploy(*arguments, **LOGIN)
@@ -87,11 +125,14 @@ def test_wrong_option_is_one_line(deploy, arguments):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("environ", "message"), [
-    ({"BATCHREG_USERNAME": "a:b"}, "The user name is empty or has a colon"),
-    ({"BATCHREG_PASSWORD": "a\nb"}, "The password is empty or has a line break"),
-    ({"BATCHREG_PASSWORD": "a\udcffb"}, "The password is not text in UTF-8"),
-])
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"BATCHREG_USERNAME": "a:b"}, "The user name is empty or has a colon"),
+        ({"BATCHREG_PASSWORD": "a\nb"}, "The password is empty or has a line break"),
+        ({"BATCHREG_PASSWORD": "a\udcffb"}, "The password is not text in UTF-8"),
+    ],
+)
 def test_login_that_cannot_work_is_refused_first(deploy, account, environ, message):
     """CloudFormation would refuse it as well, later and less clearly."""
     result = deploy(**{**LOGIN, **environ})
@@ -102,12 +143,20 @@ def test_login_that_cannot_work_is_refused_first(deploy, account, environ, messa
 
 def test_no_wait_returns_while_the_stack_comes_up(batchreg, slow_aws, stack):
     """A pipeline may have better things to do; termination protection is set all the same."""
-    result = batchreg("deploy", "--stack-name", stack, "--no-wait", "--termination-protection",
-                      "--yes", environ={**slow_aws.environ, **LOGIN})
+    result = batchreg(
+        "deploy",
+        "--stack-name",
+        stack,
+        "--no-wait",
+        "--termination-protection",
+        "--yes",
+        environ={**slow_aws.environ, **LOGIN},
+    )
     present = Account(slow_aws, stack).stack
     assert (result.returncode, result.stdout) == (0, "")
     assert result.stderr.splitlines()[-1] == (
-        f"Creating {stack}. Look at it: batchreg status --stack-name {stack}")
+        f"Creating {stack}. Look at it: batchreg status --stack-name {stack}"
+    )
     assert present["EnableTerminationProtection"]
 
 
@@ -119,11 +168,16 @@ def test_changed_parameter_updates_what_depends_on_it_alone(deploy, made):
     result = deploy("--max-vcpus", "7")
     assert result.returncode == 0, result.stderr
     assert made.environment["computeResources"]["maxvCpus"] == 7
-    assert made.secret == {"username": "lab", "password": PASSWORD,
-                           "registry_url": "https://index.docker.io/v1/"}
-    changes = result.stderr[:result.stderr.index("UPDATE_IN_PROGRESS")].splitlines()[:-1]
+    assert made.secret == {
+        "username": "lab",
+        "password": PASSWORD,
+        "registry_url": "https://index.docker.io/v1/",
+    }
+    changes = result.stderr[: result.stderr.index("UPDATE_IN_PROGRESS")].splitlines()[:-1]
     assert [line.split()[:2] for line in changes] == [
-        ["Action", "Resource"], ["Modify", "ComputeEnvironment"]]
+        ["Action", "Resource"],
+        ["Modify", "ComputeEnvironment"],
+    ]
 
 
 def test_new_user_data_reaches_the_compute_environment(deploy, made, tmp_path):
@@ -173,8 +227,9 @@ def test_new_password_reaches_the_secret(deploy, made):
 
 def test_secrets_of_ones_own_are_remembered(deploy, account, aws):
     """--secret-arn shapes the template: a deploy without it must not turn back to a login."""
-    arn = aws.client("secretsmanager").create_secret(
-        Name=f"own-{account.name}", SecretString="{}")["ARN"]
+    arn = aws.client("secretsmanager").create_secret(Name=f"own-{account.name}", SecretString="{}")[
+        "ARN"
+    ]
     result = deploy("--secret-arn", arn)
     assert result.returncode == 0, result.stderr
     assert "Password" not in account.parameters
@@ -187,6 +242,7 @@ def test_secrets_of_ones_own_are_remembered(deploy, account, aws):
 
 def test_tags_stay_over_updates(deploy, account):
     """A deploy without --tag must not strip what the cost reports need."""
+
     def tags() -> dict[str, str]:
         return {tag["Key"]: tag["Value"] for tag in account.stack["Tags"]}
 
@@ -212,13 +268,15 @@ def test_termination_protection_goes_on_and_off(deploy, made):
 def test_stack_of_somebody_else_is_left_alone(deploy, account):
     """A name that is taken must not cost a colleague's stack; --force says that it may."""
     body = 'Resources: {Role: {Type: "AWS::IAM::Role", Properties: {AssumeRolePolicyDocument: {}}}}'
-    account.cfn.create_stack(StackName=account.name, TemplateBody=body,
-                             Capabilities=["CAPABILITY_IAM"])
+    account.cfn.create_stack(
+        StackName=account.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"]
+    )
     result = deploy(**LOGIN)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"batchreg: {account.name} was not made by batchreg: choose another --stack-name, or give "
-        "--force.\n")
+        "--force.\n"
+    )
     assert deploy("--force", **LOGIN).returncode == 0
     assert "JobQueueArn" in account.outputs
 
@@ -233,8 +291,9 @@ def test_dry_run_of_a_new_stack_leaves_nothing_behind(deploy, account):
     assert "ComputeEnvironment" in result.stderr
     assert result.stderr.splitlines()[-1] == f"Dry run: {account.name} is as it was."
     assert account.stack is None
-    assert account.name not in str(account.cfn.list_stacks(
-        StackStatusFilter=["REVIEW_IN_PROGRESS", "CREATE_COMPLETE"]))
+    assert account.name not in str(
+        account.cfn.list_stacks(StackStatusFilter=["REVIEW_IN_PROGRESS", "CREATE_COMPLETE"])
+    )
 
 
 def test_dry_run_of_an_update_leaves_nothing_behind(deploy, made):
@@ -265,7 +324,8 @@ def test_failed_create_names_the_cause_and_the_next_deploy_recovers(deploy, acco
     assert account.stack["StackStatus"] == "ROLLBACK_COMPLETE"
     last = result.stderr.splitlines()[-1]
     assert last.startswith(
-        f"batchreg: {account.name}: ComputeEnvironment (AWS::Batch::ComputeEnvironment) failed: ")
+        f"batchreg: {account.name}: ComputeEnvironment (AWS::Batch::ComputeEnvironment) failed: "
+    )
     assert "The subnet ID 'subnet-0bad' does not exist." in last
     assert "--subnet-id" in last
     assert "cancelled" not in last
@@ -295,8 +355,12 @@ def test_json_events_end_with_the_result(deploy, account):
     assert (result.returncode, result.stderr) == (0, "")
     assert lines[0]["type"] == "changes"
     assert {"ComputeEnvironment", "JobQueue"} <= {line.get("resource") for line in lines}
-    assert lines[-1] == {"type": "result", "stack": account.name, "status": "CREATE_COMPLETE",
-                         "outputs": account.outputs}
+    assert lines[-1] == {
+        "type": "result",
+        "stack": account.name,
+        "status": "CREATE_COMPLETE",
+        "outputs": account.outputs,
+    }
 
 
 def test_json_result_of_a_failure_says_what_failed(deploy):
@@ -314,22 +378,39 @@ def test_json_result_of_a_failure_says_what_failed(deploy):
 
 def test_aws_cli_deploys_the_rendered_template(aws, account, template, tmp_path):
     """The template owes nothing to our own deploy: people have pipelines of their own."""
+
     def settle(operation: str, _: int) -> None:
         # The CLI looks every 30 s: keep it from looking too early.
         if operation == "ExecuteChangeSet":
             account.cfn.get_waiter("stack_create_complete").wait(
-                StackName=account.name, WaiterConfig={"Delay": 0.05})
+                StackName=account.name, WaiterConfig={"Delay": 0.05}
+            )
 
     (tmp_path / "template.yaml").write_text(template)
     with Wire(aws.endpoint, after=settle) as wire:
         result = subprocess.run(
-            [AWS_CLI, "cloudformation", "deploy", "--stack-name", account.name,
-             "--template-file", "template.yaml", "--capabilities", "CAPABILITY_IAM",
-             "--parameter-overrides", "Username=lab", "Password=secret",
-             f"SubnetIDs={','.join(aws.subnet_ids)}",
-             f"SecurityGroupIDs={aws.security_group_ids[0]}"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
-            env={**aws.environ, "AWS_ENDPOINT_URL": wire.endpoint, "HOME": str(tmp_path)})
+            [
+                AWS_CLI,
+                "cloudformation",
+                "deploy",
+                "--stack-name",
+                account.name,
+                "--template-file",
+                "template.yaml",
+                "--capabilities",
+                "CAPABILITY_IAM",
+                "--parameter-overrides",
+                "Username=lab",
+                "Password=secret",
+                f"SubnetIDs={','.join(aws.subnet_ids)}",
+                f"SecurityGroupIDs={aws.security_group_ids[0]}",
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**aws.environ, "AWS_ENDPOINT_URL": wire.endpoint, "HOME": str(tmp_path)},
+        )
     assert result.returncode == 0, result.stderr
     assert account.stack["StackStatus"] == "CREATE_COMPLETE"
     assert account.secret["password"] == "secret"

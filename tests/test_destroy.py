@@ -14,9 +14,17 @@ FOREIGN = 'Resources: {Role: {Type: "AWS::IAM::Role", Properties: {AssumeRolePol
 @pytest.fixture
 def destroy(batchreg, account):
     """Run `batchreg destroy` for the stack, with --yes."""
+
     def run(*arguments: str, yes: bool = True) -> subprocess.CompletedProcess[str]:
-        return batchreg("destroy", "--stack-name", account.name, *["--yes"] * yes, *arguments,
-                        environ=account.aws.environ)
+        return batchreg(
+            "destroy",
+            "--stack-name",
+            account.name,
+            *["--yes"] * yes,
+            *arguments,
+            environ=account.aws.environ,
+        )
+
     return run
 
 
@@ -24,14 +32,25 @@ def submit(account, *statuses: str) -> list[str]:
     """Put a job of each status into the stack's queue; return their ids."""
     batch = account.aws.client("batch")
     definition = batch.register_job_definition(
-        jobDefinitionName=account.name, type="container",
-        containerProperties={"image": "x", "resourceRequirements": [
-            {"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "128"}]},
+        jobDefinitionName=account.name,
+        type="container",
+        containerProperties={
+            "image": "x",
+            "resourceRequirements": [
+                {"type": "VCPU", "value": "1"},
+                {"type": "MEMORY", "value": "128"},
+            ],
+        },
     )["jobDefinitionArn"]
-    return [batch.submit_job(jobName="job", jobQueue=account.outputs["JobQueueArn"],
-                             jobDefinition=definition,
-                             parameters={"local-aws-status": status})["jobId"]
-            for status in statuses]
+    return [
+        batch.submit_job(
+            jobName="job",
+            jobQueue=account.outputs["JobQueueArn"],
+            jobDefinition=definition,
+            parameters={"local-aws-status": status},
+        )["jobId"]
+        for status in statuses
+    ]
 
 
 def test_destroyed_stack_is_gone_and_destroying_it_again_is_a_success(destroy, made):
@@ -45,7 +64,9 @@ def test_destroyed_stack_is_gone_and_destroying_it_again_is_a_success(destroy, m
     assert made.stack is None
     again = destroy(yes=False)
     assert (again.returncode, again.stderr) == (
-        0, f"There is no stack {made.name}: nothing to destroy.\n")
+        0,
+        f"There is no stack {made.name}: nothing to destroy.\n",
+    )
 
 
 def test_off_a_terminal_destroy_needs_yes(destroy, made):
@@ -58,13 +79,15 @@ def test_off_a_terminal_destroy_needs_yes(destroy, made):
 
 def test_stack_of_somebody_else_is_left_alone(destroy, account):
     """A mistyped name must not cost a colleague's stack; --force says that it may."""
-    account.cfn.create_stack(StackName=account.name, TemplateBody=FOREIGN,
-                             Capabilities=["CAPABILITY_IAM"])
+    account.cfn.create_stack(
+        StackName=account.name, TemplateBody=FOREIGN, Capabilities=["CAPABILITY_IAM"]
+    )
     result = destroy()
     assert result.returncode == 1
     assert result.stderr == (
         f"batchreg: {account.name} was not made by batchreg: choose another --stack-name, or give "
-        "--force.\n")
+        "--force.\n"
+    )
     assert account.stack
     assert destroy("--force").returncode == 0
     assert account.stack is None
@@ -92,8 +115,9 @@ def test_jobs_that_have_not_finished_keep_the_stack(destroy, made):
     assert result.returncode == 0, result.stderr
     assert "Ending 3 jobs." in result.stderr.splitlines()
     described = made.aws.client("batch").describe_jobs(jobs=jobs)["jobs"]
-    assert {job["jobId"]: job["status"] for job in described} == dict(zip(
-        jobs, ["FAILED", "FAILED", "FAILED", "SUCCEEDED"], strict=True))
+    assert {job["jobId"]: job["status"] for job in described} == dict(
+        zip(jobs, ["FAILED", "FAILED", "FAILED", "SUCCEEDED"], strict=True)
+    )
     assert described[0]["statusReason"] == f"{made.name} is being destroyed"
     assert made.stack is None
 
@@ -102,8 +126,13 @@ def test_queue_of_somebody_else_is_named_and_once_it_is_gone_destroy_works(destr
     """The best-known stuck delete of AWS Batch, whose own message names no queue."""
     batch = made.aws.client("batch")
     other = f"colleagues-{made.name}"
-    batch.create_job_queue(jobQueueName=other, priority=1, computeEnvironmentOrder=[
-        {"order": 1, "computeEnvironment": made.outputs["ComputeEnvironmentArn"]}])
+    batch.create_job_queue(
+        jobQueueName=other,
+        priority=1,
+        computeEnvironmentOrder=[
+            {"order": 1, "computeEnvironment": made.outputs["ComputeEnvironmentArn"]}
+        ],
+    )
     result = destroy()
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
@@ -121,27 +150,35 @@ def test_what_cannot_go_can_be_left_behind(destroy, made):
     batch = made.aws.client("batch")
     other = f"stubborn-{made.name}"
     environment = made.outputs["ComputeEnvironmentArn"]
-    batch.create_job_queue(jobQueueName=other, priority=1, computeEnvironmentOrder=[
-        {"order": 1, "computeEnvironment": environment}])
+    batch.create_job_queue(
+        jobQueueName=other,
+        priority=1,
+        computeEnvironmentOrder=[{"order": 1, "computeEnvironment": environment}],
+    )
     early = destroy("--retain", "ComputeEnvironment")
     assert (early.returncode, len(early.stderr.splitlines())) == (1, 1)
     assert destroy().returncode == 1
     result = destroy("--retain", "ComputeEnvironment")
     assert result.returncode == 0, result.stderr
     assert made.stack is None
-    assert batch.describe_compute_environments(
-        computeEnvironments=[environment])["computeEnvironments"]
+    assert batch.describe_compute_environments(computeEnvironments=[environment])[
+        "computeEnvironments"
+    ]
 
 
 def test_no_wait_returns_while_the_stack_goes(batchreg, slow_aws, stack):
     """A pipeline may have better things to do."""
     environ = {**slow_aws.environ, **LOGIN}
     assert batchreg("deploy", "--stack-name", stack, "--yes", environ=environ).returncode == 0
-    result = batchreg("destroy", "--stack-name", stack, "--yes", "--no-wait", "--json",
-                      environ=environ)
+    result = batchreg(
+        "destroy", "--stack-name", stack, "--yes", "--no-wait", "--json", environ=environ
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout.splitlines()[-1]) == {
-        "type": "result", "stack": stack, "status": "DELETE_IN_PROGRESS"}
+        "type": "result",
+        "stack": stack,
+        "status": "DELETE_IN_PROGRESS",
+    }
 
 
 def test_json_events_end_with_the_result(destroy, made):

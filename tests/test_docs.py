@@ -48,10 +48,13 @@ def words_of(line: str) -> list[str]:
     return [word.strip(",") for word in shlex.split(line)][1:]
 
 
-LINES = [pytest.param(line, id=f"{page.name}: {line[:60]}")
-         for page in PAGES for line in dict.fromkeys(shown(page))
-         # The reference shows forms; what batchreg itself has said is no command.
-         if "[OPTIONS]" not in line and not re.match(r"batchreg (COMMAND|[a-z]*:)", line)]
+LINES = [
+    pytest.param(line, id=f"{page.name}: {line[:60]}")
+    for page in PAGES
+    for line in dict.fromkeys(shown(page))
+    # The reference shows forms; what batchreg itself has said is no command.
+    if "[OPTIONS]" not in line and not re.match(r"batchreg (COMMAND|[a-z]*:)", line)
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -89,10 +92,18 @@ def test_commands_exist(line, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_options_exist(page):
     """Every --option in a text is one of some command's."""
-    known = {name for command in cli.commands.values() for option in command.params
-             if isinstance(option, click.Option) for name in (*option.opts, *option.secondary_opts)}
-    text = "\n".join(line.partition(" -- ")[0] for line in page.read_text().splitlines()
-                     if not re.search(r"\b(aws|docker|pip|systemctl) ", line))
+    known = {
+        name
+        for command in cli.commands.values()
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    text = "\n".join(
+        line.partition(" -- ")[0]
+        for line in page.read_text().splitlines()
+        if not re.search(r"\b(aws|docker|pip|systemctl) ", line)
+    )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert named - known - FOREIGN <= {"--help", "--version"}
 
@@ -100,9 +111,12 @@ def test_options_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_variables_exist(page):
     """Every BATCHREG_ variable in a text is read by some option, or is the password."""
-    known = {str(variable) for command in cli.commands.values() for option in command.params
-             for variable in ([option.envvar] if isinstance(option.envvar, str)
-                              else option.envvar or [])}
+    known = {
+        str(variable)
+        for command in cli.commands.values()
+        for option in command.params
+        for variable in ([option.envvar] if isinstance(option.envvar, str) else option.envvar or [])
+    }
     named = set(re.findall(r"(?<!_)\bBATCHREG_[A-Z_]+", page.read_text()))
     assert named <= known | {"BATCHREG_PASSWORD"}
 

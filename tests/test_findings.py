@@ -32,8 +32,11 @@ class Fault(NamedTuple):
     finding: str
 
 
-FAULTS = [Fault(path.stem, **json.loads(path.read_text()))
-          for path in sorted(FOLDER.glob("*.json")) if path.stem != "healthy"]
+FAULTS = [
+    Fault(path.stem, **json.loads(path.read_text()))
+    for path in sorted(FOLDER.glob("*.json"))
+    if path.stem != "healthy"
+]
 
 
 def causes(seen: Facts) -> list[str]:
@@ -64,8 +67,9 @@ def test_nothing_known_is_no_finding() -> None:
     assert diagnose(Facts()) == []
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Facts)
-                                  if field.default is None])
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(Facts) if field.default is None]
+)
 def test_missing_fact_is_no_finding(name: str) -> None:
     """A missing permission costs that fact, and makes no other look wrong."""
     assert diagnose(broken({name: None})) == []
@@ -75,10 +79,23 @@ def test_catalogue_is_long_enough_and_covers_what_facts_md_lists() -> None:
     """Thirty were asked for; the stuck states of AWS Batch are all there."""
     assert len(FAULTS) >= 30
     assert {fault.finding for fault in FAULTS} >= {
-        "no-route", "never-joined", "user-data-blocks", "environment-invalid", "user-data-not-mime",
-        "service-role", "vcpu-quota", "job-too-large", "stack-delete-stuck", "wrong-login",
-        "pull-denied", "rate-limited", "disk-full", "no-tag", "wrong-architecture",
-        "registry-unreachable"}
+        "no-route",
+        "never-joined",
+        "user-data-blocks",
+        "environment-invalid",
+        "user-data-not-mime",
+        "service-role",
+        "vcpu-quota",
+        "job-too-large",
+        "stack-delete-stuck",
+        "wrong-login",
+        "pull-denied",
+        "rate-limited",
+        "disk-full",
+        "no-tag",
+        "wrong-architecture",
+        "registry-unreachable",
+    }
 
 
 def test_every_rule_is_hit() -> None:
@@ -104,13 +121,25 @@ def test_rules_are_silent_only_for_causes_before_them() -> None:
 # Findings of faults that cannot be true at once, and what one takes from the other.
 CONTRADICTIONS = [
     # A VPC with endpoints in place of a way out.
-    ({"endpoints-missing", "no-route-to-registry"},
-     {"acl-closed", "no-public-address", "no-route"}),
+    (
+        {"endpoints-missing", "no-route-to-registry"},
+        {"acl-closed", "no-public-address", "no-route"},
+    ),
     # Nothing to measure a job or a launch template against.
     ({"environment-missing"}, {"job-too-large", "no-gpu", "launch-template-old"}),
     # A registry that nobody knows, or another one.
-    ({"secrets-clash"}, {"secret-missing", "secret-deleted", "secret-empty", "secret-not-json",
-                         "secret-incomplete", "secret-unusable", "egress-closed"}),
+    (
+        {"secrets-clash"},
+        {
+            "secret-missing",
+            "secret-deleted",
+            "secret-empty",
+            "secret-not-json",
+            "secret-incomplete",
+            "secret-unusable",
+            "egress-closed",
+        },
+    ),
     # A compute environment with a service role of its own.
     ({"service-linked-role-missing"}, {"service-role"}),
     # The fault's network ACL is that of the subnet that is gone.
@@ -120,22 +149,28 @@ CONTRADICTIONS = [
 
 def compatible(one: Fault, other: Fault) -> bool:
     """Tell whether both can be true at once: of different things, and of none that is gone."""
+
     def parts(fault: Fault) -> set[str]:
         return {path.removesuffix(".exists") for path in fault.change}
 
     return not any(
         f"{mine}.".startswith(f"{theirs}.") or f"{theirs}.".startswith(f"{mine}.")
-        for mine in parts(one) for theirs in parts(other)
-    ) and not any({one.finding, other.finding} & some and {one.finding, other.finding} & more
-                  for some, more in CONTRADICTIONS)
+        for mine in parts(one)
+        for theirs in parts(other)
+    ) and not any(
+        {one.finding, other.finding} & some and {one.finding, other.finding} & more
+        for some, more in CONTRADICTIONS
+    )
 
 
 def test_two_faults_at_once_are_both_named() -> None:
     """One cause does not hide another, unless it explains what the other's rule sees."""
     pairs = [pair for pair in itertools.combinations(FAULTS, 2) if compatible(*pair)]
     assert len(pairs) > 3000
-    unless = {cause: {other for rule in RULES if rule.cause == cause for other in rule.unless}
-              for cause in {rule.cause for rule in RULES}}
+    unless = {
+        cause: {other for rule in RULES if rule.cause == cause for other in rule.unless}
+        for cause in {rule.cause for rule in RULES}
+    }
     for one, other in pairs:
         found = causes(broken(one.change, other.change))
         for fault in (one, other):
@@ -147,7 +182,7 @@ def test_two_faults_at_once_are_both_named() -> None:
 def test_findings_of_one_cause_are_one_finding() -> None:
     """Three subnets without a route are one thing to mend."""
     seen = broken({"subnets.0.route": "", "subnets.1.route": ""})
-    finding, = diagnose(seen)
+    (finding,) = diagnose(seen)
     assert [text.split(":")[0] for text in finding.evidence] == ["subnet-0a", "subnet-0b"]
     assert len(finding.fix) == 1
 
@@ -155,33 +190,63 @@ def test_findings_of_one_cause_are_one_finding() -> None:
 def test_long_evidence_is_cut() -> None:
     """A hundred failed jobs must not push the fix out of sight."""
     job = {**HEALTHY["jobs"][0], "status": "FAILED", "exit_code": None}
-    seen = broken({"image": None, "jobs": [
-        {**job, "name": f"job{number}", "reasons": ["CannotPullContainerError: no space left"]}
-        for number in range(30)]})
-    finding, = diagnose(seen)
+    seen = broken(
+        {
+            "image": None,
+            "jobs": [
+                {
+                    **job,
+                    "name": f"job{number}",
+                    "reasons": ["CannotPullContainerError: no space left"],
+                }
+                for number in range(30)
+            ],
+        }
+    )
+    (finding,) = diagnose(seen)
     assert finding.evidence[-1] == "and 26 more"
 
 
 def test_image_that_comes_by_now_is_no_finding() -> None:
     """Jobs that failed before the tag was pushed say nothing about now; one asked for does."""
-    change = {"jobs.0.status": "FAILED", "jobs.0.exit_code": None,
-              "jobs.0.reasons": ["CannotPullContainerError: manifest unknown"]}
+    change = {
+        "jobs.0.status": "FAILED",
+        "jobs.0.exit_code": None,
+        "jobs.0.reasons": ["CannotPullContainerError: manifest unknown"],
+    }
     assert causes(broken(change)) == ["no-tag"]
     assert causes(broken(change, {"jobs.0.asked": False})) == []
 
 
 def test_unknown_route_tables_are_no_finding() -> None:
     """Where ec2:DescribeRouteTables is not allowed, nobody knows where the subnet leads."""
-    assert diagnose(broken({"subnets.0.route": "unknown", "subnets.1.route": "unknown",
-                            "subnets.0.public": False})) == []
+    assert (
+        diagnose(
+            broken(
+                {
+                    "subnets.0.route": "unknown",
+                    "subnets.1.route": "unknown",
+                    "subnets.0.public": False,
+                }
+            )
+        )
+        == []
+    )
 
 
 def test_registry_that_may_be_inside_the_vpc_is_no_finding() -> None:
     """A registry by the name of a company may well be reached without the internet."""
-    endpoints = [{"service": service, "vpc": "vpc-1"}
-                 for service in ("ecs", "ecs-agent", "ecs-telemetry", "secretsmanager", "logs")]
-    change = {"subnets.0.route": "", "subnets.1.route": "", "endpoints": endpoints,
-              "secrets.0.host": "registry.corp.example", "image": None}
+    endpoints = [
+        {"service": service, "vpc": "vpc-1"}
+        for service in ("ecs", "ecs-agent", "ecs-telemetry", "secretsmanager", "logs")
+    ]
+    change = {
+        "subnets.0.route": "",
+        "subnets.1.route": "",
+        "endpoints": endpoints,
+        "secrets.0.host": "registry.corp.example",
+        "image": None,
+    }
     assert diagnose(broken(change)) == []
 
 
@@ -192,16 +257,24 @@ def test_saved_facts_are_the_same_when_read_back(fault: Fault) -> None:
     assert savefile.load(savefile.dump(seen), "file") == seen
 
 
-@pytest.mark.parametrize("text", [
-    "", "no JSON", "[]", "null", "{}", '{"format": "batchreg-facts-0"}',
-    '{"format": "batchreg-facts-1", "jobs": 3}',
-    '{"format": "batchreg-facts-1", "jobs": [{"id": 3}]}',
-    '{"format": "batchreg-facts-1", "jobs": [{}]}',
-    '{"format": "batchreg-facts-1", "nonsense": 3}',
-    '{"format": "batchreg-facts-1", "stack": {"name": "s", "refresh_minutes": "many"}}',
-    '{"format": "batchreg-facts-1", "role": {"name": "r", "denied": [["one"]]}}',
-    "[" * 100_000,
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no JSON",
+        "[]",
+        "null",
+        "{}",
+        '{"format": "batchreg-facts-0"}',
+        '{"format": "batchreg-facts-1", "jobs": 3}',
+        '{"format": "batchreg-facts-1", "jobs": [{"id": 3}]}',
+        '{"format": "batchreg-facts-1", "jobs": [{}]}',
+        '{"format": "batchreg-facts-1", "nonsense": 3}',
+        '{"format": "batchreg-facts-1", "stack": {"name": "s", "refresh_minutes": "many"}}',
+        '{"format": "batchreg-facts-1", "role": {"name": "r", "denied": [["one"]]}}',
+        "[" * 100_000,
+    ],
+)
 def test_file_that_save_did_not_write_is_refused_in_one_line(text: str) -> None:
     """The file comes by mail, from anywhere."""
     with pytest.raises(BatchregError, match=r"file\.json is not what batchreg .* writes"):

@@ -32,7 +32,8 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 def client(service: str) -> Any:
     return botocore.session.get_session().create_client(
-        service, region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="x")
+        service, region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
 
 
 # --- Image names ---
@@ -41,13 +42,20 @@ part = st.from_regex("[a-z0-9]{1,6}((\\.|_|__|-|---)[a-z0-9]{1,6}){0,2}", fullma
 label = st.from_regex("[A-Za-z0-9]{1,5}(-[A-Za-z0-9]{1,3})?", fullmatch=True)
 dotted = st.lists(label, min_size=2, max_size=3).map(".".join)
 port = st.integers(1, 65535).map(lambda number: f":{number}")
-hosts = st.one_of(dotted, st.builds("{}{}".format, st.one_of(label, dotted), port),
-                  st.sampled_from(["localhost", "docker.io", "ghcr.io", "index.docker.io"]))
+hosts = st.one_of(
+    dotted,
+    st.builds("{}{}".format, st.one_of(label, dotted), port),
+    st.sampled_from(["localhost", "docker.io", "ghcr.io", "index.docker.io"]),
+)
 tags = st.from_regex("[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True).map(":{}".format)
 
 
-@given(host=st.none() | hosts, path=st.lists(part, min_size=1, max_size=3).map("/".join),
-       tag=st.just("") | tags, digest=st.sampled_from(["", "@" + DIGEST]))
+@given(
+    host=st.none() | hosts,
+    path=st.lists(part, min_size=1, max_size=3).map("/".join),
+    tag=st.just("") | tags,
+    digest=st.sampled_from(["", "@" + DIGEST]),
+)
 def test_every_well_formed_name_is_taken_apart(host, path, tag, digest):
     """Host, path, tag and digest, as github.com/distribution/reference defines them."""
     first, slash, _ = path.partition("/")
@@ -57,9 +65,13 @@ def test_every_well_formed_name_is_taken_apart(host, path, tag, digest):
     assert (found.name, found.registry, found.path) == (name, host or "docker.io", path)
 
 
-@given(name=st.one_of(
-    st.from_regex(r"[A-Za-z0-9.:/@_-]{1,40}", fullmatch=True),
-    st.builds("{}/{}".format, hosts, part), st.builds("{}{}".format, part, tags)))
+@given(
+    name=st.one_of(
+        st.from_regex(r"[A-Za-z0-9.:/@_-]{1,40}", fullmatch=True),
+        st.builds("{}/{}".format, hosts, part),
+        st.builds("{}{}".format, part, tags),
+    )
+)
 @example("registry-1.docker.io/lab/x")
 @example("localhost/x")
 @example("lab/x:5000/y")
@@ -70,8 +82,10 @@ def test_the_registry_is_the_one_whose_login_the_agent_sends(name):
     except BatchregError:
         return
     key = DOCKER_HUB_KEY if found.on_hub else found.registry
-    config = {"ECS_ENGINE_AUTH_TYPE": "dockercfg",
-              "ECS_ENGINE_AUTH_DATA": json.dumps({key: {"auth": "dTpw"}})}
+    config = {
+        "ECS_ENGINE_AUTH_TYPE": "dockercfg",
+        "ECS_ENGINE_AUTH_DATA": json.dumps({key: {"auth": "dTpw"}}),
+    }
     assert auth_for(name, config) == {"username": "u", "password": "p"}
 
 
@@ -85,19 +99,50 @@ def test_any_other_text_is_refused_in_one_line(text):
     assert len(message.splitlines()) <= 1
 
 
-@pytest.mark.parametrize("name", [
-    "", " ", "/", "a/", "/a", "a//b", "a:", "a:b:c", "a@", "a@sha256:12", "-a", "a-", "a..b",
-    "ghcr.io/Lab/x", "https://ghcr.io/lab/x", "ghcr.io/lab/x:3\n", "ghcr.io:port/x", "a___b",
-    "ghcr.io/lab/x:-3", "-ghcr.io/x", "ghcr-.io/x", "ghcr.io/", "ghcr.io/lab/x y", "häuser/x",
-    "x:" + "t" * 129, f"x@{DIGEST.upper()}", "$(id)", "..", "a/../b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "/",
+        "a/",
+        "/a",
+        "a//b",
+        "a:",
+        "a:b:c",
+        "a@",
+        "a@sha256:12",
+        "-a",
+        "a-",
+        "a..b",
+        "ghcr.io/Lab/x",
+        "https://ghcr.io/lab/x",
+        "ghcr.io/lab/x:3\n",
+        "ghcr.io:port/x",
+        "a___b",
+        "ghcr.io/lab/x:-3",
+        "-ghcr.io/x",
+        "ghcr-.io/x",
+        "ghcr.io/",
+        "ghcr.io/lab/x y",
+        "häuser/x",
+        "x:" + "t" * 129,
+        f"x@{DIGEST.upper()}",
+        "$(id)",
+        "..",
+        "a/../b",
+    ],
+)
 def test_malformed_name_is_refused(name):
     """Docker would refuse it on the instance, minutes later."""
     with pytest.raises(BatchregError, match="is not the name of an image: write it like"):
         image.parse(name)
 
 
-@pytest.mark.parametrize(("name", "hint"), [
-    ("https://ghcr.io/lab/x:3", "without a scheme"), ("ghcr.io/Lab/x", "in lower case")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("https://ghcr.io/lab/x:3", "without a scheme"), ("ghcr.io/Lab/x", "in lower case")],
+)
 def test_refusal_says_what_to_mend(name, hint):
     """The two slips that people make most."""
     with pytest.raises(BatchregError, match=f"{hint}[.]$"):
@@ -154,12 +199,14 @@ def refusals(body: dict[str, Any]) -> list[str]:
         "name": re.fullmatch("[A-Za-z0-9_-]{1,128}", body["jobDefinitionName"]),
         "image": len(container["image"]) <= 255,
         "deprecated": not {"vcpus", "memory"} & container.keys(),
-        "environment": not any(each["name"].startswith("AWS_BATCH")
-                               for each in container.get("environment", [])),
+        "environment": not any(
+            each["name"].startswith("AWS_BATCH") for each in container.get("environment", [])
+        ),
         "attempts": 1 <= body["retryStrategy"]["attempts"] <= 10,
         "timeout": body.get("timeout", {}).get("attemptDurationSeconds", 60) >= 60,
-        "resources": resources in FARGATE if fargate else (
-            resources[0] >= 1 and resources[0] % 1 == 0 and resources[1] >= 4),
+        "resources": resources in FARGATE
+        if fargate
+        else (resources[0] >= 1 and resources[0] % 1 == 0 and resources[1] >= 4),
         "gpus": not fargate or "GPU" not in needs,
         "execution role": not fargate or "executionRoleArn" in container,
         "role for the secret": "executionRoleArn" in container
@@ -170,8 +217,14 @@ def refusals(body: dict[str, Any]) -> list[str]:
     return [name for name, kept in rules.items() if not kept]
 
 
-full = {"environment": {"A": "1", "B": ""}, "job_role": ROLE, "execution_role": ROLE,
-        "secret": SECRET, "retries": 10, "timeout": 60}
+full = {
+    "environment": {"A": "1", "B": ""},
+    "job_role": ROLE,
+    "execution_role": ROLE,
+    "secret": SECRET,
+    "retries": 10,
+    "timeout": 60,
+}
 DEFINITIONS = {
     "least": definition(spec()),
     "ec2": definition(spec(vcpus=64, memory=4, gpus=8, **full), ["align", "--all"]),
@@ -187,9 +240,16 @@ def test_definition_is_one_that_batch_takes(body):
     assert refusals(body) == []
 
 
-@pytest.mark.parametrize("change", [
-    {"platformCapabilities": ["FARGATE"]}, {"jobDefinitionName": "a.b"}, {"type": 3},
-    {"timeout": {"attemptDurationSeconds": 59}}, {"retryStrategy": {"attempts": 11}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"platformCapabilities": ["FARGATE"]},
+        {"jobDefinitionName": "a.b"},
+        {"type": 3},
+        {"timeout": {"attemptDurationSeconds": 59}},
+        {"retryStrategy": {"attempts": 11}},
+    ],
+)
 def test_judge_would_refuse_something(change):
     """The check above can fail."""
     assert refusals({**DEFINITIONS["least"], **change})
@@ -210,14 +270,17 @@ def test_documentation_has_the_pairs_of_eight_sizes():
 
 def test_fargate_pairs_are_exactly_the_documented_ones():
     """Every pair of vCPUs and memory that Fargate has is taken."""
-    assert {(vcpus, size) for vcpus, sizes in definitions.FARGATE.items()
-            for size in sizes} == FARGATE
+    assert {
+        (vcpus, size) for vcpus, sizes in definitions.FARGATE.items() for size in sizes
+    } == FARGATE
     for vcpus, memory in FARGATE:
         assert refusals(definition(on_fargate(vcpus=vcpus, memory=memory))) == []
 
 
-@given(vcpus=st.sampled_from([0.25, 0.3, 0.5, 1, 2, 3, 4, 8, 16, 32, 64]),
-       memory=st.integers(1, 300_000))
+@given(
+    vcpus=st.sampled_from([0.25, 0.3, 0.5, 1, 2, 3, 4, 8, 16, 32, 64]),
+    memory=st.integers(1, 300_000),
+)
 @example(1, 1024)
 def test_wrong_pair_is_refused_with_right_ones(vcpus, memory):
     """What is named instead works."""
@@ -236,17 +299,23 @@ def test_nearest_pairs_come_first():
         on_fargate(vcpus=1, memory=1024)
     assert str(refusal.value) == (
         "Fargate has no 1 vCPUs with 1024 MiB; the nearest are --vcpus 1 --memory 2048, "
-        "--vcpus 0.5 --memory 1024, --vcpus 1 --memory 3072.")
+        "--vcpus 0.5 --memory 1024, --vcpus 1 --memory 3072."
+    )
 
 
-@pytest.mark.parametrize(("options", "line"), [
-    ({"vcpus": 1.5}, "On EC2 a job takes whole vCPUs: give --vcpus 1 or more."),
-    ({"vcpus": 0.25}, "On EC2 a job takes whole vCPUs: give --vcpus 1 or more."),
-    ({"memory": 3}, "A job takes 4 MiB at least: give more --memory."),
-    ({"fargate": True, "gpus": 1}, "Fargate has no GPUs: leave out --gpus or --fargate."),
-    ({"environment": {"AWS_BATCH_X": "1"}},
-     "AWS Batch keeps AWS_BATCH_X for itself: choose another name."),
-])
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"vcpus": 1.5}, "On EC2 a job takes whole vCPUs: give --vcpus 1 or more."),
+        ({"vcpus": 0.25}, "On EC2 a job takes whole vCPUs: give --vcpus 1 or more."),
+        ({"memory": 3}, "A job takes 4 MiB at least: give more --memory."),
+        ({"fargate": True, "gpus": 1}, "Fargate has no GPUs: leave out --gpus or --fargate."),
+        (
+            {"environment": {"AWS_BATCH_X": "1"}},
+            "AWS Batch keeps AWS_BATCH_X for itself: choose another name.",
+        ),
+    ],
+)
 def test_what_batch_would_refuse_is_refused_before(options, line):
     """Without a request, and with what to do."""
     with pytest.raises(BatchregError) as refusal:
@@ -254,9 +323,15 @@ def test_what_batch_would_refuse_is_refused_before(options, line):
     assert str(refusal.value) == line
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("ghcr.io/lab/align:3", "ghcr-io-lab-align"), ("ghcr.io/lab/align:4", "ghcr-io-lab-align"),
-    ("alpine", "docker-io-alpine"), ("r.example.com:5050/a.b/c", "r-example-com-5050-a-b-c")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ghcr.io/lab/align:3", "ghcr-io-lab-align"),
+        ("ghcr.io/lab/align:4", "ghcr-io-lab-align"),
+        ("alpine", "docker-io-alpine"),
+        ("r.example.com:5050/a.b/c", "r-example-com-5050-a-b-c"),
+    ],
+)
 def test_definition_is_named_after_the_image_without_its_tag(name, expected):
     """The tags of one image are revisions of one definition."""
     assert definition(spec(name))["jobDefinitionName"] == expected
@@ -268,17 +343,27 @@ def test_definition_of_ours_is_found_on_a_later_page():
     body = definition(spec())
     with Stubber(batch) as stub:
         stub.add_response("describe_job_definitions", {"jobDefinitions": []})
-        stub.add_response("register_job_definition", {
-            "jobDefinitionName": "n", "jobDefinitionArn": "n:7", "revision": 7})
-        batch.meta.events.register("provide-client-params.batch.RegisterJobDefinition",
-                                   lambda params, **_: registered.update(params))
+        stub.add_response(
+            "register_job_definition",
+            {"jobDefinitionName": "n", "jobDefinitionArn": "n:7", "revision": 7},
+        )
+        batch.meta.events.register(
+            "provide-client-params.batch.RegisterJobDefinition",
+            lambda params, **_: registered.update(params),
+        )
         registered: dict[str, Any] = {}
         assert definitions.register(batch, body) == "n:7"
-        ours = {"jobDefinitionName": "n", "jobDefinitionArn": "n:7", "revision": 7,
-                "type": "container", "tags": registered["tags"]}
+        ours = {
+            "jobDefinitionName": "n",
+            "jobDefinitionArn": "n:7",
+            "revision": 7,
+            "type": "container",
+            "tags": registered["tags"],
+        }
         foreign = {**ours, "jobDefinitionArn": "n:9", "revision": 9, "tags": {}}
-        stub.add_response("describe_job_definitions",
-                          {"jobDefinitions": [foreign], "nextToken": "2"})
+        stub.add_response(
+            "describe_job_definitions", {"jobDefinitions": [foreign], "nextToken": "2"}
+        )
         stub.add_response("describe_job_definitions", {"jobDefinitions": [ours]})
         assert definitions.register(batch, body) == "n:7"
         stub.assert_no_pending_responses()
@@ -287,21 +372,41 @@ def test_definition_of_ours_is_found_on_a_later_page():
 # --- Ends, and what to do about them ---
 
 
-@pytest.mark.parametrize(("job", "expected"), [
-    ({"status": "SUCCEEDED", "container": {"exitCode": 0}}, (0, "")),
-    ({"status": "FAILED", "statusReason": "exited", "container": {"exitCode": 3}}, (3, "exited")),
-    ({"status": "FAILED", "statusReason": "Task failed to start",
-      "container": {"reason": "CannotPullContainerError:\n no"}},
-     (1, "CannotPullContainerError: no")),
-    ({"status": "FAILED", "container": {"exitCode": 137, "reason": "OutOfMemoryError: killed"}},
-     (137, "OutOfMemoryError: killed")),
-    ({"status": "FAILED", "statusReason": "timeout", "container": {"exitCode": 0}},
-     (1, "timeout")),
-    ({"status": "FAILED", "statusReason": "big", "container": {"exitCode": 256}}, (1, "big")),
-    ({"status": "FAILED", "statusReason": "Array Child Job failed"},
-     (1, "Array Child Job failed")),
-    ({"status": "FAILED"}, (1, "no reason given")),
-])
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ({"status": "SUCCEEDED", "container": {"exitCode": 0}}, (0, "")),
+        (
+            {"status": "FAILED", "statusReason": "exited", "container": {"exitCode": 3}},
+            (3, "exited"),
+        ),
+        (
+            {
+                "status": "FAILED",
+                "statusReason": "Task failed to start",
+                "container": {"reason": "CannotPullContainerError:\n no"},
+            },
+            (1, "CannotPullContainerError: no"),
+        ),
+        (
+            {
+                "status": "FAILED",
+                "container": {"exitCode": 137, "reason": "OutOfMemoryError: killed"},
+            },
+            (137, "OutOfMemoryError: killed"),
+        ),
+        (
+            {"status": "FAILED", "statusReason": "timeout", "container": {"exitCode": 0}},
+            (1, "timeout"),
+        ),
+        ({"status": "FAILED", "statusReason": "big", "container": {"exitCode": 256}}, (1, "big")),
+        (
+            {"status": "FAILED", "statusReason": "Array Child Job failed"},
+            (1, "Array Child Job failed"),
+        ),
+        ({"status": "FAILED"}, (1, "no reason given")),
+    ],
+)
 def test_verdict_is_the_jobs_own_exit_code_or_one(job, expected):
     """A failed job never counts as a success."""
     assert jobs.verdict(job) == expected
@@ -310,41 +415,65 @@ def test_verdict_is_the_jobs_own_exit_code_or_one(job, expected):
 PULL = "CannotPullContainerError: Error response from daemon: "
 
 
-@pytest.mark.parametrize(("reason", "step"), [
-    (PULL + "pull access denied for lab/x, repository does not exist or may require 'docker login'",
-     "The login may be wrong"),
-    (PULL + "Head https://ghcr.io/v2/lab/x/manifests/3: denied", "The login may be wrong"),
-    (PULL + "Get http://quay.io/v2/: no basic auth credentials", "The login may be wrong"),
-    (PULL + "unauthorized: authentication required", "The login may be wrong"),
-    (PULL + "manifest for ghcr.io/lab/x:9 not found: manifest unknown", "name and tag"),
-    (PULL + "toomanyrequests: You have reached your pull rate limit", "limits the pulls"),
-    (PULL + "received unexpected HTTP status: 429 Too Many Requests", "limits the pulls"),
-    (PULL + f"denied: ghcr.io/lab/x@sha256:{'429' * 21}a", "The login may be wrong"),
-    (PULL + "denied: ghcr.io/api/ollama", "The login may be wrong"),
-    (PULL + "write /var/lib/docker/x: no space left on device", "--root-volume-gib"),
-    (PULL + "no matching manifest for linux/arm64/v8 in the manifest list entries",
-     "another architecture"),
-    (PULL + "Get https://ghcr.io/v2/: dial tcp 140.82.121.33:443: i/o timeout", "do not reach"),
-    (PULL + "net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
-     "do not reach"),
-    ("MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue "
-     "cannot meet the CPU requirement specified in the job.", "--max-vcpus"),
-    ("MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) "
-     "is higher than that can be met by the CE(s) attached to the job queue.", "--instance-type"),
-    ("CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for "
-     "instance type [m7i.large]", "or wait"),
-    ("ACTION_REQUIRED - CE(s) associated with the job queue are invalid.", "batchreg status"),
-    ("MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - x", "AWSServiceRoleForBatch"),
-    ("UNDETERMINED - Batch job is blocked, root cause is undetermined.", "vCPU quota"),
-    ("ResourceInitializationError: unable to pull secrets or registry auth: i/o timeout",
-     "Secrets Manager"),
-    ('CannotStartContainerError: exec: "align": executable file not found in $PATH', "behind --"),
-    ("OutOfMemoryError: Container killed due to memory usage", "--memory"),
-    ("Job attempt duration exceeded timeout", "--timeout"),
-    ("Host EC2 (instance i-0abc) terminated.", "--retries"),
-    ("Essential container in task exited", ""),
-    ("", ""),
-])
+@pytest.mark.parametrize(
+    ("reason", "step"),
+    [
+        (
+            PULL
+            + "pull access denied for lab/x, repository does not exist or may require 'docker login'",
+            "The login may be wrong",
+        ),
+        (PULL + "Head https://ghcr.io/v2/lab/x/manifests/3: denied", "The login may be wrong"),
+        (PULL + "Get http://quay.io/v2/: no basic auth credentials", "The login may be wrong"),
+        (PULL + "unauthorized: authentication required", "The login may be wrong"),
+        (PULL + "manifest for ghcr.io/lab/x:9 not found: manifest unknown", "name and tag"),
+        (PULL + "toomanyrequests: You have reached your pull rate limit", "limits the pulls"),
+        (PULL + "received unexpected HTTP status: 429 Too Many Requests", "limits the pulls"),
+        (PULL + f"denied: ghcr.io/lab/x@sha256:{'429' * 21}a", "The login may be wrong"),
+        (PULL + "denied: ghcr.io/api/ollama", "The login may be wrong"),
+        (PULL + "write /var/lib/docker/x: no space left on device", "--root-volume-gib"),
+        (
+            PULL + "no matching manifest for linux/arm64/v8 in the manifest list entries",
+            "another architecture",
+        ),
+        (PULL + "Get https://ghcr.io/v2/: dial tcp 140.82.121.33:443: i/o timeout", "do not reach"),
+        (
+            PULL + "net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
+            "do not reach",
+        ),
+        (
+            "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue "
+            "cannot meet the CPU requirement specified in the job.",
+            "--max-vcpus",
+        ),
+        (
+            "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) "
+            "is higher than that can be met by the CE(s) attached to the job queue.",
+            "--instance-type",
+        ),
+        (
+            "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for "
+            "instance type [m7i.large]",
+            "or wait",
+        ),
+        ("ACTION_REQUIRED - CE(s) associated with the job queue are invalid.", "batchreg status"),
+        ("MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - x", "AWSServiceRoleForBatch"),
+        ("UNDETERMINED - Batch job is blocked, root cause is undetermined.", "vCPU quota"),
+        (
+            "ResourceInitializationError: unable to pull secrets or registry auth: i/o timeout",
+            "Secrets Manager",
+        ),
+        (
+            'CannotStartContainerError: exec: "align": executable file not found in $PATH',
+            "behind --",
+        ),
+        ("OutOfMemoryError: Container killed due to memory usage", "--memory"),
+        ("Job attempt duration exceeded timeout", "--timeout"),
+        ("Host EC2 (instance i-0abc) terminated.", "--retries"),
+        ("Essential container in task exited", ""),
+        ("", ""),
+    ],
+)
 def test_reason_calls_for_a_step(reason, step):
     """Each reason that is known to stop a job, with what helps; none where it speaks for itself."""
     found = jobs.advice(reason)
@@ -353,26 +482,64 @@ def test_reason_calls_for_a_step(reason, step):
 
 
 def queue_answers(stub: Stubber, queue: dict[str, str], environment: dict[str, str]) -> None:
-    stub.add_response("describe_job_queues", {"jobQueues": [{
-        "jobQueueName": "q", "jobQueueArn": "arn:q", "priority": 1, "state": "ENABLED",
-        "computeEnvironmentOrder": [{"order": 1, "computeEnvironment": "arn:ce"}], **queue}]})
-    stub.add_response("describe_compute_environments", {"computeEnvironments": [{
-        "computeEnvironmentName": "ce", "computeEnvironmentArn": "arn:ce", "state": "ENABLED",
-        "status": "VALID", **environment}]}, {"computeEnvironments": ["arn:ce"]})
+    stub.add_response(
+        "describe_job_queues",
+        {
+            "jobQueues": [
+                {
+                    "jobQueueName": "q",
+                    "jobQueueArn": "arn:q",
+                    "priority": 1,
+                    "state": "ENABLED",
+                    "computeEnvironmentOrder": [{"order": 1, "computeEnvironment": "arn:ce"}],
+                    **queue,
+                }
+            ]
+        },
+    )
+    stub.add_response(
+        "describe_compute_environments",
+        {
+            "computeEnvironments": [
+                {
+                    "computeEnvironmentName": "ce",
+                    "computeEnvironmentArn": "arn:ce",
+                    "state": "ENABLED",
+                    "status": "VALID",
+                    **environment,
+                }
+            ]
+        },
+        {"computeEnvironments": ["arn:ce"]},
+    )
 
 
-@pytest.mark.parametrize(("queue", "environment", "line"), [
-    ({"status": "INVALID", "statusReason": "see the compute environment"},
-     {"status": "INVALID", "statusReason": "CLIENT_ERROR - Access denied\n for role."},
-     "The compute environment ce is INVALID: CLIENT_ERROR - Access denied for role. Mend that, "
-     "then batchreg deploy."),
-    ({"status": "VALID"}, {"state": "DISABLED", "statusReason": "ComputeEnvironment Healthy"},
-     "The compute environment ce is DISABLED: enable it in the AWS Batch console."),
-    ({"status": "VALID", "state": "DISABLED"}, {},
-     "The job queue q is DISABLED: enable it in the AWS Batch console."),
-    ({"status": "INVALID"}, {},
-     "The job queue q is INVALID: no reason given. Mend that, then batchreg deploy."),
-])
+@pytest.mark.parametrize(
+    ("queue", "environment", "line"),
+    [
+        (
+            {"status": "INVALID", "statusReason": "see the compute environment"},
+            {"status": "INVALID", "statusReason": "CLIENT_ERROR - Access denied\n for role."},
+            "The compute environment ce is INVALID: CLIENT_ERROR - Access denied for role. Mend that, "
+            "then batchreg deploy.",
+        ),
+        (
+            {"status": "VALID"},
+            {"state": "DISABLED", "statusReason": "ComputeEnvironment Healthy"},
+            "The compute environment ce is DISABLED: enable it in the AWS Batch console.",
+        ),
+        (
+            {"status": "VALID", "state": "DISABLED"},
+            {},
+            "The job queue q is DISABLED: enable it in the AWS Batch console.",
+        ),
+        (
+            {"status": "INVALID"},
+            {},
+            "The job queue q is INVALID: no reason given. Mend that, then batchreg deploy.",
+        ),
+    ],
+)
 def test_queue_that_cannot_run_a_job_is_refused(queue, environment, line):
     """Submitted there, the job would wait for ever."""
     batch = client("batch")
@@ -448,26 +615,31 @@ class Stream:
 
 def job(*names: str, status: str = "RUNNING") -> dict[str, Any]:
     *before, last = names or ("one",)
-    return {"jobId": "j", "status": status, "container": {"logStreamName": last},
-            "attempts": [{"container": {"logStreamName": name}} for name in before]}
+    return {
+        "jobId": "j",
+        "status": status,
+        "container": {"logStreamName": last},
+        "attempts": [{"container": {"logStreamName": name}} for name in before],
+    }
 
 
 def texts(lines) -> list[str]:
     return [line.text for line in lines]
 
 
-@given(pages=st.lists(st.integers(0, 3), max_size=30),
-       written=st.lists(st.integers(0, 5), max_size=6),
-       meanwhile=st.lists(st.integers(0, 2), max_size=30),
-       expiries=st.sets(st.integers(0, 6)))
+@given(
+    pages=st.lists(st.integers(0, 3), max_size=30),
+    written=st.lists(st.integers(0, 5), max_size=6),
+    meanwhile=st.lists(st.integers(0, 2), max_size=30),
+    expiries=st.sets(st.integers(0, 6)),
+)
 @example(pages=[0, 1, 0, 0, 1, 0], written=[2], meanwhile=[], expiries=set())
 @example(pages=[1, 1], written=[2, 1], meanwhile=[0, 1], expiries={1})
 def test_no_line_is_lost_and_none_comes_twice(pages, written, meanwhile, expiries):
     """However CloudWatch pages, whenever lines come, and though they have equal time stamps."""
     numbers = map(str, itertools.count())
     between = iter(meanwhile)
-    stream = Stream(pages, lambda: stream.lines.extend(
-        itertools.islice(numbers, next(between, 0))))
+    stream = Stream(pages, lambda: stream.lines.extend(itertools.islice(numbers, next(between, 0))))
     reader, seen = LogReader(stream), []
     for turn, count in enumerate(written):
         stream.lines.extend(itertools.islice(numbers, count))
@@ -535,9 +707,13 @@ class Clock:
     """Time that passes in `sleep` alone, and what happens meanwhile."""
 
     def __init__(self, **happens) -> None:
-        self.now, self._happens = 0.0, sorted(
-            (float(time.removeprefix("at_").replace("_", ".")), event)
-            for time, event in happens.items())
+        self.now, self._happens = (
+            0.0,
+            sorted(
+                (float(time.removeprefix("at_").replace("_", ".")), event)
+                for time, event in happens.items()
+            ),
+        )
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -589,8 +765,9 @@ def batch_that_says(*answers: Any) -> Any:
 
 
 def followed(*answers: Any, stream: Stream | None = None, sleep=lambda _: None, **options) -> list:
-    return list(jobs.follow(batch_that_says(*answers), stream or Stream(), "j", sleep=sleep,
-                            **options))
+    return list(
+        jobs.follow(batch_that_says(*answers), stream or Stream(), "j", sleep=sleep, **options)
+    )
 
 
 def waiting(reason: str = "") -> dict[str, Any]:
@@ -604,7 +781,10 @@ def test_each_state_and_reason_is_told_once():
     """A job that waits for an hour says so once, and again when its reason changes."""
     seen = followed(waiting(), waiting(), waiting("full"), waiting("full"), ENDED)
     assert [(item.status, item.reason) for item in seen[:-1]] == [
-        ("RUNNABLE", ""), ("RUNNABLE", "full"), ("FAILED", "over")]
+        ("RUNNABLE", ""),
+        ("RUNNABLE", "full"),
+        ("FAILED", "over"),
+    ]
 
 
 def test_last_is_the_job_itself():
@@ -618,7 +798,11 @@ def test_log_comes_before_the_state_that_ends_it():
     stream.lines = ["a"]
     seen = followed(job(), job(status="SUCCEEDED"), stream=stream)
     assert [getattr(item, "text", getattr(item, "status", "job")) for item in seen] == [
-        "RUNNING", "a", "SUCCEEDED", "job"]
+        "RUNNING",
+        "a",
+        "SUCCEEDED",
+        "job",
+    ]
 
 
 def test_last_lines_are_waited_for_before_the_end_is_told():
@@ -627,15 +811,27 @@ def test_last_lines_are_waited_for_before_the_end_is_told():
     clock = Clock(at_1=lambda: stream.lines.append("late"))
     seen = followed(job(status="SUCCEEDED"), stream=stream, sleep=clock.sleep)
     assert [getattr(item, "text", getattr(item, "status", "job")) for item in seen] == [
-        "late", "SUCCEEDED", "job"]
+        "late",
+        "SUCCEEDED",
+        "job",
+    ]
 
 
 def test_array_is_counted_per_state_in_the_order_of_a_jobs_life():
     """Zeros are left out."""
-    array = {**waiting(), "status": "PENDING", "arrayProperties": {"size": 6, "statusSummary": {
-        "SUCCEEDED": 3, "RUNNING": 2, "FAILED": 0, "SUBMITTED": 1}}}
+    array = {
+        **waiting(),
+        "status": "PENDING",
+        "arrayProperties": {
+            "size": 6,
+            "statusSummary": {"SUCCEEDED": 3, "RUNNING": 2, "FAILED": 0, "SUBMITTED": 1},
+        },
+    }
     assert followed(array, ENDED)[0].children == (
-        ("SUBMITTED", 1), ("RUNNING", 2), ("SUCCEEDED", 3))
+        ("SUBMITTED", 1),
+        ("RUNNING", 2),
+        ("SUCCEEDED", 3),
+    )
 
 
 AWAY = EndpointConnectionError(endpoint_url="https://batch.example")

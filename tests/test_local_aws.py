@@ -46,11 +46,14 @@ def template(**changes: Any) -> dict[str, Any]:
     body: dict[str, Any] = {
         "Parameters": {
             "Password": {"Type": "String", "NoEcho": True, "MinLength": 1},
-            "Url": {"Type": "String", "Default": "https://ghcr.io", "AllowedPattern": "https://.+",
-                    "ConstraintDescription": "A URL, please."},
+            "Url": {
+                "Type": "String",
+                "Default": "https://ghcr.io",
+                "AllowedPattern": "https://.+",
+                "ConstraintDescription": "A URL, please.",
+            },
             "Size": {"Type": "Number", "Default": 30, "MinValue": 30, "MaxValue": 100},
-            "Label": {"Type": "String", "Default": "a", "AllowedPattern": "[a-z]*",
-                      "MaxLength": 8},
+            "Label": {"Type": "String", "Default": "a", "AllowedPattern": "[a-z]*", "MaxLength": 8},
             "Model": {"Type": "String", "Default": "EC2", "AllowedValues": ["EC2", "SPOT"]},
             "Subnets": {"Type": "List<AWS::EC2::Subnet::Id>"},
             "Groups": {"Type": "CommaDelimitedList", "Default": "sg-00000001"},
@@ -61,36 +64,61 @@ def template(**changes: Any) -> dict[str, Any]:
             "Spot": {"Fn::Not": [{"Fn::Equals": [{"Ref": "Model"}, "EC2"]}]},
         },
         "Resources": {
-            "Secret": {"Type": "AWS::SecretsManager::Secret", "Properties": {
-                "SecretString": {"Fn::Join": ["", ['{"password":"', {"Ref": "Password"}, '"}']]}}},
+            "Secret": {
+                "Type": "AWS::SecretsManager::Secret",
+                "Properties": {
+                    "SecretString": {"Fn::Join": ["", ['{"password":"', {"Ref": "Password"}, '"}']]}
+                },
+            },
             "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {}}},
-            "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {
-                "Roles": [{"Ref": "Role"}]}},
-            "Template": {"Type": "AWS::EC2::LaunchTemplate", "Properties": {
-                "LaunchTemplateData": {
-                    "UserData": {"Fn::Base64": {"Fn::Sub": USER_DATA}},
-                    "KeyName": {"Ref": "Label"}}}},
-            "Environment": {"Type": "AWS::Batch::ComputeEnvironment", "Properties": {
-                "Type": "MANAGED",
-                "ReplaceComputeEnvironment": False,
-                "ComputeResources": {
-                    "Type": "EC2",
-                    "AllocationStrategy": "BEST_FIT_PROGRESSIVE",
-                    "MaxvCpus": {"Ref": "MaxvCpus"},
-                    "InstanceTypes": ["m7i"],
-                    "InstanceRole": {"Fn::GetAtt": ["Profile", "Arn"]},
-                    "Subnets": {"Ref": "Subnets"},
-                    "SecurityGroupIds": {"Ref": "Groups"},
-                    "Ec2Configuration": [{"ImageType": "ECS_AL2023"}],
-                    "LaunchTemplate": {
-                        "LaunchTemplateId": {"Ref": "Template"},
-                        "Version": {"Fn::GetAtt": ["Template", "LatestVersionNumber"]}}}}},
-            "Queue": {"Type": "AWS::Batch::JobQueue", "Properties": {
-                "Priority": 1,
-                "ComputeEnvironmentOrder": [
-                    {"ComputeEnvironment": {"Ref": "Environment"}, "Order": 1}]}},
-            "Unwanted": {"Type": "AWS::Batch::JobQueue", "Condition": "Never", "Properties": {
-                "Priority": 1}},
+            "Profile": {
+                "Type": "AWS::IAM::InstanceProfile",
+                "Properties": {"Roles": [{"Ref": "Role"}]},
+            },
+            "Template": {
+                "Type": "AWS::EC2::LaunchTemplate",
+                "Properties": {
+                    "LaunchTemplateData": {
+                        "UserData": {"Fn::Base64": {"Fn::Sub": USER_DATA}},
+                        "KeyName": {"Ref": "Label"},
+                    }
+                },
+            },
+            "Environment": {
+                "Type": "AWS::Batch::ComputeEnvironment",
+                "Properties": {
+                    "Type": "MANAGED",
+                    "ReplaceComputeEnvironment": False,
+                    "ComputeResources": {
+                        "Type": "EC2",
+                        "AllocationStrategy": "BEST_FIT_PROGRESSIVE",
+                        "MaxvCpus": {"Ref": "MaxvCpus"},
+                        "InstanceTypes": ["m7i"],
+                        "InstanceRole": {"Fn::GetAtt": ["Profile", "Arn"]},
+                        "Subnets": {"Ref": "Subnets"},
+                        "SecurityGroupIds": {"Ref": "Groups"},
+                        "Ec2Configuration": [{"ImageType": "ECS_AL2023"}],
+                        "LaunchTemplate": {
+                            "LaunchTemplateId": {"Ref": "Template"},
+                            "Version": {"Fn::GetAtt": ["Template", "LatestVersionNumber"]},
+                        },
+                    },
+                },
+            },
+            "Queue": {
+                "Type": "AWS::Batch::JobQueue",
+                "Properties": {
+                    "Priority": 1,
+                    "ComputeEnvironmentOrder": [
+                        {"ComputeEnvironment": {"Ref": "Environment"}, "Order": 1}
+                    ],
+                },
+            },
+            "Unwanted": {
+                "Type": "AWS::Batch::JobQueue",
+                "Condition": "Never",
+                "Properties": {"Priority": 1},
+            },
         },
         "Outputs": {
             "Secret": {"Value": {"Ref": "Secret"}},
@@ -127,8 +155,9 @@ class Cloud:
             "StackName": name,
             "TemplateBody": body if isinstance(body, str) else json.dumps(body),
             "Capabilities": ["CAPABILITY_IAM"],
-            "Parameters": [{"ParameterKey": key, "ParameterValue": value}
-                           for key, value in parameters.items()],
+            "Parameters": [
+                {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+            ],
         }
 
     def create(self, body: Any = None, **parameters: str) -> str:
@@ -141,12 +170,14 @@ class Cloud:
         self.cfn.update_stack(**self.request(name, body or template(), parameters))
         return self.settled(name)
 
-    def change_set(self, name: str, body: Any = None, kind: str = "UPDATE",
-                   **parameters: str) -> dict[str, Any]:
+    def change_set(
+        self, name: str, body: Any = None, kind: str = "UPDATE", **parameters: str
+    ) -> dict[str, Any]:
         request = self.request(name, body or template(), parameters)
         self.cfn.create_change_set(**request, ChangeSetName="change", ChangeSetType=kind)
         description: dict[str, Any] = self.cfn.describe_change_set(
-            StackName=name, ChangeSetName="change")
+            StackName=name, ChangeSetName="change"
+        )
         return description
 
     def delete(self, name: str) -> dict[str, Any]:
@@ -160,7 +191,8 @@ class Cloud:
 
     def settled(self, name: str) -> dict[str, Any]:
         return eventually(
-            lambda: self.stack(name), lambda stack: "IN_PROGRESS" not in stack["StackStatus"])
+            lambda: self.stack(name), lambda stack: "IN_PROGRESS" not in stack["StackStatus"]
+        )
 
     def outputs(self, name: str) -> dict[str, str]:
         return {o["OutputKey"]: o["OutputValue"] for o in self.stack(name)["Outputs"]}
@@ -212,8 +244,11 @@ def name(cloud: Cloud) -> str:
 
 def by_hand(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [sys.executable, str(SCRIPT), *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def is_up(endpoint: str) -> bool:
@@ -231,7 +266,8 @@ def test_prints_what_a_shell_needs(cloud: Cloud) -> None:
         lines = [process.stdout.readline() for _ in cloud.aws.environ]
         process.kill()
     printed = subprocess.run(
-        ["sh", "-c", "".join(lines) + "env"], text=True, capture_output=True, check=True).stdout
+        ["sh", "-c", "".join(lines) + "env"], text=True, capture_output=True, check=True
+    ).stdout
     assert set(cloud.aws.environ) <= {line.split("=")[0] for line in printed.splitlines()}
 
 
@@ -252,8 +288,10 @@ def test_ctrl_c_ends_it_quietly() -> None:
 
 def test_a_port_in_use_is_one_line() -> None:
     """A second server says what to do instead."""
-    with (socket.create_server(("127.0.0.1", 0)) as other,
-          by_hand("--port", str(other.getsockname()[1])) as process):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        by_hand("--port", str(other.getsockname()[1])) as process,
+    ):
         _, stderr = process.communicate(timeout=5)
     assert stderr.endswith("Address already in use. Use --port 0 for a free one.\n")
 
@@ -268,11 +306,17 @@ def test_ends_with_the_block() -> None:
 
 def test_dies_with_its_parent(tmp_path: Path) -> None:
     """A test run that is killed leaves no server running."""
-    code = ("import local_aws, time\n"
-            "with local_aws.LocalAws() as aws: print(aws.endpoint, flush=True); time.sleep(60)")
-    with subprocess.Popen([sys.executable, "-c", code], cwd=SCRIPT.parent, text=True,
-                          stdout=subprocess.PIPE,
-                          env={**os.environ, "TMPDIR": str(tmp_path)}) as parent:
+    code = (
+        "import local_aws, time\n"
+        "with local_aws.LocalAws() as aws: print(aws.endpoint, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=SCRIPT.parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as parent:
         assert parent.stdout
         endpoint = parent.stdout.readline().strip()
         assert is_up(endpoint)
@@ -289,8 +333,13 @@ def test_a_failed_start_says_why(tmp_path: Path) -> None:
 def test_environ_is_enough_for_boto3(cloud: Cloud) -> None:
     """The command line's own tests pass it to a subprocess."""
     code = "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])"
-    run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True,
-                         env={**os.environ, **cloud.aws.environ})
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        text=True,
+        capture_output=True,
+        check=True,
+        env={**os.environ, **cloud.aws.environ},
+    )
     assert run.stdout == "123456789012\n"
 
 
@@ -347,9 +396,10 @@ def test_names_say_where_they_come_from(cloud: Cloud, name: str) -> None:
 def test_a_queue_uses_its_environment(cloud: Cloud, name: str) -> None:
     """The queue can be found by its ARN, and leads to the compute environment."""
     outputs = cloud.outputs(name)
-    queue, = cloud.batch.describe_job_queues(jobQueues=[outputs["Queue"]])["jobQueues"]
+    (queue,) = cloud.batch.describe_job_queues(jobQueues=[outputs["Queue"]])["jobQueues"]
     assert queue["computeEnvironmentOrder"] == [
-        {"order": 1, "computeEnvironment": outputs["Environment"]}]
+        {"order": 1, "computeEnvironment": outputs["Environment"]}
+    ]
 
 
 def test_a_secret_goes_by_its_arn(cloud: Cloud, name: str) -> None:
@@ -368,8 +418,9 @@ def test_an_instance_profile_goes_by_its_name(cloud: Cloud, name: str) -> None:
 def test_sub_keeps_literals(cloud: Cloud, name: str) -> None:
     """A shell script in user data may have variables of its own."""
     outputs = cloud.outputs(name)
-    version, = cloud.ec2.describe_launch_template_versions(
-        LaunchTemplateId=outputs["Template"])["LaunchTemplateVersions"]
+    (version,) = cloud.ec2.describe_launch_template_versions(LaunchTemplateId=outputs["Template"])[
+        "LaunchTemplateVersions"
+    ]
     user_data = base64.b64decode(version["LaunchTemplateData"]["UserData"]).decode()
     assert f"echo ${{HOME}} {outputs['Secret']}" in user_data
 
@@ -393,16 +444,25 @@ def test_events_carry_their_requests_token(cloud: Cloud) -> None:
     cloud.settled(identity)
     events = cloud.cfn.describe_stack_events(StackName=identity)["StackEvents"]
     assert [e["ResourceStatus"] for e in events if e.get("ClientRequestToken") == "mine"] == [
-        "DELETE_COMPLETE", "DELETE_IN_PROGRESS"]
+        "DELETE_COMPLETE",
+        "DELETE_IN_PROGRESS",
+    ]
 
 
 def test_a_job_definition_updates_to_a_revision(cloud: Cloud) -> None:
     """Job definitions cannot be changed: the next revision takes over."""
     body = {
-        "Resources": {"Job": {"Type": "AWS::Batch::JobDefinition", "Properties": {
-            "Type": "container",
-            "ContainerProperties": {"Image": "ghcr.io/a", "Vcpus": "1", "Memory": 512}}}},
-        "Outputs": {"Job": {"Value": {"Ref": "Job"}}}}
+        "Resources": {
+            "Job": {
+                "Type": "AWS::Batch::JobDefinition",
+                "Properties": {
+                    "Type": "container",
+                    "ContainerProperties": {"Image": "ghcr.io/a", "Vcpus": "1", "Memory": 512},
+                },
+            }
+        },
+        "Outputs": {"Job": {"Value": {"Ref": "Job"}}},
+    }
     plain = {"TemplateBody": json.dumps(body), "StackName": "definition"}
     cloud.cfn.create_stack(**plain)
     cloud.settled("definition")
@@ -411,16 +471,22 @@ def test_a_job_definition_updates_to_a_revision(cloud: Cloud) -> None:
     cloud.settled("definition")
     arn = cloud.outputs("definition")["Job"]
     definitions = cloud.batch.describe_job_definitions(
-        jobDefinitionName=arn.split("/")[1].split(":")[0])["jobDefinitions"]
+        jobDefinitionName=arn.split("/")[1].split(":")[0]
+    )["jobDefinitions"]
     assert [(d["revision"], d["status"]) for d in definitions] == [(1, "INACTIVE"), (2, "ACTIVE")]
     assert arn == definitions[1]["jobDefinitionArn"]
 
 
 def test_fargate_needs_no_instances(cloud: Cloud) -> None:
     """A Fargate environment has a network and a limit, and that is all."""
-    body = template(Environment__ComputeResources={
-        "Type": "FARGATE", "MaxvCpus": 4, "Subnets": {"Ref": "Subnets"},
-        "SecurityGroupIds": {"Ref": "Groups"}})
+    body = template(
+        Environment__ComputeResources={
+            "Type": "FARGATE",
+            "MaxvCpus": 4,
+            "Subnets": {"Ref": "Subnets"},
+            "SecurityGroupIds": {"Ref": "Groups"},
+        }
+    )
     assert cloud.stack(cloud.create(body))["StackStatus"] == "CREATE_COMPLETE"
 
 
@@ -458,19 +524,28 @@ def test_tags_replace_an_environment(cloud: Cloud) -> None:
     name = cloud.create()
     old = cloud.outputs(name)["Environment"]
     cloud.update(name, template(Environment__Tags={"a": "b"}))
-    queue, = cloud.batch.describe_job_queues(
-        jobQueues=[cloud.outputs(name)["Queue"]])["jobQueues"]
+    (queue,) = cloud.batch.describe_job_queues(jobQueues=[cloud.outputs(name)["Queue"]])[
+        "jobQueues"
+    ]
     assert queue["computeEnvironmentOrder"][0]["computeEnvironment"] != old
-    assert not cloud.batch.describe_compute_environments(
-        computeEnvironments=[old])["computeEnvironments"]
+    assert not cloud.batch.describe_compute_environments(computeEnvironments=[old])[
+        "computeEnvironments"
+    ]
 
 
 def test_a_failed_update_goes_back(cloud: Cloud) -> None:
     """What has been updated before the failure is as it was, and still there."""
     name = cloud.create()
-    stack = cloud.update(name, template(Queue__JobStateTimeLimitActions=[
-        {"Action": "CANCEL", "MaxTimeSeconds": 5, "Reason": "R", "State": "RUNNABLE"}]),
-        MaxvCpus="64", Password="new")
+    stack = cloud.update(
+        name,
+        template(
+            Queue__JobStateTimeLimitActions=[
+                {"Action": "CANCEL", "MaxTimeSeconds": 5, "Reason": "R", "State": "RUNNABLE"}
+            ]
+        ),
+        MaxvCpus="64",
+        Password="new",
+    )
     secret = cloud.secrets.get_secret_value(SecretId=cloud.outputs(name)["Secret"])
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert cloud.environment(name)["computeResources"]["maxvCpus"] == 16
@@ -481,8 +556,10 @@ def test_a_change_set_marks_replacements(cloud: Cloud) -> None:
     """A replacement is what a user wants to know before."""
     name = cloud.create()
     changes = cloud.change_set(name, template(Queue__Tags={"a": "b"}))["Changes"]
-    assert [(c["ResourceChange"]["LogicalResourceId"], c["ResourceChange"]["Replacement"])
-            for c in changes] == [("Queue", "True")]
+    assert [
+        (c["ResourceChange"]["LogicalResourceId"], c["ResourceChange"]["Replacement"])
+        for c in changes
+    ] == [("Queue", "True")]
 
 
 def test_a_change_set_shows_what_depends_on_a_change(cloud: Cloud) -> None:
@@ -490,7 +567,8 @@ def test_a_change_set_shows_what_depends_on_a_change(cloud: Cloud) -> None:
     name = cloud.create()
     changes = cloud.change_set(name, Label="b")["Changes"]
     assert {"Environment", "Template"} <= {
-        c["ResourceChange"]["LogicalResourceId"] for c in changes}
+        c["ResourceChange"]["LogicalResourceId"] for c in changes
+    }
 
 
 def test_a_change_set_leaves_out_what_conditions_leave_out(cloud: Cloud) -> None:
@@ -539,16 +617,19 @@ def test_a_stack_masks_secrets(cloud: Cloud, name: str) -> None:
 # Refusals
 
 
-@pytest.mark.parametrize(("parameters", "message"), [
-    ({"Url": "ghcr.io"}, "Parameter Url failed to satisfy constraint: A URL, please."),
-    ({"Label": "A"}, r"Parameter 'Label' must match pattern \[a-z\]\*"),
-    ({"Label": "abcdefghi"}, "Parameter 'Label' must contain at most 8 characters"),
-    ({"Password": ""}, "Parameter 'Password' must contain at least 1 characters"),
-    ({"Size": "29"}, "Parameter 'Size' must be a number not less than 30"),
-    ({"Size": "101"}, "Parameter 'Size' must be a number not greater than 100"),
-    ({"Model": "GPU"}, "Parameter 'Model' must be one of AllowedValues"),
-    ({"Colour": "red"}, r"Parameters: \[Colour\] do not exist in the template"),
-])
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"Url": "ghcr.io"}, "Parameter Url failed to satisfy constraint: A URL, please."),
+        ({"Label": "A"}, r"Parameter 'Label' must match pattern \[a-z\]\*"),
+        ({"Label": "abcdefghi"}, "Parameter 'Label' must contain at most 8 characters"),
+        ({"Password": ""}, "Parameter 'Password' must contain at least 1 characters"),
+        ({"Size": "29"}, "Parameter 'Size' must be a number not less than 30"),
+        ({"Size": "101"}, "Parameter 'Size' must be a number not greater than 100"),
+        ({"Model": "GPU"}, "Parameter 'Model' must be one of AllowedValues"),
+        ({"Colour": "red"}, r"Parameters: \[Colour\] do not exist in the template"),
+    ],
+)
 def test_refuses_parameters(cloud: Cloud, parameters: dict[str, str], message: str) -> None:
     """A parameter is refused before anything is made."""
     with pytest.raises(ClientError, match=message):
@@ -558,8 +639,9 @@ def test_refuses_parameters(cloud: Cloud, parameters: dict[str, str], message: s
 def test_refuses_a_missing_parameter(cloud: Cloud) -> None:
     """What has no default must be given."""
     with pytest.raises(ClientError, match=r"Parameters: \[Password, Subnets\] must have values"):
-        cloud.cfn.create_stack(StackName="bare", TemplateBody=json.dumps(template()),
-                               Capabilities=["CAPABILITY_IAM"])
+        cloud.cfn.create_stack(
+            StackName="bare", TemplateBody=json.dumps(template()), Capabilities=["CAPABILITY_IAM"]
+        )
 
 
 def test_a_refused_change_set_leaves_no_stack(cloud: Cloud) -> None:
@@ -573,14 +655,18 @@ def test_a_refused_change_set_leaves_no_stack(cloud: Cloud) -> None:
 @pytest.mark.parametrize("call", ["create_stack", "update_stack", "create_change_set"])
 def test_refuses_roles_without_a_capability(cloud: Cloud, name: str, call: str) -> None:
     """Whoever makes roles says so."""
-    request = {**cloud.request(name if "update" in call else "roles", template(), {}),
-               "Capabilities": [], **({"ChangeSetName": "c", "ChangeSetType": "CREATE"}
-                                      if "change" in call else {})}
+    request = {
+        **cloud.request(name if "update" in call else "roles", template(), {}),
+        "Capabilities": [],
+        **({"ChangeSetName": "c", "ChangeSetType": "CREATE"} if "change" in call else {}),
+    }
     with pytest.raises(ClientError) as refusal:
         getattr(cloud.cfn, call)(**request)
     assert refusal.value.response["Error"] == {
-        "Type": "Sender", "Code": "InsufficientCapabilitiesException",
-        "Message": "Requires capabilities : [CAPABILITY_IAM]"}
+        "Type": "Sender",
+        "Code": "InsufficientCapabilitiesException",
+        "Message": "Requires capabilities : [CAPABILITY_IAM]",
+    }
 
 
 def test_refuses_a_large_template(cloud: Cloud) -> None:
@@ -597,27 +683,53 @@ def test_refuses_unresolved_references(cloud: Cloud) -> None:
         cloud.create(body)
 
 
-@pytest.mark.parametrize(("body", "parameters", "message"), [
-    (template(), {"Subnets": "subnet-x"}, "The subnet ID 'subnet-x' does not exist"),
-    (template(), {"Groups": "sg-x"}, "The security group 'sg-x' does not exist"),
-    (template(Template__LaunchTemplateData__UserData={"Fn::Base64": "#!/bin/sh"}), {},
-     "Launch Template UserData is not MIME multipart format"),
-    (template(Template__LaunchTemplateData__UserData="#!/bin/sh"), {}, "Invalid BASE64 encoding"),
-    (template(Template__LaunchTemplateData__UserData={"Fn::Base64": "x" * 16_385}), {},
-     "User data is limited to 16384 bytes"),
-    (template(Environment__ComputeResources__InstanceRole="nobody"), {},
-     "Invalid IamInstanceProfile: nobody"),
-    (template(Environment__ComputeResources__Colour="red"), {},
-     "extraneous key [Colour] is not permitted"),
-    (template(Environment__ComputeResources__Type="GPU"), {}, "GPU is not a valid enum value"),
-    (template(Environment__ComputeResources__MaxvCpus="many"), {}, "expected type: Integer"),
-    (template(Queue__ComputeEnvironmentOrder=[{"ComputeEnvironment": "none", "Order": 1}]), {},
-     "Object does not exist: none"),
-    (template(Secret__Description={"Fn::GetAtt": ["Role", "Colour"]}), {},
-     "Role does not support attribute type Colour"),
-])
+@pytest.mark.parametrize(
+    ("body", "parameters", "message"),
+    [
+        (template(), {"Subnets": "subnet-x"}, "The subnet ID 'subnet-x' does not exist"),
+        (template(), {"Groups": "sg-x"}, "The security group 'sg-x' does not exist"),
+        (
+            template(Template__LaunchTemplateData__UserData={"Fn::Base64": "#!/bin/sh"}),
+            {},
+            "Launch Template UserData is not MIME multipart format",
+        ),
+        (
+            template(Template__LaunchTemplateData__UserData="#!/bin/sh"),
+            {},
+            "Invalid BASE64 encoding",
+        ),
+        (
+            template(Template__LaunchTemplateData__UserData={"Fn::Base64": "x" * 16_385}),
+            {},
+            "User data is limited to 16384 bytes",
+        ),
+        (
+            template(Environment__ComputeResources__InstanceRole="nobody"),
+            {},
+            "Invalid IamInstanceProfile: nobody",
+        ),
+        (
+            template(Environment__ComputeResources__Colour="red"),
+            {},
+            "extraneous key [Colour] is not permitted",
+        ),
+        (template(Environment__ComputeResources__Type="GPU"), {}, "GPU is not a valid enum value"),
+        (template(Environment__ComputeResources__MaxvCpus="many"), {}, "expected type: Integer"),
+        (
+            template(Queue__ComputeEnvironmentOrder=[{"ComputeEnvironment": "none", "Order": 1}]),
+            {},
+            "Object does not exist: none",
+        ),
+        (
+            template(Secret__Description={"Fn::GetAtt": ["Role", "Colour"]}),
+            {},
+            "Role does not support attribute type Colour",
+        ),
+    ],
+)
 def test_a_stack_with_a_mistake_rolls_back(
-        cloud: Cloud, body: dict[str, Any], parameters: dict[str, str], message: str) -> None:
+    cloud: Cloud, body: dict[str, Any], parameters: dict[str, str], message: str
+) -> None:
     """What AWS finds out while it makes a resource, it says in that resource's event."""
     name = cloud.create(copy.deepcopy(body), **parameters)
     assert cloud.stack(name)["StackStatus"] == "ROLLBACK_COMPLETE"
@@ -628,7 +740,8 @@ def test_an_update_checks_user_data(cloud: Cloud) -> None:
     """Plain user data would make the compute environment INVALID at the update as well."""
     name = cloud.create()
     stack = cloud.update(
-        name, template(Template__LaunchTemplateData__UserData={"Fn::Base64": "#!/bin/sh"}))
+        name, template(Template__LaunchTemplateData__UserData={"Fn::Base64": "#!/bin/sh"})
+    )
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert "UserData is not MIME multipart format" in cloud.reasons(name)
 
@@ -639,8 +752,13 @@ def test_an_update_checks_user_data(cloud: Cloud) -> None:
 def test_an_environment_in_use_does_not_go(cloud: Cloud) -> None:
     """Somebody's own queue on the stack's compute environment blocks the deletion."""
     name = cloud.create()
-    cloud.batch.create_job_queue(jobQueueName="own", priority=1, computeEnvironmentOrder=[
-        {"order": 1, "computeEnvironment": cloud.outputs(name)["Environment"]}])
+    cloud.batch.create_job_queue(
+        jobQueueName="own",
+        priority=1,
+        computeEnvironmentOrder=[
+            {"order": 1, "computeEnvironment": cloud.outputs(name)["Environment"]}
+        ],
+    )
     stack = cloud.delete(name)
     assert stack["StackStatus"] == "DELETE_FAILED"
     assert "failed to delete: [Environment]" in stack["StackStatusReason"]
@@ -654,13 +772,19 @@ def test_a_stuck_resource_can_be_left_behind(cloud: Cloud) -> None:
     """A stack in DELETE_FAILED goes when it retains what does not."""
     name = cloud.create()
     environment = cloud.environment(name)
-    cloud.batch.create_job_queue(jobQueueName="other", priority=1, computeEnvironmentOrder=[
-        {"order": 1, "computeEnvironment": environment["computeEnvironmentArn"]}])
+    cloud.batch.create_job_queue(
+        jobQueueName="other",
+        priority=1,
+        computeEnvironmentOrder=[
+            {"order": 1, "computeEnvironment": environment["computeEnvironmentArn"]}
+        ],
+    )
     identity = cloud.delete(name)["StackId"]
     cloud.cfn.delete_stack(StackName=name, RetainResources=["Environment"])
     assert cloud.settled(identity)["StackStatus"] == "DELETE_COMPLETE"
     assert cloud.batch.describe_compute_environments(
-        computeEnvironments=[environment["computeEnvironmentName"]])["computeEnvironments"]
+        computeEnvironments=[environment["computeEnvironmentName"]]
+    )["computeEnvironments"]
 
 
 def test_deletes_everything(cloud: Cloud) -> None:
@@ -671,7 +795,8 @@ def test_deletes_everything(cloud: Cloud) -> None:
     with pytest.raises(ClientError, match="can't find the specified secret"):
         cloud.secrets.get_secret_value(SecretId=outputs["Secret"])
     assert not cloud.batch.describe_compute_environments(
-        computeEnvironments=[outputs["Environment"]])["computeEnvironments"]
+        computeEnvironments=[outputs["Environment"]]
+    )["computeEnvironments"]
 
 
 def test_a_deleted_name_is_unknown(cloud: Cloud) -> None:
@@ -706,8 +831,10 @@ def test_protection_keeps_a_stack(cloud: Cloud) -> None:
 def test_a_rolled_back_stack_can_only_be_deleted(cloud: Cloud) -> None:
     """ROLLBACK_COMPLETE is a dead end."""
     name = cloud.create(Subnets="subnet-x")
-    for kind, message in (("UPDATE", "is in ROLLBACK_COMPLETE state and can not be updated"),
-                          ("CREATE", "already exists and cannot be created again")):
+    for kind, message in (
+        ("UPDATE", "is in ROLLBACK_COMPLETE state and can not be updated"),
+        ("CREATE", "already exists and cannot be created again"),
+    ):
         with pytest.raises(ClientError, match=message):
             cloud.change_set(name, kind=kind)
 
@@ -739,15 +866,18 @@ def test_a_failure_cancels_what_is_under_way(slow_cloud: Cloud) -> None:
 def test_a_change_set_takes_its_time(slow_cloud: Cloud) -> None:
     """A change set is not ready at once."""
     assert slow_cloud.change_set("wait", kind="CREATE")["Status"] == "CREATE_IN_PROGRESS"
-    eventually(lambda: slow_cloud.cfn.describe_change_set(StackName="wait", ChangeSetName="change"),
-               lambda change_set: change_set["Status"] == "CREATE_COMPLETE")
+    eventually(
+        lambda: slow_cloud.cfn.describe_change_set(StackName="wait", ChangeSetName="change"),
+        lambda change_set: change_set["Status"] == "CREATE_COMPLETE",
+    )
 
 
 def test_a_creation_can_be_interrupted(slow_cloud: Cloud) -> None:
     """Deleting a stack that is being created leaves nothing behind."""
     slow_cloud.cfn.create_stack(**slow_cloud.request("stopped", template(), {}))
-    eventually(lambda: slow_cloud.events("stopped"),
-               lambda events: ("Secret", "CREATE_COMPLETE") in events)
+    eventually(
+        lambda: slow_cloud.events("stopped"), lambda events: ("Secret", "CREATE_COMPLETE") in events
+    )
     assert slow_cloud.delete("stopped")["StackStatus"] == "DELETE_COMPLETE"
     secrets = slow_cloud.secrets.list_secrets()["SecretList"]
     assert not [secret for secret in secrets if "stopped" in secret["Name"]]
@@ -768,12 +898,15 @@ def test_an_update_cannot_be_deleted(slow_cloud: Cloud) -> None:
 def submit(cloud: Cloud, name: str) -> Callable[..., dict[str, Any]]:
     queue = cloud.outputs(name)["Queue"]
     definition = cloud.batch.register_job_definition(
-        jobDefinitionName="job", type="container",
-        containerProperties={"image": "ghcr.io/a", "command": ["true"]})["jobDefinitionArn"]
+        jobDefinitionName="job",
+        type="container",
+        containerProperties={"image": "ghcr.io/a", "command": ["true"]},
+    )["jobDefinitionArn"]
 
     def submit(**more: Any) -> dict[str, Any]:
         job: dict[str, Any] = cloud.batch.submit_job(
-            jobName="job", jobQueue=queue, jobDefinition=definition, **more)
+            jobName="job", jobQueue=queue, jobDefinition=definition, **more
+        )
         return look(cloud, job["jobId"])
 
     return submit
@@ -781,7 +914,7 @@ def submit(cloud: Cloud, name: str) -> Callable[..., dict[str, Any]]:
 
 def look(cloud: Cloud, job_id: str) -> dict[str, Any]:
     job: dict[str, Any]
-    job, = cloud.batch.describe_jobs(jobs=[job_id])["jobs"]
+    (job,) = cloud.batch.describe_jobs(jobs=[job_id])["jobs"]
     return job
 
 
@@ -821,10 +954,12 @@ def test_a_waiting_job_has_no_log(submit: Callable[..., dict[str, Any]]) -> None
 def test_an_array_job_has_its_size_and_no_log(cloud: Cloud) -> None:
     """Its jobs have the logs; tests tell how many are in which state."""
     cloud.batch.register_job_definition(
-        jobDefinitionName="array", type="container", containerProperties={"image": "x"})
+        jobDefinitionName="array", type="container", containerProperties={"image": "x"}
+    )
     queue = cloud.batch.describe_job_queues()["jobQueues"][0]["jobQueueName"]
-    job_id = cloud.batch.submit_job(jobName="a", jobQueue=queue, jobDefinition="array",
-                                    arrayProperties={"size": 3})["jobId"]
+    job_id = cloud.batch.submit_job(
+        jobName="a", jobQueue=queue, jobDefinition="array", arrayProperties={"size": 3}
+    )["jobId"]
     cloud.aws.set_jobs("PENDING", job_id=job_id, arrayProperties={"statusSummary": {"RUNNING": 3}})
     job = look(cloud, job_id)
     assert job["arrayProperties"] == {"size": 3, "statusSummary": {"RUNNING": 3}}
@@ -832,7 +967,8 @@ def test_an_array_job_has_its_size_and_no_log(cloud: Cloud) -> None:
 
 
 def test_a_running_job_ends_by_termination(
-        cloud: Cloud, submit: Callable[..., dict[str, Any]]) -> None:
+    cloud: Cloud, submit: Callable[..., dict[str, Any]]
+) -> None:
     """A job with this tag runs until somebody ends it."""
     job = submit(tags={"local-aws-status": "RUNNING"})
     assert job["status"] == "RUNNING"
@@ -851,7 +987,8 @@ def test_a_list_has_the_running_jobs(cloud: Cloud, submit: Callable[..., dict[st
 
 
 def test_a_waiting_job_can_be_cancelled(
-        cloud: Cloud, submit: Callable[..., dict[str, Any]]) -> None:
+    cloud: Cloud, submit: Callable[..., dict[str, Any]]
+) -> None:
     """A job that never ran has no exit code."""
     job = submit(tags={"local-aws-status": "RUNNABLE"})
     cloud.batch.cancel_job(jobId=job["jobId"], reason="no")

@@ -31,15 +31,27 @@ from batchreg.registry_login import HUB
 from batchreg.render import settings, template, userdata
 from batchreg.render.settings import Settings
 
-HUB_SPELLINGS = ("docker.io", "https://docker.io", "index.docker.io", "registry-1.docker.io",
-                 "https://index.docker.io/v1/", "hub.docker.com", "registry.hub.docker.com")
+HUB_SPELLINGS = (
+    "docker.io",
+    "https://docker.io",
+    "index.docker.io",
+    "registry-1.docker.io",
+    "https://index.docker.io/v1/",
+    "hub.docker.com",
+    "registry.hub.docker.com",
+)
 
 
 @st.composite
 def registries(draw, count=20):
     """Registries in any spelling: {host: spellings}, with Docker Hub at times."""
-    hosts = draw(st.lists(st.from_regex(r"[a-z]{1,8}\.(io|example\.com)(:[1-9][0-9]{3})?",
-                                        fullmatch=True), max_size=count - 1, unique=True))
+    hosts = draw(
+        st.lists(
+            st.from_regex(r"[a-z]{1,8}\.(io|example\.com)(:[1-9][0-9]{3})?", fullmatch=True),
+            max_size=count - 1,
+            unique=True,
+        )
+    )
     hosts += ["Docker Hub"] * draw(st.booleans())
     return draw(st.permutations(hosts))
 
@@ -48,10 +60,13 @@ def spelt(host, draw):
     """Write a host as somebody might."""
     if host == "Docker Hub":
         return draw(st.sampled_from(HUB_SPELLINGS))
-    before, behind, case = draw(st.tuples(
-        st.sampled_from(["", "https://", "HTTP://", "  "]),
-        st.sampled_from(["", "/", "/v2/", "/team/project", " \n"]),
-        st.sampled_from([str.lower, str.upper, str.title])))
+    before, behind, case = draw(
+        st.tuples(
+            st.sampled_from(["", "https://", "HTTP://", "  "]),
+            st.sampled_from(["", "/", "/v2/", "/team/project", " \n"]),
+            st.sampled_from([str.lower, str.upper, str.title]),
+        )
+    )
     return before + case(host) + behind
 
 
@@ -74,7 +89,7 @@ def test_a_registry_keeps_its_slot_for_life(data):
     hosts = data.draw(registries())
     slots = data.draw(st.lists(st.integers(1, 30), unique=True, max_size=len(hosts)))
     present = {slot: spelt(host, data.draw) for slot, host in zip(slots, hosts, strict=False)}
-    kept = data.draw(st.permutations(hosts))[:data.draw(st.integers(0, len(hosts)))]
+    kept = data.draw(st.permutations(hosts))[: data.draw(st.integers(0, len(hosts)))]
     assigned = assign([Wanted(spelt(host, data.draw)) for host in kept], present)
     assert sorted(host_of(one.key) for one in assigned.values()) == sorted(kept)
     for slot, one in assigned.items():
@@ -90,10 +105,13 @@ def test_two_logins_for_one_registry_are_refused_by_its_name(data):
     """An instance could use one of them, at random."""
     hosts = data.draw(registries().filter(bool))
     twice = data.draw(st.sampled_from(hosts))
-    other = data.draw(st.sampled_from(
-        [{"username": "canary-eve"}, {"username": "lab", "source": "env:CANARY"}]))
-    wanted = [*(Wanted(spelt(host, data.draw), "lab") for host in hosts),
-              Wanted(spelt(twice, data.draw), **other)]
+    other = data.draw(
+        st.sampled_from([{"username": "canary-eve"}, {"username": "lab", "source": "env:CANARY"}])
+    )
+    wanted = [
+        *(Wanted(spelt(host, data.draw), "lab") for host in hosts),
+        Wanted(spelt(twice, data.draw), **other),
+    ]
     with pytest.raises(BatchregError) as caught:
         merged(data.draw(st.permutations(wanted)))
     assert str(caught.value).startswith(f"{twice} is named twice")
@@ -105,38 +123,49 @@ def test_two_logins_for_one_registry_are_refused_by_its_name(data):
 def test_only_what_is_new_gets_all_its_parameters(data):
     """What is not among the parameters keeps its value: the others' logins are left alone."""
     hosts = data.draw(registries().filter(bool))
-    present = dict(enumerate(hosts[:len(hosts) // 2], 1))
-    assigned = assign([Wanted("docker.io" if host == "Docker Hub" else host) for host in hosts],
-                      {slot: spelt(host, data.draw) for slot, host in present.items()})
-    given_ = parameters(assigned, present, lambda one, new: Login(*("u", "p") if new else (
-        None, None)))
+    present = dict(enumerate(hosts[: len(hosts) // 2], 1))
+    assigned = assign(
+        [Wanted("docker.io" if host == "Docker Hub" else host) for host in hosts],
+        {slot: spelt(host, data.draw) for slot, host in present.items()},
+    )
+    given_ = parameters(
+        assigned, present, lambda one, new: Login(*("u", "p") if new else (None, None))
+    )
     new = assigned.keys() - present.keys()
     assert given_.keys() == {
-        f"{name}{settings.suffix(slot)}" for slot in new
-        for name in ("RegistryUrl", "Username", "Password")}
+        f"{name}{settings.suffix(slot)}"
+        for slot in new
+        for name in ("RegistryUrl", "Username", "Password")
+    }
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ("ghcr.io", Wanted("ghcr.io")),
-    ("ghcr.io,username=lab", Wanted("ghcr.io", "lab")),
-    ("ghcr.io,password=env:TOKEN,username=a=b", Wanted("ghcr.io", "a=b", "env:TOKEN")),
-    ("ghcr.io,password=docker-config", Wanted("ghcr.io", None, "docker-config")),
-    ("GHCR,username=lab", Wanted("ghcr.io", "lab")),
-    ("docker-hub", Wanted(HUB)),
-    ("gitlab", Wanted("registry.gitlab.com")),
-])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("ghcr.io", Wanted("ghcr.io")),
+        ("ghcr.io,username=lab", Wanted("ghcr.io", "lab")),
+        ("ghcr.io,password=env:TOKEN,username=a=b", Wanted("ghcr.io", "a=b", "env:TOKEN")),
+        ("ghcr.io,password=docker-config", Wanted("ghcr.io", None, "docker-config")),
+        ("GHCR,username=lab", Wanted("ghcr.io", "lab")),
+        ("docker-hub", Wanted(HUB)),
+        ("gitlab", Wanted("registry.gitlab.com")),
+    ],
+)
 def test_entry_is_read(text, wanted):
     """As it stands in the help."""
     assert Wanted.parse(text) == wanted
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("ghcr.io,password=canary", "comes from prompt, docker-config or env:NAME"),
-    ("ghcr.io,password=env:", "comes from prompt"),
-    ("ghcr.io,user=canary", "knows username and password, not user."),
-    ("https://lab:canary@ghcr.io", "Registry: is no host"),
-    ("myhost", "add a domain or port to myhost"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ghcr.io,password=canary", "comes from prompt, docker-config or env:NAME"),
+        ("ghcr.io,password=env:", "comes from prompt"),
+        ("ghcr.io,user=canary", "knows username and password, not user."),
+        ("https://lab:canary@ghcr.io", "Registry: is no host"),
+        ("myhost", "add a domain or port to myhost"),
+    ],
+)
 def test_wrong_entry_says_what_is_right_and_quotes_no_login(text, message):
     """A password in the wrong place is still a password."""
     with pytest.raises(BatchregError, match=message) as caught:
@@ -147,9 +176,12 @@ def test_wrong_entry_says_what_is_right_and_quotes_no_login(text, message):
 def test_options_for_one_registry_mean_the_one_of_the_stack():
     """Even where that is the third that the stack has had."""
     assert of_one({"Username": "u", "MaxvCpus": "5"}, {3: "ghcr.io"}) == {
-        "Username3": "u", "MaxvCpus": "5"}
-    assert of_one({"Password": "p", "RegistryUrl": "https://GHCR.io"},
-                  {1: "quay.io", 2: "ghcr.io"}) == {"Password2": "p"}
+        "Username3": "u",
+        "MaxvCpus": "5",
+    }
+    assert of_one(
+        {"Password": "p", "RegistryUrl": "https://GHCR.io"}, {1: "quay.io", 2: "ghcr.io"}
+    ) == {"Password2": "p"}
 
 
 @pytest.mark.parametrize("url", [{}, {"RegistryUrl": "registry.gitlab.com"}])
@@ -170,24 +202,41 @@ def config(tmp_path: Path, text: str) -> dict[str, object]:
 
 def test_settings_file_lists_registries_as_strings_and_as_mappings(tmp_path):
     """The natural home of several registries."""
-    assert config(tmp_path, """
+    assert config(
+        tmp_path,
+        """
 registries:
 - ghcr.io
 - quay,username=lab,password=env:QUAY
 - url: registry.example.com:5050
   username: ci
   password: docker-config
-""") == {"registries": [
-        "ghcr.io", "quay,username=lab,password=env:QUAY",
-        "registry.example.com:5050,username=ci,password=docker-config"]}
+""",
+    ) == {
+        "registries": [
+            "ghcr.io",
+            "quay,username=lab,password=env:QUAY",
+            "registry.example.com:5050,username=ci,password=docker-config",
+        ]
+    }
     assert config(tmp_path, "registries: ghcr.io") == {"registries": ["ghcr.io"]}
 
 
-@pytest.mark.parametrize("entry", [
-    "{url: ghcr.io, password: canary}", "{url: ghcr.io, user: canary}", "{username: canary}",
-    "[canary]", "{url: [ghcr.io]}", "{url: ghcr.io, username: 'a,b'}", "myhost", "''",
-    "{[url]: canary}", "'https://lab:canary@ghcr.io'",
-])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{url: ghcr.io, password: canary}",
+        "{url: ghcr.io, user: canary}",
+        "{username: canary}",
+        "[canary]",
+        "{url: [ghcr.io]}",
+        "{url: ghcr.io, username: 'a,b'}",
+        "myhost",
+        "''",
+        "{[url]: canary}",
+        "'https://lab:canary@ghcr.io'",
+    ],
+)
 def test_wrong_entry_of_the_settings_file_is_told_with_its_line(tmp_path, entry):
     """In one line, without whatever somebody has written there."""
     with pytest.raises(BatchregError, match=r"batchreg\.yaml, line 3: ") as caught:
@@ -206,9 +255,11 @@ def encoded(username: str, password: str) -> dict[str, str]:
 @pytest.fixture
 def docker(tmp_path):
     """Write Docker's configuration and return its folder."""
+
     def write(**config: object) -> Path:
         (tmp_path / "config.json").write_text(json.dumps(config))
         return tmp_path
+
     return write
 
 
@@ -236,10 +287,16 @@ def helper(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
-@pytest.mark.parametrize(("stored", "wanted"), [
-    ("ghcr.io", "https://ghcr.io/"), ("https://ghcr.io", "GHCR.io"), ("ghcr.io", "ghcr.io"),
-    (HUB, "docker.io"), ("docker.io", "registry-1.docker.io"),
-])
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [
+        ("ghcr.io", "https://ghcr.io/"),
+        ("https://ghcr.io", "GHCR.io"),
+        ("ghcr.io", "ghcr.io"),
+        (HUB, "docker.io"),
+        ("docker.io", "registry-1.docker.io"),
+    ],
+)
 def test_stored_login_is_found_under_any_spelling(docker, stored, wanted):
     """Docker and people write the same registry in several ways."""
     folder = docker(auths={"quay.io": encoded("no", "no"), stored: encoded("lab", "p:w")})
@@ -247,11 +304,18 @@ def test_stored_login_is_found_under_any_spelling(docker, stored, wanted):
 
 
 @pytest.mark.usefixtures("helper")
-@pytest.mark.parametrize("config", [
-    {"credsStore": "x", "auths": {"ghcr.io": {}, HUB: {}}},
-    {"credHelpers": {"ghcr.io": "x", HUB: "x"}},
-    {"credHelpers": {"ghcr.io": "x"}, "credsStore": "x", "auths": {"ghcr.io": encoded("a", "b")}},
-])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"credsStore": "x", "auths": {"ghcr.io": {}, HUB: {}}},
+        {"credHelpers": {"ghcr.io": "x", HUB: "x"}},
+        {
+            "credHelpers": {"ghcr.io": "x"},
+            "credsStore": "x",
+            "auths": {"ghcr.io": encoded("a", "b")},
+        },
+    ],
+)
 def test_credential_helper_is_asked(docker, config):
     """Where there is one, the file itself holds no passwords."""
     folder = docker(**config)
@@ -260,19 +324,29 @@ def test_credential_helper_is_asked(docker, config):
 
 
 @pytest.mark.usefixtures("helper")
-@pytest.mark.parametrize(("config", "url", "message"), [
-    ({}, "ghcr.io", "Docker has no login for ghcr.io: run docker login ghcr.io first."),
-    ({}, "docker.io", "Docker has no login for Docker Hub: run docker login first."),
-    ({"credsStore": "x"}, "quay.io", "Docker has no login for quay.io"),
-    ({"auths": {"quay.io": {"auth": "canary"}}}, "quay.io", "Docker has no login for quay.io"),
-    ({"auths": {"quay.io": {**encoded("00", ""), "identitytoken": "canary"}}}, "quay.io",
-     "identity token"),
-    ({"credHelpers": {"https://token.example.com": "x"}}, "token.example.com", "identity token"),
-    ({"credsStore": "none-such"}, "quay.io", "docker-credential-none-such is not installed"),
-    ({"credsStore": "x"}, "slow.example.com", "docker-credential-x has not answered in"),
-    ({"credHelpers": ["canary"]}, "quay.io", "not as Docker writes it"),
-    ({"auths": "canary"}, "quay.io", "not as Docker writes it"),
-])
+@pytest.mark.parametrize(
+    ("config", "url", "message"),
+    [
+        ({}, "ghcr.io", "Docker has no login for ghcr.io: run docker login ghcr.io first."),
+        ({}, "docker.io", "Docker has no login for Docker Hub: run docker login first."),
+        ({"credsStore": "x"}, "quay.io", "Docker has no login for quay.io"),
+        ({"auths": {"quay.io": {"auth": "canary"}}}, "quay.io", "Docker has no login for quay.io"),
+        (
+            {"auths": {"quay.io": {**encoded("00", ""), "identitytoken": "canary"}}},
+            "quay.io",
+            "identity token",
+        ),
+        (
+            {"credHelpers": {"https://token.example.com": "x"}},
+            "token.example.com",
+            "identity token",
+        ),
+        ({"credsStore": "none-such"}, "quay.io", "docker-credential-none-such is not installed"),
+        ({"credsStore": "x"}, "slow.example.com", "docker-credential-x has not answered in"),
+        ({"credHelpers": ["canary"]}, "quay.io", "not as Docker writes it"),
+        ({"auths": "canary"}, "quay.io", "not as Docker writes it"),
+    ],
+)
 def test_login_that_docker_does_not_have_is_told(docker, config, url, message):
     """With what to do, and without a part of any login."""
     with pytest.raises(BatchregError, match=message) as caught:
@@ -280,10 +354,15 @@ def test_login_that_docker_does_not_have_is_told(docker, config, url, message):
     assert "canary" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, "No such file or directory. Run docker login first"), ("{canary", "is not JSON"),
-    ("[]", "not as Docker writes it"), ("3", "not as Docker writes it"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory. Run docker login first"),
+        ("{canary", "is not JSON"),
+        ("[]", "not as Docker writes it"),
+        ("3", "not as Docker writes it"),
+    ],
+)
 def test_configuration_that_is_none_is_told(tmp_path, content, message):
     """One line, not a traceback."""
     if content is not None:
@@ -298,12 +377,15 @@ def test_configuration_that_is_none_is_told(tmp_path, content, message):
 # The number that the README gives, with the longest numbers that slots may have after years.
 NINE = tuple(range(90, 99))
 # As long as Secrets Manager's ARNs get: the longest partition, region and name of ours.
-LONG_ARN = ("arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:"
-            "RegistrySecret99-aBcDeFgHiJkL-aBcDeF")
+LONG_ARN = (
+    "arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:"
+    "RegistrySecret99-aBcDeFgHiJkL-aBcDeF"
+)
 
 
 def test_nine_registries_fit_and_the_tenth_is_refused():
     """By the user data, which is the narrowest place."""
+
     def secrets(slots: tuple[int, ...]) -> list[str]:
         return [f"${{RegistrySecret{settings.suffix(slot)}}}" for slot in slots]
 
@@ -325,8 +407,9 @@ def own_secrets() -> tuple[str, ...]:
     arns: list[str] = []
     with contextlib.suppress(BatchregError):
         while True:
-            arns.append("arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
-                        f"{len(arns):02}-aBcDeF")
+            arns.append(
+                f"arn:aws:secretsmanager:eu-west-1:123456789012:secret:{len(arns):02}-aBcDeF"
+            )
             userdata.build(arns)
     return tuple(arns[:-1])
 
@@ -338,8 +421,11 @@ def test_policies_are_shorter_than_iam_takes(made):
     for name in ("InstanceRole", "JobExecutionRole"):
         policies = resources[name]["Properties"]["Policies"]
         documents = json.dumps([policies[0]["PolicyDocument"], policies[1]["Fn::If"][1]])
-        whole = re.sub(r'{"Ref": "(RegistrySecret\d*|KmsKeyArn)"}|\s', lambda found: (
-            f'"{LONG_ARN}"' if found[1] else ""), documents)
+        whole = re.sub(
+            r'{"Ref": "(RegistrySecret\d*|KmsKeyArn)"}|\s',
+            lambda found: f'"{LONG_ARN}"' if found[1] else "",
+            documents,
+        )
         assert LONG_ARN in whole
         assert len(whole) < 10_240 / 2
 

@@ -33,8 +33,12 @@ from batchreg.registry.images import architectures, parse
 
 PASSWORD = "canary/4711+x=="
 ADA = Login("ada", PASSWORD)
-IMAGES = {"lab/align": {"3": index("linux/amd64", "linux/arm64/v8", "unknown/unknown"),
-                        "3.1": index("linux/amd64")}}
+IMAGES = {
+    "lab/align": {
+        "3": index("linux/amd64", "linux/arm64/v8", "unknown/unknown"),
+        "3.1": index("linux/amd64"),
+    }
+}
 HUB_LIMIT = {"ratelimit-limit": "200;w=21600", "ratelimit-remaining": "87;w=21600"}
 
 Serve = Callable[..., RegistryServer]
@@ -44,16 +48,22 @@ Serve = Callable[..., RegistryServer]
 def serve() -> Iterator[Serve]:
     """Start a registry where ada may pull lab/align, and everybody lab/open."""
     with ExitStack() as servers:
+
         def start(**options: object) -> RegistryServer:
             settings = {
-                "users": {"ada": PASSWORD}, "rights": {"ada": {"lab/align"}, "": {"lab/open"}},
-                "images": {**IMAGES, "lab/open": IMAGES["lab/align"]}, **options}
+                "users": {"ada": PASSWORD},
+                "rights": {"ada": {"lab/align"}, "": {"lab/open"}},
+                "images": {**IMAGES, "lab/open": IMAGES["lab/align"]},
+                **options,
+            }
             return servers.enter_context(RegistryServer(**settings))
+
         yield start
 
 
-def check(server: RegistryServer, name: str = "lab/align:3", login: Login | None = ADA,
-          **options: object) -> Verdict:
+def check(
+    server: RegistryServer, name: str = "lab/align:3", login: Login | None = ADA, **options: object
+) -> Verdict:
     return registry.check(parse(f"{server.host}/{name}"), login, **options)
 
 
@@ -78,10 +88,17 @@ def test_bearer_token_is_fetched_as_docker_does(serve, field):
     assert says(verdict, "ok", "amd64, arm64", "with this login")
     assert verdict.details == {"architectures": "amd64, arm64"}
     assert server.paths() == [
-        "GET /v2/", "GET /token", "HEAD /v2/lab/align/manifests/3", "GET /v2/lab/align/manifests/3"]
+        "GET /v2/",
+        "GET /token",
+        "HEAD /v2/lab/align/manifests/3",
+        "GET /v2/lab/align/manifests/3",
+    ]
     token = server.requests[1]
-    assert token.query == {"service": 'lab, the "registry"', "scope": "repository:lab/align:pull",
-                           "account": "ada"}
+    assert token.query == {
+        "service": 'lab, the "registry"',
+        "scope": "repository:lab/align:pull",
+        "account": "ada",
+    }
     assert [request.basic for request in server.requests] == [None, ("ada", PASSWORD), None, None]
     assert all(request.bearer for request in server.requests[2:])
     assert server.connections == 1
@@ -135,10 +152,14 @@ def test_private_image_without_a_login_asks_for_one(serve, login):
 
 def test_403_of_a_token_server_is_told_apart_by_asking_once_more(serve):
     """GHCR and GitLab say 403 for a wrong login and for a missing right alike."""
+
     def refuse(request: Request) -> Reply | None:
         wrong = request.basic != ("ada", PASSWORD)
-        return Reply(403, {"errors": [{"code": "DENIED"}]}) if wrong or (
-            "other/align" in request.query.get("scope", "")) else None
+        return (
+            Reply(403, {"errors": [{"code": "DENIED"}]})
+            if wrong or ("other/align" in request.query.get("scope", ""))
+            else None
+        )
 
     server = serve(steps={"GET /token": refuse})
     assert says(check(server), "ok")
@@ -161,14 +182,18 @@ def test_token_for_a_wrong_login_is_found_out(serve):
 
 def test_token_that_the_registry_refuses_is_the_registrys_fault(serve):
     """Its clock or its certificate, not the user's login."""
-    bad = Reply(401, {}, headers={
-        "WWW-Authenticate": 'Bearer realm="http://127.0.0.1/",error="invalid_token"'})
+    bad = Reply(
+        401,
+        {},
+        headers={"WWW-Authenticate": 'Bearer realm="http://127.0.0.1/",error="invalid_token"'},
+    )
     server = serve(steps={"HEAD .*": lambda _: bad})
     assert says(check(server), "registry-error", "own token server")
 
 
-@pytest.mark.parametrize("token", [
-    {"token": ""}, {"token": 7}, {"token": "a\r\nb: c"}, {}, [], "x"])
+@pytest.mark.parametrize(
+    "token", [{"token": ""}, {"token": 7}, {"token": "a\r\nb: c"}, {}, [], "x"]
+)
 def test_token_that_is_none_is_told(serve, token):
     """Whatever a broken token server sends, there is a line for it."""
     server = serve(steps={"GET /token": lambda _: Reply(200, token)})
@@ -191,16 +216,25 @@ def test_login_alone_is_checked_as_docker_login_does(serve, login):
         assert says(registry.check_login(server.host, Login("ada", "wrong")), "wrong-login")
 
 
-@pytest.mark.parametrize(("headers", "expected"), [
-    (['Bearer realm="https://a/b?c=d,e",service="x"'],
-     {"bearer": {"realm": "https://a/b?c=d,e", "service": "x"}}),
-    (['Basic realm="x, Bearer y", Bearer realm="z"'],
-     {"basic": {"realm": "x, Bearer y"}, "bearer": {"realm": "z"}}),
-    (["Negotiate, BASIC realm=plain"], {"negotiate": {}, "basic": {"realm": "plain"}}),
-    (["Bearer realm=\"a\\\"b\"", "Basic"], {"bearer": {"realm": 'a"b'}, "basic": {}}),
-    (['bearer Realm = "a" , scope = "b c"'], {"bearer": {"realm": "a", "scope": "b c"}}),
-    ([], {}), ([""], {}), (['="'], {}),
-])
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (
+            ['Bearer realm="https://a/b?c=d,e",service="x"'],
+            {"bearer": {"realm": "https://a/b?c=d,e", "service": "x"}},
+        ),
+        (
+            ['Basic realm="x, Bearer y", Bearer realm="z"'],
+            {"basic": {"realm": "x, Bearer y"}, "bearer": {"realm": "z"}},
+        ),
+        (["Negotiate, BASIC realm=plain"], {"negotiate": {}, "basic": {"realm": "plain"}}),
+        (['Bearer realm="a\\"b"', "Basic"], {"bearer": {"realm": 'a"b'}, "basic": {}}),
+        (['bearer Realm = "a" , scope = "b c"'], {"bearer": {"realm": "a", "scope": "b c"}}),
+        ([], {}),
+        ([""], {}),
+        (['="'], {}),
+    ],
+)
 def test_challenges_are_read_as_the_grammar_says(headers, expected):
     """Commas and quotes inside quotes, several challenges, any case."""
     assert challenges(headers) == expected
@@ -223,6 +257,7 @@ def test_missing_latest_is_explained(serve):
 
 def test_tags_come_in_pages(serve):
     """Registries give a hundred at a time, whatever is asked for."""
+
     def page(request: Request) -> Reply:
         last = int(request.query.get("last", 0))
         link = {"Link": f'</v2/lab/align/tags/list?last={last + 1}&n=2>; rel="next"'}
@@ -233,9 +268,18 @@ def test_tags_come_in_pages(serve):
     assert len([path for path in server.paths() if "tags" in path]) == 4
 
 
-@pytest.mark.parametrize("reply", [
-    Reply(401, {}), Reply(403, {}), Reply(200, {"tags": None}), Reply(200, {"tags": [1, "a b"]}),
-    Reply(200, []), Reply(429, {}), Reply(500, b"")])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(401, {}),
+        Reply(403, {}),
+        Reply(200, {"tags": None}),
+        Reply(200, {"tags": [1, "a b"]}),
+        Reply(200, []),
+        Reply(429, {}),
+        Reply(500, b""),
+    ],
+)
 def test_missing_tag_is_told_where_the_registry_lists_none(serve, reply):
     """That it is missing is known all the same."""
     server = serve(steps={"GET .*/tags/list": lambda _: reply})
@@ -259,28 +303,44 @@ def test_wrong_architecture_is_told(serve):
     """The job would die with `exec format error`, or not be pulled."""
     server = serve()
     assert says(check(server, architectures=("arm64",)), "ok")
-    assert says(check(server, "lab/align:3.1", architectures=("arm64",)), "wrong-architecture",
-                "built for amd64 and not for arm64", "--platform linux/arm64")
-    assert says(check(server, "lab/align:3.1", architectures=("amd64", "arm64")),
-                "wrong-architecture", "not for arm64")
+    assert says(
+        check(server, "lab/align:3.1", architectures=("arm64",)),
+        "wrong-architecture",
+        "built for amd64 and not for arm64",
+        "--platform linux/arm64",
+    )
+    assert says(
+        check(server, "lab/align:3.1", architectures=("amd64", "arm64")),
+        "wrong-architecture",
+        "not for arm64",
+    )
 
 
 def single(configuration: object, kind: str = CONFIG) -> dict[str, object]:
     """Return options of a registry with one manifest that is not an index."""
     digest = "sha256:" + "a" * 64
-    manifest = {"schemaVersion": 2, "config": {"mediaType": kind, "digest": digest},
-                "layers": [{"digest": "sha256:" + "b" * 64}]}
+    manifest = {
+        "schemaVersion": 2,
+        "config": {"mediaType": kind, "digest": digest},
+        "layers": [{"digest": "sha256:" + "b" * 64}],
+    }
     return {"images": {"lab/align": {"3": manifest}}, "blobs": {digest: configuration}}
 
 
-@pytest.mark.parametrize(("configuration", "architecture"), [
-    ({"architecture": "amd64", "os": "linux"}, "amd64"),
-    ({"architecture": "amd64", "os": "windows"}, "windows/amd64"),
-    ({"architecture": "arm", "os": "linux", "variant": "v7"}, "arm/v7"),
-    ({"os": "linux"}, ""), ([], ""), ({"architecture": ["\x1b[31m"], "os": "linux"}, ""),
-])
+@pytest.mark.parametrize(
+    ("configuration", "architecture"),
+    [
+        ({"architecture": "amd64", "os": "linux"}, "amd64"),
+        ({"architecture": "amd64", "os": "windows"}, "windows/amd64"),
+        ({"architecture": "arm", "os": "linux", "variant": "v7"}, "arm/v7"),
+        ({"os": "linux"}, ""),
+        ([], ""),
+        ({"architecture": ["\x1b[31m"], "os": "linux"}, ""),
+    ],
+)
 def test_single_manifest_tells_its_architecture_in_its_configuration(
-        serve, configuration, architecture):
+    serve, configuration, architecture
+):
     """One small blob is read for that, and no layer."""
     server = serve(**single(configuration))
     verdict = check(server, architectures=("amd64",))
@@ -301,19 +361,41 @@ def test_lost_configuration_is_told(serve):
     assert says(check(server), "incomplete", "push the image again")
 
 
-@pytest.mark.parametrize("manifest", [
-    {}, [], b"", b"\xff", b"[" * 100_000, {"manifests": [1, {"platform": 2}]},
-    {"config": 7}, {"config": {"digest": 1}}, {"schemaVersion": 1}, b" " * (5 << 20)])
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {},
+        [],
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        {"manifests": [1, {"platform": 2}]},
+        {"config": 7},
+        {"config": {"digest": 1}},
+        {"schemaVersion": 1},
+        b" " * (5 << 20),
+    ],
+)
 def test_manifest_that_is_none_is_told(serve, manifest):
     """Whatever comes, there is a line for it."""
     server = serve(images={"lab/align": {"3": manifest}})
     assert check(server).cause in ("ok", "not-a-registry", "not-an-image")
 
 
-@pytest.mark.parametrize(("types", "expected"), [
-    ("", ("amd64",)), ("optimal", ("amd64",)), ("m7i,g4dn.xlarge,u-6tb1", ("amd64",)),
-    ("c7gn", ("arm64",)), ("a1.large, x2gd", ("arm64",)), ("m7i,m7g", ("amd64", "arm64")),
-    ("default_arm64", ("arm64",)), ("im4gn.large", ("arm64",)), ("g6e,trn1,a10", ("amd64",))])
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ("", ("amd64",)),
+        ("optimal", ("amd64",)),
+        ("m7i,g4dn.xlarge,u-6tb1", ("amd64",)),
+        ("c7gn", ("arm64",)),
+        ("a1.large, x2gd", ("arm64",)),
+        ("m7i,m7g", ("amd64", "arm64")),
+        ("default_arm64", ("arm64",)),
+        ("im4gn.large", ("arm64",)),
+        ("g6e,trn1,a10", ("amd64",)),
+    ],
+)
 def test_instance_types_tell_the_architecture(types, expected):
     """Graviton's have a g behind a number; one with a GPU has it in front."""
     assert architectures(types.split(",")) == expected
@@ -375,9 +457,15 @@ def test_other_registries_limits_are_not_pulls(serve):
 
 
 @pytest.mark.parametrize("step", ["GET /v2/", "GET /token", "HEAD .*", "GET /v2/.*/manifests/.*"])
-@pytest.mark.parametrize("way", [
-    raising(Hang), lambda _: Reply(200, b" " * 1000, pause=0.05),
-    lambda _: Reply(200, b"", head_pause=0.2)], ids=["silent", "byte by byte", "head"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        raising(Hang),
+        lambda _: Reply(200, b" " * 1000, pause=0.05),
+        lambda _: Reply(200, b"", head_pause=0.2),
+    ],
+    ids=["silent", "byte by byte", "head"],
+)
 def test_hanging_server_costs_no_more_than_the_time_given(serve, step, way):
     """Even where it sends a byte now and then, which no time-out of a socket notices."""
     server = serve(steps={step: way})
@@ -406,8 +494,10 @@ def test_several_checks_go_side_by_side(serve):
     """Ten images of a silent registry cost the time of one."""
     server = serve(steps={".*": raising(Hang)})
     began = time.monotonic()
-    waits = [registry.start(parse(f"{server.host}/lab/align:{tag}"), ADA, seconds=0.4)
-             for tag in range(10)]
+    waits = [
+        registry.start(parse(f"{server.host}/lab/align:{tag}"), ADA, seconds=0.4)
+        for tag in range(10)
+    ]
     assert {wait().cause for wait in waits} == {"unreachable"}
     assert time.monotonic() - began < 1
 
@@ -423,9 +513,15 @@ def test_unreachable_registry_is_told(serve):
     assert says(registry.check(parse("127.0.0.1:99999/lab/align:3"), ADA), "not-a-registry")
 
 
-@pytest.mark.parametrize("reply", [
-    Reply(200, b"<html>", "text/html"), Reply(404, b"<html>", "text/html; charset=utf-8"),
-    Reply(404, b"404 page not found", "text/plain"), Reply(403, b"<html>", "text/html")])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"<html>", "text/html"),
+        Reply(404, b"<html>", "text/html; charset=utf-8"),
+        Reply(404, b"404 page not found", "text/plain"),
+        Reply(403, b"<html>", "text/html"),
+    ],
+)
 def test_website_is_not_a_registry(serve, reply):
     """The host is wrong, or a portal is in the way."""
     server = serve(steps={"GET /v2/": lambda _: reply})
@@ -452,12 +548,15 @@ def test_refused_network_is_told(serve):
     assert says(check(server), "blocked", "this network")
 
 
-@pytest.mark.parametrize(("name", "right"), [
-    ("hub.docker.com/r/lab/align:3", "write lab/align:3."),
-    ("registry.hub.docker.com/lab/align", "write lab/align."),
-    ("docker.com/lab/align", "write lab/align."),
-    ("www.docker.io/library/python:3", "write library/python:3."),
-])
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("hub.docker.com/r/lab/align:3", "write lab/align:3."),
+        ("registry.hub.docker.com/lab/align", "write lab/align."),
+        ("docker.com/lab/align", "write lab/align."),
+        ("www.docker.io/library/python:3", "write library/python:3."),
+    ],
+)
 def test_docker_hub_spelt_wrongly_is_told(name, right):
     """The agent finds no login for these, even where they can be pulled without one."""
     assert says(registry.check(parse(name), ADA), "hub-misspelt", right)
@@ -465,8 +564,9 @@ def test_docker_hub_spelt_wrongly_is_told(name, right):
 
 def test_host_in_capitals_is_told():
     """The agent compares letter by letter."""
-    assert says(registry.check(parse("GHCR.io/lab/align:3"), ADA), "host-case",
-                "write ghcr.io/lab/align:3.")
+    assert says(
+        registry.check(parse("GHCR.io/lab/align:3"), ADA), "host-case", "write ghcr.io/lab/align:3."
+    )
 
 
 # --- where a login may go -------------------------------------------------------------------------
@@ -496,7 +596,7 @@ def test_login_does_not_come_back_after_a_redirect(serve):
         away = Reply(302, b"", headers={"Location": f"{other.url}/"})
         server.steps["HEAD /v2/.*"] = lambda _: away
         check(server)
-    stolen, = (request for request in server.requests if request.path == "/stolen")
+    (stolen,) = (request for request in server.requests if request.path == "/stolen")
     assert "authorization" not in stolen.headers
 
 
@@ -513,9 +613,18 @@ def test_redirects_in_a_circle_end(serve):
     assert says(check(server), "not-a-registry", "circle")
 
 
-@pytest.mark.parametrize("place", [
-    "http://registry.example.com/token", "ftp://127.0.0.1/", "file:///etc/passwd",
-    "http://[::", "https://a b/", "//", "http://127.0.0.1.evil.example/"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://registry.example.com/token",
+        "ftp://127.0.0.1/",
+        "file:///etc/passwd",
+        "http://[::",
+        "https://a b/",
+        "//",
+        "http://127.0.0.1.evil.example/",
+    ],
+)
 def test_login_goes_to_no_token_server_that_others_can_read(serve, place):
     """TLS, or this machine; nothing is sent where neither holds."""
     server = serve(realm=place)
@@ -532,16 +641,22 @@ def elsewhere(tmp_path, monkeypatch) -> Iterator[Callable[..., RegistryServer]]:
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     with ExitStack() as servers:
+
         def start(*names: str, trusted: bool = True, **options: object) -> RegistryServer:
             path = certificate(tmp_path / "cert.pem", ",".join(f"DNS:{name}" for name in names))
-            settings = {"users": {"ada": PASSWORD}, "rights": {"ada": {"lab/align"}},
-                        "images": IMAGES, **options}
+            settings = {
+                "users": {"ada": PASSWORD},
+                "rights": {"ada": {"lab/align"}},
+                "images": IMAGES,
+                **options,
+            }
             server = servers.enter_context(RegistryServer(certificate=path, **settings))
             server.proxy = servers.enter_context(Proxy(server.host))
             monkeypatch.setenv("HTTPS_PROXY", server.proxy.url)
             if trusted:
                 monkeypatch.setenv("SSL_CERT_FILE", str(path))
             return server
+
         yield start
 
 
@@ -555,16 +670,26 @@ def test_registry_elsewhere_is_spoken_to_with_tls_through_the_proxy(elsewhere):
 
 def test_docker_hub_is_asked_where_it_lives(elsewhere):
     """Its images have other names than its registry and its token server."""
-    server = elsewhere("registry-1.docker.io", "auth.docker.io", login="bearer",
-                       realm="https://auth.docker.io/token", extra=HUB_LIMIT,
-                       rights={"": {"library/python"}}, images={"library/python": {
-                           "latest": index("linux/amd64")}})
+    server = elsewhere(
+        "registry-1.docker.io",
+        "auth.docker.io",
+        login="bearer",
+        realm="https://auth.docker.io/token",
+        extra=HUB_LIMIT,
+        rights={"": {"library/python"}},
+        images={"library/python": {"latest": index("linux/amd64")}},
+    )
     verdict = registry.check(parse("python"), None)
     assert says(verdict, "ok", "amd64", "87 of 200 pulls left")
     assert {host for host, _ in server.proxy.asked} == {
-        "registry-1.docker.io:443", "auth.docker.io:443"}
-    assert says(registry.check(parse("docker.io/lab/align:3"), None), "login-needed",
-                "Docker Hub does not let everybody pull lab/align")
+        "registry-1.docker.io:443",
+        "auth.docker.io:443",
+    }
+    assert says(
+        registry.check(parse("docker.io/lab/align:3"), None),
+        "login-needed",
+        "Docker Hub does not let everybody pull lab/align",
+    )
 
 
 def test_token_server_without_tls_gets_no_login(elsewhere):
@@ -610,8 +735,11 @@ def test_proxy_that_refuses_is_told(monkeypatch):
         assert says(verdict, "unreachable", "proxy does not let us through")
         assert proxy.asked == [("registry.example.com:443", "Basic bWU6cEBzcw==")]
         monkeypatch.setenv("NO_PROXY", "example.com")
-        assert says(registry.check(parse("registry.example.com/lab/align:3"), ADA), "unreachable",
-                    "no host registry.example.com")
+        assert says(
+            registry.check(parse("registry.example.com/lab/align:3"), ADA),
+            "unreachable",
+            "no host registry.example.com",
+        )
         assert len(proxy.asked) == 1
 
 
@@ -633,11 +761,22 @@ def test_login_that_a_registry_sends_back_is_not_passed_on(serve, status, login)
         if "authorization" not in request.headers:
             return None
         said = f"ada {PASSWORD} {request.headers['authorization']}"
-        headers = {"WWW-Authenticate": f'Bearer realm="http://127.0.0.1/{PASSWORD}",error="{said}"',
-                   "Retry-After": said, "ratelimit-limit": said, "ratelimit-remaining": said,
-                   "Link": f"<{said}>"}
-        return Reply(status, {"errors": [{"code": said, "message": said}], "token": said,
-                              "config": {"mediaType": said, "digest": said}}, headers=headers)
+        headers = {
+            "WWW-Authenticate": f'Bearer realm="http://127.0.0.1/{PASSWORD}",error="{said}"',
+            "Retry-After": said,
+            "ratelimit-limit": said,
+            "ratelimit-remaining": said,
+            "Link": f"<{said}>",
+        }
+        return Reply(
+            status,
+            {
+                "errors": [{"code": said, "message": said}],
+                "token": said,
+                "config": {"mediaType": said, "digest": said},
+            },
+            headers=headers,
+        )
 
     verdict = check(serve(login=login, steps={".*": echo}))
     assert not verdict.ok

@@ -58,8 +58,10 @@ from batchreg.render import userdata
 
 PASSWORD = 'p"a\\s$s {{w}}: é😀\n=#%'
 RESTART = "--no-block try-restart ecs.service"
-ROLE_AWAY = {"AWS_ACCESS_KEY_ID": USER_KEYS.access_key,
-             "AWS_SECRET_ACCESS_KEY": USER_KEYS.secret_key}
+ROLE_AWAY = {
+    "AWS_ACCESS_KEY_ID": USER_KEYS.access_key,
+    "AWS_SECRET_ACCESS_KEY": USER_KEYS.secret_key,
+}
 
 
 def secret(user: str = "ada", password: str = PASSWORD, url: str = "ghcr.io") -> str:
@@ -109,24 +111,48 @@ class Instance:
         systemctl.chmod(0o755)
         self.calls_file = Path(f"{systemctl}.calls")
 
-    def command(self, *secret_ids: str, deadline: float = 30, python: str = sys.executable,
-                options: tuple[str, ...] = ()) -> list[str]:
-        return [python, str(self.script), f"--region={REGION}",
-                f"--endpoint-url={self.server.url}", f"--ecs-config={self.config}",
-                f"--deadline={deadline}", *(f"--secret-id={name}" for name in secret_ids),
-                *options]
+    def command(
+        self,
+        *secret_ids: str,
+        deadline: float = 30,
+        python: str = sys.executable,
+        options: tuple[str, ...] = (),
+    ) -> list[str]:
+        return [
+            python,
+            str(self.script),
+            f"--region={REGION}",
+            f"--endpoint-url={self.server.url}",
+            f"--ecs-config={self.config}",
+            f"--deadline={deadline}",
+            *(f"--secret-id={name}" for name in secret_ids),
+            *options,
+        ]
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        return {"PATH": f"{self.directory}/bin:/usr/bin:/bin",
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.server.url, **more}
+        return {
+            "PATH": f"{self.directory}/bin:/usr/bin:/bin",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.server.url,
+            **more,
+        }
 
     def start(self, command: list[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command, cwd=self.directory, env=self.environment(env), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            command,
+            cwd=self.directory,
+            env=self.environment(env),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
-    def run(self, *secret_ids: str, env: Mapping[str, str] | None = None,
-            shell: str = "", **choices: object) -> Run:
+    def run(
+        self,
+        *secret_ids: str,
+        env: Mapping[str, str] | None = None,
+        shell: str = "",
+        **choices: object,
+    ) -> Run:
         """Run the program to its end; `shell` are commands that come before it in its process."""
         command = self.command(*secret_ids, **choices)
         if shell:
@@ -187,20 +213,28 @@ def interpreters() -> Iterator[str]:
 def test_the_test_server_accepts_what_boto3_sends(server, keys):
     """A server that refused AWS's own client would judge ours by the wrong rules."""
     client = boto3.client(
-        "secretsmanager", region_name=REGION, endpoint_url=server.url,
-        aws_access_key_id=keys.access_key, aws_secret_access_key=keys.secret_key,
-        aws_session_token=keys.token)
+        "secretsmanager",
+        region_name=REGION,
+        endpoint_url=server.url,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key,
+        aws_session_token=keys.token,
+    )
     try:
         assert client.get_secret_value(SecretId="ghcr")["SecretString"] == secret()
     finally:
         client.close()
 
 
-@pytest.mark.parametrize("env", [
-    {**ROLE_AWAY, "AWS_SECRET_ACCESS_KEY": "wrong"},
-    {**ROLE_AWAY, "AWS_ACCESS_KEY_ID": "AKIANOBODY"},
-    {**ROLE_AWAY, "AWS_SESSION_TOKEN": "wrong"},
-], ids=["secret key", "access key", "token"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        {**ROLE_AWAY, "AWS_SECRET_ACCESS_KEY": "wrong"},
+        {**ROLE_AWAY, "AWS_ACCESS_KEY_ID": "AKIANOBODY"},
+        {**ROLE_AWAY, "AWS_SESSION_TOKEN": "wrong"},
+    ],
+    ids=["secret key", "access key", "token"],
+)
 def test_wrong_keys_are_refused(instance, env):
     """Else the signatures in the other tests would prove nothing."""
     run = instance.run("ghcr", env=env, deadline=0.1)
@@ -242,11 +276,18 @@ def test_a_secret_named_twice_is_read_once(instance, server):
     assert server.count("ghcr") == 1
 
 
-@pytest.mark.parametrize("env", [
-    ROLE_AWAY,
-    {"AWS_ACCESS_KEY_ID": ROLE_KEYS.access_key, "AWS_SECRET_ACCESS_KEY": ROLE_KEYS.secret_key,
-     "AWS_SESSION_TOKEN": ROLE_KEYS.token},
-], ids=["no token", "token"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        ROLE_AWAY,
+        {
+            "AWS_ACCESS_KEY_ID": ROLE_KEYS.access_key,
+            "AWS_SECRET_ACCESS_KEY": ROLE_KEYS.secret_key,
+            "AWS_SESSION_TOKEN": ROLE_KEYS.token,
+        },
+    ],
+    ids=["no token", "token"],
+)
 def test_keys_in_the_environment_replace_the_role(instance, server, env):
     """Whoever sets the standard variables may have no metadata service at all."""
     assert instance.run("ghcr", env=env).code == 0
@@ -261,16 +302,24 @@ def test_the_endpoint_may_come_from_the_environment(instance, server):
     assert (process.returncode, server.secret_requests) == (0, 1)
 
 
-@pytest.mark.parametrize(("region", "suffix"), [
-    ("eu-central-1", "amazonaws.com"), ("cn-north-1", "amazonaws.com.cn")])
+@pytest.mark.parametrize(
+    ("region", "suffix"), [("eu-central-1", "amazonaws.com"), ("cn-north-1", "amazonaws.com.cn")]
+)
 def test_the_endpoint_is_the_regions_own(instance, server, region, suffix):
     """China's has another ending. A proxy sees where the program wants to go."""
-    command = [*instance.command()[:2], "--secret-id=ghcr", "--deadline=0.1", f"--region={region}",
-               f"--url-suffix={suffix}", f"--ecs-config={instance.config}"]
+    command = [
+        *instance.command()[:2],
+        "--secret-id=ghcr",
+        "--deadline=0.1",
+        f"--region={region}",
+        f"--url-suffix={suffix}",
+        f"--ecs-config={instance.config}",
+    ]
     with instance.start(command, {**ROLE_AWAY, "https_proxy": server.url}) as process:
         process.communicate(timeout=60)
     assert {(request.method, request.path) for request in server.requests} == {
-        ("CONNECT", f"secretsmanager.{region}.{suffix}:443")}
+        ("CONNECT", f"secretsmanager.{region}.{suffix}:443")
+    }
 
 
 def test_metadata_are_never_asked_through_a_proxy(instance, server):
@@ -295,7 +344,9 @@ def test_a_good_run_says_one_line(instance):
     """The console tells which registries have a login, and nothing else."""
     run = instance.run("ghcr", "hub")
     assert (run.out, run.lines) == (
-        "", [f"batchreg: {instance.config} has the logins for ghcr.io, {HUB}"])
+        "",
+        [f"batchreg: {instance.config} has the logins for ghcr.io, {HUB}"],
+    )
 
 
 def test_no_python_warns_about_the_program(instance):
@@ -326,10 +377,17 @@ def test_a_role_that_is_not_there_yet_is_awaited(instance, server):
 
 
 @pytest.mark.parametrize("place", ["token", "role", "keys"])
-@pytest.mark.parametrize("step", [
-    text(500, "<html>"), text(503, ""), text(200, "<html>busy</html>\n <b>"),
-    text(200, '{"Code": "Failed"}'), reset,
-], ids=["500", "503", "HTML", "failed", "reset"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        text(500, "<html>"),
+        text(503, ""),
+        text(200, "<html>busy</html>\n <b>"),
+        text(200, '{"Code": "Failed"}'),
+        reset,
+    ],
+    ids=["500", "503", "HTML", "failed", "reset"],
+)
 def test_a_metadata_service_that_stumbles_is_asked_again(read, server, place, step):
     """It serves every container on the machine, and boots with it."""
     server.play(place, step)
@@ -356,7 +414,8 @@ def test_the_wait_names_its_reason_once(read, server, capsys):
     server.play("role", NO_ROLE, NO_ROLE)
     read("ghcr")
     assert capsys.readouterr().err.splitlines() == [
-        "batchreg: waiting for ghcr: no role on this instance (metadata answers HTTP 404)"]
+        "batchreg: waiting for ghcr: no role on this instance (metadata answers HTTP 404)"
+    ]
 
 
 def test_access_that_is_granted_late_is_awaited(instance, server):
@@ -379,20 +438,35 @@ def test_throttling_is_waited_out(read, server):
     assert read("ghcr") == ({"ghcr": secret()}, {})
 
 
-@pytest.mark.parametrize("step", [
-    fail(500, "InternalServiceError"),
-    fail(400, "com.amazon.coral.service#ExpiredTokenException"),
-    text(503, "<html>Service Unavailable</html>"),
-    text(200, "<html>Please log in</html>"),
-    text(200, "[]"),
-    text(200, "null"),
-    text(200, ""),
-    text(200, '{"SecretString": "', missing=20),
-    text(400, '{"message": "no type"}'),
-    text(400, '{"__type": 5}'),
-    reset,
-], ids=["500", "expired", "503 HTML", "HTML", "list", "null", "empty", "cut off", "no type",
-        "odd type", "reset"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        fail(500, "InternalServiceError"),
+        fail(400, "com.amazon.coral.service#ExpiredTokenException"),
+        text(503, "<html>Service Unavailable</html>"),
+        text(200, "<html>Please log in</html>"),
+        text(200, "[]"),
+        text(200, "null"),
+        text(200, ""),
+        text(200, '{"SecretString": "', missing=20),
+        text(400, '{"message": "no type"}'),
+        text(400, '{"__type": 5}'),
+        reset,
+    ],
+    ids=[
+        "500",
+        "expired",
+        "503 HTML",
+        "HTML",
+        "list",
+        "null",
+        "empty",
+        "cut off",
+        "no type",
+        "odd type",
+        "reset",
+    ],
+)
 def test_a_bad_answer_is_not_the_last_word(read, server, step):
     """Whatever stands between the instance and AWS may pass."""
     server.play("ghcr", step)
@@ -446,8 +520,11 @@ def test_a_request_that_hangs_is_sent_again(server):
     """One lost connection must not use up the whole boot."""
     server.play("ghcr", hang)
     reader = SecretsManager(REGION, server.url)
-    reader.keys = {"AccessKeyId": USER_KEYS.access_key, "Token": None,
-                   "SecretAccessKey": USER_KEYS.secret_key}
+    reader.keys = {
+        "AccessKeyId": USER_KEYS.access_key,
+        "Token": None,
+        "SecretAccessKey": USER_KEYS.secret_key,
+    }
     with pytest.raises(TimeoutError):
         reader.read("ghcr", 1)
     assert reader.read("ghcr", 1) == secret()
@@ -469,8 +546,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     directory = tmp_path_factory.mktemp("tls")
-    return {"right": certificate(directory / "right", "IP:127.0.0.1"),
-            "wrong": certificate(directory / "wrong", "DNS:elsewhere.example")}
+    return {
+        "right": certificate(directory / "right", "IP:127.0.0.1"),
+        "wrong": certificate(directory / "wrong", "DNS:elsewhere.example"),
+    }
 
 
 def test_a_certificate_that_fits_is_trusted(tmp_path, certificates):
@@ -480,8 +559,11 @@ def test_a_certificate_that_fits_is_trusted(tmp_path, certificates):
         assert Instance(tmp_path, server).run("ghcr", env=env).code == 0
 
 
-@pytest.mark.parametrize(("shown", "trusted"), [("wrong", "wrong"), ("right", "wrong")],
-                         ids=["another name", "another issuer"])
+@pytest.mark.parametrize(
+    ("shown", "trusted"),
+    [("wrong", "wrong"), ("right", "wrong")],
+    ids=["another name", "another issuer"],
+)
 def test_a_certificate_that_does_not_fit_fails(tmp_path, certificates, shown, trusted):
     """Whoever sits between must not learn the session token or plant a login."""
     with SecretsServer({"ghcr": secret()}, certificate=certificates[shown]) as server:
@@ -495,13 +577,17 @@ def test_a_certificate_that_does_not_fit_fails(tmp_path, certificates, shown, tr
 # What no waiting changes
 
 
-@pytest.mark.parametrize("step", [
-    fail(400, "ResourceNotFoundException"),
-    fail(400, "com.amazonaws.secretsmanager#InvalidRequestException", "marked for deletion"),
-    fail(400, "InvalidParameterException"),
-    fail(400, "ValidationException"),
-    fail(400, "DecryptionFailure"),
-], ids=["missing", "deleted", "parameter", "validation", "decryption"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        fail(400, "ResourceNotFoundException"),
+        fail(400, "com.amazonaws.secretsmanager#InvalidRequestException", "marked for deletion"),
+        fail(400, "InvalidParameterException"),
+        fail(400, "ValidationException"),
+        fail(400, "DecryptionFailure"),
+    ],
+    ids=["missing", "deleted", "parameter", "validation", "decryption"],
+)
 def test_what_no_retry_changes_fails_at_once(instance, server, step):
     """An instance that cannot ever pull should not idle for minutes before it says so."""
     server.play("ghcr", then=step)
@@ -596,7 +682,8 @@ FILES = {
     "ours several times": (OLD + b"A=1\n" + OLD + OLD, b"A=1\n"),
     "before, between, after": (
         b"B=2\n" + OLD.replace(b"\nECS", b"\nA=1\nECS") + b"C=3\nB=1\n",
-        b"B=2\nA=1\nC=3\nB=1\n"),
+        b"B=2\nA=1\nC=3\nB=1\n",
+    ),
     "docker instead of dockercfg": (b"ECS_ENGINE_AUTH_TYPE=docker\nA=1\n", b"A=1\n"),
     "ours, indented": (b"  ECS_ENGINE_AUTH_DATA={}\nA=1\n", b"A=1\n"),
     "ours with blanks": (b"ECS_ENGINE_AUTH_TYPE = dockercfg\nA=1\n", b"A=1\n"),
@@ -618,22 +705,43 @@ def test_foreign_lines_stay_as_they_are(tmp_path, old, foreign):
     assert path.read_bytes() == foreign + OURS
 
 
-LINES = st.lists(st.sampled_from([
-    b"ECS_CLUSTER=blue", b"A=1", b"A=2\r", b"", b" ", b"# x", b"A", b"=", b"\xff=\xfe", b"  B = 2 ",
-    b"ECS_ENGINE_AUTH_TYPE=docker", b"ECS_ENGINE_AUTH_TYPE=dockercfg", b"ECS_ENGINE_AUTH_TYPE",
-    b"ECS_ENGINE_AUTH_TYPE= dockercfg", b"ECS_ENGINE_AUTH_TYPE =dockercfg",
-    b"ECS_ENGINE_AUTH_DATA=null", b"ECS_ENGINE_AUTH_DATA=[1]", b"ECS_ENGINE_AUTH_DATA={",
-    *OURS.splitlines(), *OLD.splitlines(),
-]))
+LINES = st.lists(
+    st.sampled_from(
+        [
+            b"ECS_CLUSTER=blue",
+            b"A=1",
+            b"A=2\r",
+            b"",
+            b" ",
+            b"# x",
+            b"A",
+            b"=",
+            b"\xff=\xfe",
+            b"  B = 2 ",
+            b"ECS_ENGINE_AUTH_TYPE=docker",
+            b"ECS_ENGINE_AUTH_TYPE=dockercfg",
+            b"ECS_ENGINE_AUTH_TYPE",
+            b"ECS_ENGINE_AUTH_TYPE= dockercfg",
+            b"ECS_ENGINE_AUTH_TYPE =dockercfg",
+            b"ECS_ENGINE_AUTH_DATA=null",
+            b"ECS_ENGINE_AUTH_DATA=[1]",
+            b"ECS_ENGINE_AUTH_DATA={",
+            *OURS.splitlines(),
+            *OLD.splitlines(),
+        ]
+    )
+)
 
 
 @given(lines=LINES, newline=st.booleans(), complete=st.booleans())
 @settings(max_examples=300, deadline=None)
-@example(lines=[b"ECS_ENGINE_AUTH_TYPE =dockercfg", OURS.splitlines()[1]], newline=True,
-         complete=True)
+@example(
+    lines=[b"ECS_ENGINE_AUTH_TYPE =dockercfg", OURS.splitlines()[1]], newline=True, complete=True
+)
 @example(lines=[b"A=1", b"", b"ECS_ENGINE_AUTH_TYPE=docker"], newline=False, complete=True)
 def test_any_file_ends_up_with_our_login_and_all_foreign_lines(
-        tmp_path_factory, lines, newline, complete):
+    tmp_path_factory, lines, newline, complete
+):
     """Every file that other tools may leave: the agent reads our lines, the others survive."""
     path = tmp_path_factory.getbasetemp() / "any.config"
     old = b"\n".join(lines) + b"\n" * newline
@@ -657,8 +765,10 @@ def test_any_file_ends_up_with_our_login_and_all_foreign_lines(
 def test_logins_of_another_format_are_not_kept(tmp_path):
     """One entry that the agent cannot read costs it all the others."""
     path = tmp_path / "ecs.config"
-    path.write_bytes(b'ECS_ENGINE_AUTH_TYPE=docker\n'
-                     b'ECS_ENGINE_AUTH_DATA={"quay.io":{"username":"a","password":"b"}}\n')
+    path.write_bytes(
+        b"ECS_ENGINE_AUTH_TYPE=docker\n"
+        b'ECS_ENGINE_AUTH_DATA={"quay.io":{"username":"a","password":"b"}}\n'
+    )
     put(path, AUTHS, {}, False)
     assert path.read_bytes() == OURS
 
@@ -729,7 +839,9 @@ def test_a_full_disk_leaves_the_old_file(instance):
     instance.config.write_bytes(old)
     run = instance.run("ghcr", shell="ulimit -f 8")  # blocks: writes end with EFBIG
     assert (run.code, run.lines) == (
-        1, [f"batchreg: {instance.config}: it stays as it was: File too large"])
+        1,
+        [f"batchreg: {instance.config}: it stays as it was: File too large"],
+    )
     assert (instance.config.read_bytes(), instance.scratch_files) == (old, [])
     assert instance.systemctl_calls == []
 
@@ -739,7 +851,9 @@ def test_an_unexpected_error_is_one_line(instance):
     instance.config.mkdir()
     run = instance.run("ghcr")
     assert (run.code, run.lines) == (
-        1, [f"batchreg: {instance.config}: it stays as it was: Is a directory"])
+        1,
+        [f"batchreg: {instance.config}: it stays as it was: Is a directory"],
+    )
 
 
 # The second run
@@ -788,9 +902,11 @@ def test_a_secret_no_longer_asked_for_goes(instance):
 # One broken secret of two
 
 
-@pytest.mark.parametrize(("value", "problem"), [
-    ("oops", "it is not JSON text like"), (None, "HTTP 400 ResourceNotFoundException")],
-    ids=["not JSON", "missing"])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [("oops", "it is not JSON text like"), (None, "HTTP 400 ResourceNotFoundException")],
+    ids=["not JSON", "missing"],
+)
 def test_a_broken_secret_does_not_cost_the_other(instance, server, value, problem):
     """Half of the images can be pulled: better than none, and the rest is named."""
     del server.secrets["ghcr"]
@@ -803,9 +919,11 @@ def test_a_broken_secret_does_not_cost_the_other(instance, server, value, proble
     assert named[0].startswith(f"batchreg: ghcr: {problem}")
 
 
-@pytest.mark.parametrize("step", [
-    fail(400, "ResourceNotFoundException"), DENIED, reset, text(200, '{"SecretString": "{}"}'),
-], ids=["deleted", "denied", "unreachable", "empty"])
+@pytest.mark.parametrize(
+    "step",
+    [fail(400, "ResourceNotFoundException"), DENIED, reset, text(200, '{"SecretString": "{}"}')],
+    ids=["deleted", "denied", "unreachable", "empty"],
+)
 def test_a_secret_that_breaks_keeps_its_old_login(instance, server, step):
     """A refresh that fails must not take away what works."""
     instance.run("ghcr", "hub")
@@ -834,6 +952,7 @@ def test_two_logins_for_one_registry_are_refused(instance, server):
 
 def test_logins_are_no_longer_than_a_variable_can_be():
     """The agent gets them in one, and does not start where the kernel refuses it."""
+
     def started(length: int) -> bool:
         try:
             subprocess.run(["true"], env={"ECS_ENGINE_AUTH_DATA": "x" * length}, check=True)
@@ -937,7 +1056,10 @@ def kills(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, bytes, li
     old = b"A=1\n" + OLD
     run = subprocess.run(
         [sys.executable, "-c", KILLER, directory / "ecs.config", old, json.dumps(AUTHS)],
-        check=True, capture_output=True, timeout=60)
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     found = map(json.loads, run.stdout.splitlines())
     return [(status, now.encode(), modes, then.encode()) for status, now, modes, then in found]
 
@@ -1034,8 +1156,11 @@ def watched(instance: Instance, *secret_ids: str, **choices: object) -> list[str
         watcher.join()
     assert any(str(instance.script) in line for line in seen)  # it was really looking
     assert "Traceback" not in run.err
-    return [where for where, what in everywhere(instance, run, seen)
-            if any(needle in what.lower() for needle in NEEDLES)]
+    return [
+        where
+        for where, what in everywhere(instance, run, seen)
+        if any(needle in what.lower() for needle in NEEDLES)
+    ]
 
 
 @pytest.mark.parametrize("value", [*CANARY_SECRETS.values()], ids=CANARY_SECRETS)
@@ -1078,29 +1203,48 @@ def test_no_part_of_a_secret_shows_on_an_unexpected_error(instance, server):
 TOKENS = st.none() | st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1)
 ACCESS_KEYS = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", min_size=16, max_size=128)
 SECRET_KEYS = st.text(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", min_size=1)
-REGIONS = st.builds("{}-{}-{}".format, st.sampled_from(["eu", "us-gov", "cn", "us-iso", "ap"]),
-                    st.sampled_from(["central", "northwest", "southeast"]), st.integers(1, 9))
-ENDPOINTS = st.sampled_from([
-    "https://secretsmanager.{region}.amazonaws.com/", "http://127.0.0.1:4566/",
-    "https://secretsmanager.{region}.amazonaws.com.cn/", "https://proxy.example:8443/a/b%20c/~d/",
-    "https://vpce-0a1b2c-3d4e5f.secretsmanager.{region}.vpce.amazonaws.com/",
-])
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", min_size=1
+)
+REGIONS = st.builds(
+    "{}-{}-{}".format,
+    st.sampled_from(["eu", "us-gov", "cn", "us-iso", "ap"]),
+    st.sampled_from(["central", "northwest", "southeast"]),
+    st.integers(1, 9),
+)
+ENDPOINTS = st.sampled_from(
+    [
+        "https://secretsmanager.{region}.amazonaws.com/",
+        "http://127.0.0.1:4566/",
+        "https://secretsmanager.{region}.amazonaws.com.cn/",
+        "https://proxy.example:8443/a/b%20c/~d/",
+        "https://vpce-0a1b2c-3d4e5f.secretsmanager.{region}.vpce.amazonaws.com/",
+    ]
+)
 
 
-@given(endpoint=ENDPOINTS, region=REGIONS, access_key=ACCESS_KEYS, secret_key=SECRET_KEYS,
-       token=TOKENS, secret_id=st.text(), now=st.floats(0, 4e9) | st.integers(0, 4_000_000_000))
+@given(
+    endpoint=ENDPOINTS,
+    region=REGIONS,
+    access_key=ACCESS_KEYS,
+    secret_key=SECRET_KEYS,
+    token=TOKENS,
+    secret_id=st.text(),
+    now=st.floats(0, 4e9) | st.integers(0, 4_000_000_000),
+)
 @settings(max_examples=1000, deadline=None)
 def test_a_signature_is_the_one_botocore_makes(
-        endpoint, region, access_key, secret_key, token, secret_id, now):
+    endpoint, region, access_key, secret_key, token, secret_id, now
+):
     """The one thing that is written here although AWS ships it, judged by what AWS ships."""
     url = endpoint.format(region=region)
     body = json.dumps({"SecretId": secret_id}).encode()
     keys = {"AccessKeyId": access_key, "SecretAccessKey": secret_key, "Token": token}
     headers = sign(url, body, region, keys, now)
-    request = {"Content-Type": "application/x-amz-json-1.1",
-               "X-Amz-Target": "secretsmanager.GetSecretValue",
-               "X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))}
+    request = {
+        "Content-Type": "application/x-amz-json-1.1",
+        "X-Amz-Target": "secretsmanager.GetSecretValue",
+        "X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)),
+    }
     if token:
         request["X-Amz-Security-Token"] = token
     assert headers.pop("host") == re.split("/+", url)[1]
@@ -1112,10 +1256,20 @@ def test_a_signature_is_the_one_botocore_makes(
 # Registry URLs
 
 HUB_SPELLINGS = [
-    "https://index.docker.io/v1/", "index.docker.io/v1/", "https://index.docker.io/v1", "docker.io",
-    "https://docker.io", "index.docker.io", "registry-1.docker.io",
-    "https://registry-1.docker.io/v2/", "hub.docker.com", "registry.hub.docker.com",
-    "https://hub.docker.com/u/ada", "auth.docker.io", "Docker.IO", " docker.io\n",
+    "https://index.docker.io/v1/",
+    "index.docker.io/v1/",
+    "https://index.docker.io/v1",
+    "docker.io",
+    "https://docker.io",
+    "index.docker.io",
+    "registry-1.docker.io",
+    "https://registry-1.docker.io/v2/",
+    "hub.docker.com",
+    "registry.hub.docker.com",
+    "https://hub.docker.com/u/ada",
+    "auth.docker.io",
+    "Docker.IO",
+    " docker.io\n",
 ]
 SPELLINGS = {
     **dict.fromkeys(HUB_SPELLINGS, HUB),
@@ -1153,45 +1307,75 @@ def test_every_spelling_becomes_the_key_that_the_agent_matches(url, key):
     assert registry_key(url) == key
 
 
-@pytest.mark.parametrize(("url", "instead"), [
-    ("https://registry.example.com:443", "write registry.example.com or registry.example.com:443,"),
-    ("http://registry.example.com:80/", "write registry.example.com or registry.example.com:80,"),
-    ("myhost", "add a domain or port to myhost"),
-    ("https://myhost/v2/", "add a domain or port to myhost"),
-    ("", "write it like ghcr.io"),
-    ("https://", "write it like ghcr.io"),
-    ("https:ghcr.io", "write it like ghcr.io"),
-    ("ftp://ghcr.io", "write it like ghcr.io"),
-    ("https://ada:x@ghcr.io", "write it like ghcr.io"),
-    ("ghcr.io lab", "write it like ghcr.io"),
-    ("ghcr..io", "write it like ghcr.io"),
-    (".ghcr.io", "write it like ghcr.io"),
-    ("ghcr.io.", "write it like ghcr.io"),
-    ("ghcr.-io", "write it like ghcr.io"),
-    ("ghcr-.io", "write it like ghcr.io"),
-    ("ghcr_io.example", "write it like ghcr.io"),
-    ("ghcr.io:", "write it like ghcr.io"),
-    ("ghcr.io:port", "write it like ghcr.io"),
-    ("bücher.example", "write it like ghcr.io"),
-    ("[::1]:5000", "write it like ghcr.io"),
-])
+@pytest.mark.parametrize(
+    ("url", "instead"),
+    [
+        (
+            "https://registry.example.com:443",
+            "write registry.example.com or registry.example.com:443,",
+        ),
+        (
+            "http://registry.example.com:80/",
+            "write registry.example.com or registry.example.com:80,",
+        ),
+        ("myhost", "add a domain or port to myhost"),
+        ("https://myhost/v2/", "add a domain or port to myhost"),
+        ("", "write it like ghcr.io"),
+        ("https://", "write it like ghcr.io"),
+        ("https:ghcr.io", "write it like ghcr.io"),
+        ("ftp://ghcr.io", "write it like ghcr.io"),
+        ("https://ada:x@ghcr.io", "write it like ghcr.io"),
+        ("ghcr.io lab", "write it like ghcr.io"),
+        ("ghcr..io", "write it like ghcr.io"),
+        (".ghcr.io", "write it like ghcr.io"),
+        ("ghcr.io.", "write it like ghcr.io"),
+        ("ghcr.-io", "write it like ghcr.io"),
+        ("ghcr-.io", "write it like ghcr.io"),
+        ("ghcr_io.example", "write it like ghcr.io"),
+        ("ghcr.io:", "write it like ghcr.io"),
+        ("ghcr.io:port", "write it like ghcr.io"),
+        ("bücher.example", "write it like ghcr.io"),
+        ("[::1]:5000", "write it like ghcr.io"),
+    ],
+)
 def test_what_no_image_would_match_is_refused_with_the_way_out(url, instead):
     """A key that never matches is a job that hangs, with nothing in any log."""
     with pytest.raises(Refused, match=re.escape(instead)):
         registry_key(url)
 
 
-GOOD_HOSTS = st.sampled_from([
-    "ghcr.io", "GHCR.io", "docker.io", "index.docker.io", "hub.docker.com", "localhost", "myhost",
-    "a", "x.y", "10.0.0.1", "a-b.example", "a--b.example",
-])
+GOOD_HOSTS = st.sampled_from(
+    [
+        "ghcr.io",
+        "GHCR.io",
+        "docker.io",
+        "index.docker.io",
+        "hub.docker.com",
+        "localhost",
+        "myhost",
+        "a",
+        "x.y",
+        "10.0.0.1",
+        "a-b.example",
+        "a--b.example",
+    ]
+)
 BAD_HOSTS = st.sampled_from(["-", ".", "..", ".-", "-.", "_", "KELVIN\u212a", "é", "@", "%", " "])
-URLS = st.one_of(st.text(), *[st.builds(
-    "".join, st.tuples(
-        st.sampled_from(["", " ", "http://", "https://", "HTTPS://", "ftp://", "//"]),
-        GOOD_HOSTS | st.lists(GOOD_HOSTS | BAD_HOSTS, max_size=4).map("".join),
-        st.sampled_from(["", ":", ":443", ":80", ":5000", ":123456", ":x"]),
-        st.sampled_from(["", "/", "/v1/", "/v2", "/a/b", "?q", "#f", "/\n", " "])))] * 9)
+URLS = st.one_of(
+    st.text(),
+    *[
+        st.builds(
+            "".join,
+            st.tuples(
+                st.sampled_from(["", " ", "http://", "https://", "HTTPS://", "ftp://", "//"]),
+                GOOD_HOSTS | st.lists(GOOD_HOSTS | BAD_HOSTS, max_size=4).map("".join),
+                st.sampled_from(["", ":", ":443", ":80", ":5000", ":123456", ":x"]),
+                st.sampled_from(["", "/", "/v1/", "/v2", "/a/b", "?q", "#f", "/\n", " "]),
+            ),
+        )
+    ]
+    * 9,
+)
 # How an image's name writes its registry: github.com/distribution/reference, regexp.go.
 DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]+)?")
 
@@ -1262,8 +1446,9 @@ class Clock:
 
 def wait(read: Callable, ids=("a",), deadline: float = 300, spread: Callable = lambda: 1.0):
     clock = Clock()
-    result = read_all(ids, read(clock) if isinstance(read, type) else read, deadline, clock,
-                      clock.sleep, spread)
+    result = read_all(
+        ids, read(clock) if isinstance(read, type) else read, deadline, clock, clock.sleep, spread
+    )
     return result, clock
 
 
@@ -1293,8 +1478,9 @@ def test_the_pause_grows_up_to_ten_seconds():
 def test_no_pause_is_longer_than_its_ceiling(seed):
     """With jitter from nothing to the ceiling."""
     _, clock = wait(broken, spread=random.Random(seed).random)
-    assert all(0 <= pause <= ceiling + 1e-9
-               for pause, ceiling in zip(clock.sleeps, CEILINGS, strict=False))
+    assert all(
+        0 <= pause <= ceiling + 1e-9 for pause, ceiling in zip(clock.sleeps, CEILINGS, strict=False)
+    )
 
 
 def test_the_pause_is_spread_from_nothing_on():
@@ -1303,8 +1489,12 @@ def test_the_pause_is_spread_from_nothing_on():
     assert clock.sleeps[:3] == pytest.approx([ceiling / 4 for ceiling in CEILINGS[:3]])
 
 
-@given(deadline=st.floats(0, 400), seed=st.integers(), count=st.integers(1, 3),
-       durations=st.lists(st.floats(0, 30), min_size=1))
+@given(
+    deadline=st.floats(0, 400),
+    seed=st.integers(),
+    count=st.integers(1, 3),
+    durations=st.lists(st.floats(0, 30), min_size=1),
+)
 @settings(deadline=None)
 def test_it_stops_by_the_deadline(deadline, seed, count, durations):
     """Whatever an attempt takes: no later than that, but for one last second a secret."""
@@ -1333,7 +1523,10 @@ def test_a_healthy_secret_does_not_wait_for_a_broken_one():
 
     (texts, problems), _ = wait(read, ids=("bad", "good"), deadline=7)
     assert (texts, problems, asked) == (
-        {"good": "text"}, {"bad": "away"}, ["bad", "good", "bad", "bad"])
+        {"good": "text"},
+        {"bad": "away"},
+        ["bad", "good", "bad", "bad"],
+    )
 
 
 def test_a_refusal_is_final():
@@ -1369,7 +1562,8 @@ def test_a_reason_is_said_when_it_changes(capsys):
 
     wait(read, deadline=20)
     assert capsys.readouterr().err.splitlines() == [
-        f"batchreg: waiting for a: {reason}" for reason in ("no role", "denied", "no role")]
+        f"batchreg: waiting for a: {reason}" for reason in ("no role", "denied", "no role")
+    ]
 
 
 # The script as it travels
@@ -1384,7 +1578,9 @@ def test_the_script_is_valid_for_the_instances_python(tmp_path, stripped):
     path.write_text(userdata.script() if stripped else SOURCE.read_text())
     run = subprocess.run(
         [Path(sys.executable).with_name("vermin"), "-t=3.9-", "--violations", path],
-        capture_output=True, text=True)
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stdout
 
 
@@ -1400,8 +1596,16 @@ def test_stripping_changes_no_code():
 
 def test_the_script_imports_nothing_but_the_standard_library():
     """Nothing is installed on the instance."""
-    imports = [node for node in ast.walk(ast.parse(userdata.script()))
-               if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = {name.split(".")[0] for node in imports for name in (
-        [node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])}
+    imports = [
+        node
+        for node in ast.walk(ast.parse(userdata.script()))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    names = {
+        name.split(".")[0]
+        for node in imports
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+        )
+    }
     assert names <= sys.stdlib_module_names

@@ -29,8 +29,12 @@ from batchreg.stack.states import Stack
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 HUB = "https://index.docker.io/v1/"
-TWO = ("--registry", "a.example.com,username=ann,password=env:A",
-       "--registry", "b.example.com,username=ben,password=env:B")
+TWO = (
+    "--registry",
+    "a.example.com,username=ann,password=env:A",
+    "--registry",
+    "b.example.com,username=ben,password=env:B",
+)
 ONE_OF_TWO = ("--registry", "a.example.com")
 
 
@@ -42,11 +46,18 @@ class Registries(Account):
         self._batchreg = batchreg
         self.manager = self.aws.client("secretsmanager")
 
-    def __call__(self, command: str, *arguments: str, status: int = 0,
-                 **environ: str) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, command: str, *arguments: str, status: int = 0, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command with --yes, and hold its exit status and its last words against it."""
-        result = self._batchreg(command, "--stack-name", self.name, "--yes", *arguments,
-                                environ={**self.aws.environ, **environ})
+        result = self._batchreg(
+            command,
+            "--stack-name",
+            self.name,
+            "--yes",
+            *arguments,
+            environ={**self.aws.environ, **environ},
+        )
         assert result.returncode == status, result.stderr
         assert "Traceback" not in result.stderr
         return result
@@ -75,8 +86,9 @@ class Registries(Account):
         return found
 
     def read(self, arn: str, stage: str = "AWSCURRENT") -> dict[str, str]:
-        return json.loads(self.manager.get_secret_value(
-            SecretId=arn, VersionStage=stage)["SecretString"])
+        return json.loads(
+            self.manager.get_secret_value(SecretId=arn, VersionStage=stage)["SecretString"]
+        )
 
 
 @pytest.fixture
@@ -88,8 +100,15 @@ def one(made, batchreg):
 @pytest.fixture
 def two(account, batchreg):
     """A stack with two registries."""
-    account.make(rendered(slots=(1, 2)), RegistryUrl="a.example.com", Username="ann",
-                 Password="old", RegistryUrl2="b.example.com", Username2="ben", Password2="other")
+    account.make(
+        rendered(slots=(1, 2)),
+        RegistryUrl="a.example.com",
+        Username="ann",
+        Password="old",
+        RegistryUrl2="b.example.com",
+        Username2="ben",
+        Password2="other",
+    )
     return Registries(account, batchreg)
 
 
@@ -104,10 +123,12 @@ def with_own(account: Account, *arns: str) -> None:
 
 def own_secret(account: Account, **fields: str) -> str:
     """Make a secret of the user's own and return its ARN."""
-    text = json.dumps({"username": "lab", "password": "old", "registry_url": "a.example.com",
-                       **fields})
+    text = json.dumps(
+        {"username": "lab", "password": "old", "registry_url": "a.example.com", **fields}
+    )
     return account.aws.client("secretsmanager").create_secret(
-        Name=f"{account.name}/{fields.get('registry_url', 'a')}", SecretString=text)["ARN"]
+        Name=f"{account.name}/{fields.get('registry_url', 'a')}", SecretString=text
+    )["ARN"]
 
 
 # --- A new password ---
@@ -115,13 +136,14 @@ def own_secret(account: Account, **fields: str) -> str:
 
 def test_new_password_is_current_and_the_old_one_previous(one):
     """The rest of the login stays, and so does the secret."""
-    arn, = one.arns
-    result = one.rotate("n\"e\\w ${x}")
-    assert one.logins == {HUB: ("lab", "n\"e\\w ${x}")}
+    (arn,) = one.arns
+    result = one.rotate('n"e\\w ${x}')
+    assert one.logins == {HUB: ("lab", 'n"e\\w ${x}')}
     assert one.arns == [arn]
     assert one.read(arn, "AWSPREVIOUS")["password"] == PASSWORD
     assert result.stderr.splitlines()[-1].startswith(
-        "Docker Hub has a new password. Running instances use it by ")
+        "Docker Hub has a new password. Running instances use it by "
+    )
     assert result.stdout == ""
 
 
@@ -170,12 +192,26 @@ def test_the_same_password_is_nothing_to_change(one):
 
 def test_password_may_come_through_a_pipe(made, batchreg):
     """As with deploy."""
-    result = batchreg("rotate", "--stack-name", made.name, "--yes", "--no-check",
-                      "--password-stdin", "--json", environ=made.aws.environ, input="piped\n")
+    result = batchreg(
+        "rotate",
+        "--stack-name",
+        made.name,
+        "--yes",
+        "--no-check",
+        "--password-stdin",
+        "--json",
+        environ=made.aws.environ,
+        input="piped\n",
+    )
     assert result.returncode == 0, result.stderr
     last = json.loads(result.stdout.splitlines()[-1])
-    assert last == {"type": "result", "stack": made.name, "registry": "Docker Hub",
-                    "changed": True, "instances": {}}
+    assert last == {
+        "type": "result",
+        "stack": made.name,
+        "registry": "Docker Hub",
+        "changed": True,
+        "instances": {},
+    }
     assert made.secret["password"] == "piped"
 
 
@@ -189,8 +225,12 @@ def test_own_secret_gets_a_new_version_with_its_other_fields(account, batchreg):
     with_own(own, arn)
     events = own.cfn.describe_stack_events(StackName=own.name)["StackEvents"]
     own.rotate("new")
-    login = {"username": "lab", "registry_url": "a.example.com", "comment": "from Terraform",
-             "rotated": "never"}
+    login = {
+        "username": "lab",
+        "registry_url": "a.example.com",
+        "comment": "from Terraform",
+        "rotated": "never",
+    }
     assert own.read(arn) == {**login, "password": "new"}
     assert own.read(arn, "AWSPREVIOUS") == {**login, "password": "old"}
     own("rotate", "--undo", "--no-check")
@@ -214,11 +254,14 @@ def test_broken_secret_does_not_keep_the_others_from_a_new_password(account, bat
 # --- What is refused ---
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ([], "several registries: give --registry, one of a.example.com, b.example.com."),
-    (["--registry", "ghcr.io"], "no login for ghcr.io: it has a.example.com, b.example.com."),
-    (["--registry", "myhost"], "add a domain or port to myhost"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "several registries: give --registry, one of a.example.com, b.example.com."),
+        (["--registry", "ghcr.io"], "no login for ghcr.io: it has a.example.com, b.example.com."),
+        (["--registry", "myhost"], "add a domain or port to myhost"),
+    ],
+)
 def test_registry_must_be_one_of_the_stacks(two, arguments, message):
     """Nothing has changed."""
     versions = two.versions
@@ -277,13 +320,22 @@ def slow(slow_aws, stack, batchreg):
 
 def interrupt(slow: Registries, folder: Path, moment: str) -> Interrupted:
     environ = {"PATH": "/usr/bin:/bin", **slow.aws.environ, "BATCHREG_PASSWORD": "new"}
-    return Interrupted(environ, slow.aws.endpoint, folder, moment,
-                       "rotate", "--stack-name", slow.name, "--yes", "--no-check")
+    return Interrupted(
+        environ,
+        slow.aws.endpoint,
+        folder,
+        moment,
+        "rotate",
+        "--stack-name",
+        slow.name,
+        "--yes",
+        "--no-check",
+    )
 
 
-@pytest.mark.parametrize("moment", [
-    "before GetSecretValue 1", "after CreateChangeSet 1", "after DescribeChangeSet 1",
-])
+@pytest.mark.parametrize(
+    "moment", ["before GetSecretValue 1", "after CreateChangeSet 1", "after DescribeChangeSet 1"]
+)
 def test_ctrl_c_before_the_change_keeps_the_old_password(slow, tmp_path, moment):
     """Exit status 130, one line, and no change set left behind."""
     run = interrupt(slow, tmp_path, moment)
@@ -292,10 +344,14 @@ def test_ctrl_c_before_the_change_keeps_the_old_password(slow, tmp_path, moment)
     assert slow.cfn.list_change_sets(StackName=slow.name)["Summaries"] == []
 
 
-@pytest.mark.parametrize("moment", [
-    "before ExecuteChangeSet 1", "after ExecuteChangeSet 1",
-    "DescribeStackEvents with RegistrySecret",
-])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "before ExecuteChangeSet 1",
+        "after ExecuteChangeSet 1",
+        "DescribeStackEvents with RegistrySecret",
+    ],
+)
 def test_ctrl_c_during_the_change_says_so_and_the_same_command_leads_on(slow, tmp_path, moment):
     """The password is the old one or the new one, and then the new one."""
     run = interrupt(slow, tmp_path, moment)
@@ -306,8 +362,9 @@ def test_ctrl_c_during_the_change_says_so_and_the_same_command_leads_on(slow, tm
 
 
 @pytest.mark.parametrize("moment", ["before PutSecretValue 1", "after PutSecretValue 1"])
-def test_ctrl_c_while_an_own_secret_changes_leaves_it_whole(slow_aws, stack, batchreg, tmp_path,
-                                                            moment):
+def test_ctrl_c_while_an_own_secret_changes_leaves_it_whole(
+    slow_aws, stack, batchreg, tmp_path, moment
+):
     """One call, which takes place or does not: the line says that nobody knows which."""
     own = Registries(Account(slow_aws, stack), batchreg)
     arn = own_secret(own)
@@ -320,13 +377,21 @@ def test_ctrl_c_while_an_own_secret_changes_leaves_it_whole(slow_aws, stack, bat
 
 def test_later_of_two_rotations_follows_the_first_and_wins(slow):
     """Neither is half done."""
+
     def step(operation: str, count: int) -> None:
         if (operation, count) == ("DescribeStacks", 1):
             slow.cfn.update_stack(
-                StackName=slow.name, UsePreviousTemplate=True, Capabilities=["CAPABILITY_IAM"],
-                ClientRequestToken="batchreg-of-another-run", Parameters=[
-                    {"ParameterKey": name, "ParameterValue": "first"} if name == "Password" else
-                    {"ParameterKey": name, "UsePreviousValue": True} for name in names])
+                StackName=slow.name,
+                UsePreviousTemplate=True,
+                Capabilities=["CAPABILITY_IAM"],
+                ClientRequestToken="batchreg-of-another-run",
+                Parameters=[
+                    {"ParameterKey": name, "ParameterValue": "first"}
+                    if name == "Password"
+                    else {"ParameterKey": name, "UsePreviousValue": True}
+                    for name in names
+                ],
+            )
 
     names = list(slow.parameters)
     with Wire(slow.aws.endpoint, before=step) as wire:
@@ -337,15 +402,24 @@ def test_later_of_two_rotations_follows_the_first_and_wins(slow):
 
 def test_rotation_that_another_one_has_overtaken_does_not_take_place(slow):
     """Its change set was made for a stack that is no more."""
+
     def step(operation: str, count: int) -> None:
         if (operation, count) == ("ExecuteChangeSet", 1):
             slow.rotate("other")
 
     with Wire(slow.aws.endpoint, before=step) as wire:
         result = slow._batchreg(
-            "rotate", "--stack-name", slow.name, "--yes", "--no-check",
-            environ={**slow.aws.environ, "AWS_ENDPOINT_URL": wire.endpoint,
-                     "BATCHREG_PASSWORD": "new"})
+            "rotate",
+            "--stack-name",
+            slow.name,
+            "--yes",
+            "--no-check",
+            environ={
+                **slow.aws.environ,
+                "AWS_ENDPOINT_URL": wire.endpoint,
+                "BATCHREG_PASSWORD": "new",
+            },
+        )
     assert slow.stack["StackStatus"] == "UPDATE_COMPLETE"
     assert (result.returncode, slow.secret["password"]) == (1, "other")
     assert "Another change of" in result.stderr
@@ -374,8 +448,14 @@ def test_later_of_two_rotations_of_an_own_secret_wins(account, batchreg):
 def test_stack_with_one_registry_becomes_one_with_two(one):
     """The one that is there keeps its secret and its login, and needs none anew."""
     before = one.versions
-    one("deploy", "--registry", "docker.io",
-        "--registry", "ghcr.io,username=lab,password=env:TOKEN", TOKEN="gh")
+    one(
+        "deploy",
+        "--registry",
+        "docker.io",
+        "--registry",
+        "ghcr.io,username=lab,password=env:TOKEN",
+        TOKEN="gh",
+    )
     assert one.logins == {HUB: ("lab", PASSWORD), "ghcr.io": ("lab", "gh")}
     assert one.versions[HUB] == before[HUB]
     for arn in one.arns:
@@ -400,8 +480,14 @@ def test_adding_changing_and_removing_leave_the_others_alone(two):
 def test_registry_may_be_given_by_its_name(account, batchreg):
     """In all places; what the stack keeps is the address."""
     several = Registries(account, batchreg)
-    several("deploy", "--registry", "ghcr,username=lab,password=env:TOKEN", "--registry",
-            "Docker-Hub,username=hub,password=env:TOKEN", TOKEN="t")
+    several(
+        "deploy",
+        "--registry",
+        "ghcr,username=lab,password=env:TOKEN",
+        "--registry",
+        "Docker-Hub,username=hub,password=env:TOKEN",
+        TOKEN="t",
+    )
     assert several.logins == {"ghcr.io": ("lab", "t"), HUB: ("hub", "t")}
     several.rotate("new", "--registry", "ghcr")
     several("deploy", "--registry-url", "dockerhub", "--username", "eve")
@@ -418,8 +504,14 @@ def test_plain_deploy_keeps_all_registries(two):
 
 def test_options_for_one_registry_work_after_the_first_has_gone(account, batchreg):
     """What is left keeps its number for life."""
-    account.make(rendered(slots=(2,)), Username="", Password="", RegistryUrl2="b.example.com",
-                 Username2="ben", Password2="old")
+    account.make(
+        rendered(slots=(2,)),
+        Username="",
+        Password="",
+        RegistryUrl2="b.example.com",
+        Username2="ben",
+        Password2="old",
+    )
     left = Registries(account, batchreg)
     left("deploy", "--username", "eve")
     assert left.logins == {"b.example.com": ("eve", "old")}
@@ -435,26 +527,44 @@ def test_one_variable_may_serve_two_registries(account, batchreg):
 def test_the_usual_variable_may_be_named_as_well(account, batchreg):
     """It is taken out of the environment at once, and must not be looked for in vain."""
     both = Registries(account, batchreg)
-    both("deploy", *(text.replace("env:B", "env:BATCHREG_PASSWORD") for text in TWO), A="a",
-         BATCHREG_PASSWORD="usual")
+    both(
+        "deploy",
+        *(text.replace("env:B", "env:BATCHREG_PASSWORD") for text in TWO),
+        A="a",
+        BATCHREG_PASSWORD="usual",
+    )
     assert both.logins == {"a.example.com": ("ann", "a"), "b.example.com": ("ben", "usual")}
 
 
 def test_login_of_a_single_registry_goes_to_none_of_several(two):
     """BATCHREG_PASSWORD may be set for something else."""
     before = two.versions
-    two("deploy", *ONE_OF_TWO, "--registry", "b.example.com", "--max-vcpus", "5",
-        BATCHREG_USERNAME="no", BATCHREG_PASSWORD="no", BATCHREG_REGISTRY_URL="ghcr.io")
+    two(
+        "deploy",
+        *ONE_OF_TWO,
+        "--registry",
+        "b.example.com",
+        "--max-vcpus",
+        "5",
+        BATCHREG_USERNAME="no",
+        BATCHREG_PASSWORD="no",
+        BATCHREG_REGISTRY_URL="ghcr.io",
+    )
     assert two.versions == before
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ([*TWO, "--username", "x"], "--registry and --username exclude each other"),
-    ([*TWO, "--secret-arn", "arn:aws:secretsmanager:us-east-1:123456789012:secret:a-AbCdEf"],
-     "--registry and --secret-arn exclude each other"),
-    (["--from-docker-config"], "--from-docker-config needs --registry"),
-    (["--registry", "ghcr.io"], "Missing the login of ghcr.io"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*TWO, "--username", "x"], "--registry and --username exclude each other"),
+        (
+            [*TWO, "--secret-arn", "arn:aws:secretsmanager:us-east-1:123456789012:secret:a-AbCdEf"],
+            "--registry and --secret-arn exclude each other",
+        ),
+        (["--from-docker-config"], "--from-docker-config needs --registry"),
+        (["--registry", "ghcr.io"], "Missing the login of ghcr.io"),
+    ],
+)
 def test_options_that_contradict_each_other_are_wrong_usage(account, batchreg, arguments, message):
     """Status 2, one line, and nothing made."""
     result = Registries(account, batchreg)("deploy", *arguments, status=2, A="a", B="b")
@@ -483,17 +593,32 @@ def test_logins_come_from_docker(account, batchreg, tmp_path):
     """From the file and from a credential helper, which sees no password of ours."""
     program = tmp_path / "bin" / "docker-credential-x"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\nenv > \"$0.environ\"\ncat > /dev/null\n"
-                       "echo '{\"Username\": \"hal\", \"Secret\": \"helped\"}'\n")
+    program.write_text(
+        '#!/bin/sh\nenv > "$0.environ"\ncat > /dev/null\n'
+        'echo \'{"Username": "hal", "Secret": "helped"}\'\n'
+    )
     program.chmod(0o755)
     auth = base64.b64encode(b"ann:stored").decode()
-    (tmp_path / "config.json").write_text(json.dumps({
-        "auths": {"a.example.com": {"auth": auth}, "ghcr.io": {}},
-        "credHelpers": {"ghcr.io": "x"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "auths": {"a.example.com": {"auth": auth}, "ghcr.io": {}},
+                "credHelpers": {"ghcr.io": "x"},
+            }
+        )
+    )
     several = Registries(account, batchreg)
-    several("deploy", "--registry", "a.example.com", "--registry", "ghcr.io",
-            "--from-docker-config", DOCKER_CONFIG=str(tmp_path), BATCHREG_PASSWORD="canary",
-            PATH=f"{program.parent}:/usr/bin:/bin")
+    several(
+        "deploy",
+        "--registry",
+        "a.example.com",
+        "--registry",
+        "ghcr.io",
+        "--from-docker-config",
+        DOCKER_CONFIG=str(tmp_path),
+        BATCHREG_PASSWORD="canary",
+        PATH=f"{program.parent}:/usr/bin:/bin",
+    )
     assert several.logins == {"a.example.com": ("ann", "stored"), "ghcr.io": ("hal", "helped")}
     assert "canary" not in program.with_name(f"{program.name}.environ").read_text()
 
@@ -501,8 +626,9 @@ def test_logins_come_from_docker(account, batchreg, tmp_path):
 def test_nine_registries_fit_into_a_stack_and_the_tenth_is_refused(account, batchreg):
     """By what is deployed: ARNs are longer than the names that stand for them."""
     hosts = [f"registry{number}.example.com" for number in range(1, 11)]
-    entries = [text for host in hosts
-               for text in ("--registry", f"{host},username=u,password=env:A")]
+    entries = [
+        text for host in hosts for text in ("--registry", f"{host},username=u,password=env:A")
+    ]
     several = Registries(account, batchreg)
     several("deploy", *entries[:18], A="a" * 4096)
     assert len(several.logins) == 9
@@ -527,7 +653,8 @@ def test_rotated_password_goes_to_cloudformation_and_nowhere_else(watched, made)
 
 
 def test_rotated_password_of_an_own_secret_goes_to_secrets_manager_and_nowhere_else(
-        watched, account):
+    watched, account
+):
     """Nor do the other fields of the secret."""
     own = own_secret(account, password="old", note=f"{CANARY}-note")
     with_own(account, own)
@@ -539,8 +666,12 @@ def test_rotated_password_of_an_own_secret_goes_to_secrets_manager_and_nowhere_e
 
 def test_logins_of_several_registries_go_to_cloudformation_and_nowhere_else(watched, account):
     """Nor where it goes wrong."""
-    several = ("--registry", "a.example.com,username=lab,password=env:TOKEN",
-               "--registry", "b.example.com,username=ben,password=env:TOKEN")
+    several = (
+        "--registry",
+        "a.example.com,username=lab,password=env:TOKEN",
+        "--registry",
+        "b.example.com,username=ben,password=env:TOKEN",
+    )
     assert watched("--yes", "--json", *several, TOKEN=CANARY).returncode == 0
     assert watched("--yes", *several, TOKEN=f"{CANARY}\n").returncode == 1
 
@@ -562,8 +693,9 @@ class Stubbed:
     def __init__(self, *services: str) -> None:
         self.stubs = {}
         for service in services:
-            client = boto3.client(service, region_name="us-east-1", aws_access_key_id="x",
-                                  aws_secret_access_key="x")
+            client = boto3.client(
+                service, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+            )
             self.stubs[service] = Stubber(client)
             self.stubs[service].activate()
 
@@ -576,42 +708,82 @@ class Stubbed:
 
 ARN = "arn:aws:batch:us-east-1:123456789012:compute-environment/x"
 CLUSTER = "arn:aws:ecs:us-east-1:123456789012:cluster/x"
-PRESENT = Stack("lab", "id", "UPDATE_COMPLETE", "", {}, {"ComputeEnvironmentArn": ARN}, {}, None,
-                False)
+PRESENT = Stack(
+    "lab", "id", "UPDATE_COMPLETE", "", {}, {"ComputeEnvironmentArn": ARN}, {}, None, False
+)
 
 
 @pytest.fixture
 def fleet():
     """Three instances, of which Systems Manager reaches two."""
     aws = Stubbed("batch", "ecs", "ssm")
-    aws.answer("batch", "describe_compute_environments", {"computeEnvironments": [{
-        "computeEnvironmentName": "x", "computeEnvironmentArn": ARN, "ecsClusterArn": CLUSTER}]},
-        {"computeEnvironments": [ARN]})
+    aws.answer(
+        "batch",
+        "describe_compute_environments",
+        {
+            "computeEnvironments": [
+                {
+                    "computeEnvironmentName": "x",
+                    "computeEnvironmentArn": ARN,
+                    "ecsClusterArn": CLUSTER,
+                }
+            ]
+        },
+        {"computeEnvironments": [ARN]},
+    )
     arns = [f"{CLUSTER}/{number}" for number in range(3)]
-    aws.answer("ecs", "list_container_instances", {"containerInstanceArns": arns},
-               {"cluster": CLUSTER})
-    aws.answer("ecs", "describe_container_instances", {"containerInstances": [
-        {"ec2InstanceId": f"i-{number}"} for number in range(3)]},
-        {"cluster": CLUSTER, "containerInstances": arns})
+    aws.answer(
+        "ecs", "list_container_instances", {"containerInstanceArns": arns}, {"cluster": CLUSTER}
+    )
+    aws.answer(
+        "ecs",
+        "describe_container_instances",
+        {"containerInstances": [{"ec2InstanceId": f"i-{number}"} for number in range(3)]},
+        {"cluster": CLUSTER, "containerInstances": arns},
+    )
     return aws
 
 
 def reach(aws: Stubbed, **statuses: str) -> None:
-    aws.answer("ssm", "describe_instance_information", {"InstanceInformationList": [
-        {"InstanceId": f"i-{name[1:]}", "PingStatus": status}
-        for name, status in statuses.items()]}, {})
+    aws.answer(
+        "ssm",
+        "describe_instance_information",
+        {
+            "InstanceInformationList": [
+                {"InstanceId": f"i-{name[1:]}", "PingStatus": status}
+                for name, status in statuses.items()
+            ]
+        },
+        {},
+    )
 
 
 def sent(aws: Stubbed, *ids: str) -> None:
-    aws.answer("ssm", "send_command", {"Command": {"CommandId": "c" * 36}}, {
-        "DocumentName": "AWS-RunShellScript", "InstanceIds": list(ids), "Comment": ANY,
-        "Parameters": {"commands": [rotate.REFRESH]}})
+    aws.answer(
+        "ssm",
+        "send_command",
+        {"Command": {"CommandId": "c" * 36}},
+        {
+            "DocumentName": "AWS-RunShellScript",
+            "InstanceIds": list(ids),
+            "Comment": ANY,
+            "Parameters": {"commands": [rotate.REFRESH]},
+        },
+    )
 
 
 def listed(aws: Stubbed, **statuses: str) -> None:
-    aws.answer("ssm", "list_command_invocations", {"CommandInvocations": [
-        {"InstanceId": f"i-{name[1:]}", "Status": status} for name, status in statuses.items()]},
-        {"CommandId": "c" * 36})
+    aws.answer(
+        "ssm",
+        "list_command_invocations",
+        {
+            "CommandInvocations": [
+                {"InstanceId": f"i-{name[1:]}", "Status": status}
+                for name, status in statuses.items()
+            ]
+        },
+        {"CommandId": "c" * 36},
+    )
 
 
 def test_now_asks_those_that_can_be_reached_and_names_the_timer_for_the_rest(fleet, capsys):
@@ -653,8 +825,9 @@ def test_follow_ends_where_an_instance_never_reports():
     aws, pauses = Stubbed("ssm"), []
     for _ in range(10):
         listed(aws, i0="Success")
-    found = rotate.reported(aws.client("ssm"), ["c" * 36], ["i-0", "i-2"], sleep=pauses.append,
-                            patience_seconds=10)
+    found = rotate.reported(
+        aws.client("ssm"), ["c" * 36], ["i-0", "i-2"], sleep=pauses.append, patience_seconds=10
+    )
     assert found == {"i-0": "Success", "i-2": "No answer"}
     assert sum(pauses) >= 10
 
@@ -662,8 +835,12 @@ def test_follow_ends_where_an_instance_never_reports():
 def test_environment_without_instances_has_none_to_ask():
     """Batch makes the cluster with the environment, and it may be gone."""
     aws = Stubbed("batch", "ecs")
-    aws.answer("batch", "describe_compute_environments", {"computeEnvironments": []},
-               {"computeEnvironments": [ARN]})
+    aws.answer(
+        "batch",
+        "describe_compute_environments",
+        {"computeEnvironments": []},
+        {"computeEnvironments": [ARN]},
+    )
     assert rotate.instances(aws.client("batch"), aws.client("ecs"), ARN) == []
 
 
@@ -672,7 +849,7 @@ def test_more_instances_than_one_call_takes_are_asked_by_several():
     aws = Stubbed("ssm")
     ids = [f"i-{number:017}" for number in range(120)]
     for start in (0, 50, 100):
-        sent(aws, *ids[start:start + 50])
+        sent(aws, *ids[start : start + 50])
     assert len(rotate.refresh(aws.client("ssm"), ids)) == 3
 
 

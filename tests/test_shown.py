@@ -27,8 +27,11 @@ from batchreg.cli.commands import cli
 
 BIN = Path(sys.executable).parent
 PASSWORD = "pass:word"
-ASKING = {name for name, command in cli.commands.items()
-          if any("--yes" in parameter.opts for parameter in command.params)}
+ASKING = {
+    name
+    for name, command in cli.commands.items()
+    if any("--yes" in parameter.opts for parameter in command.params)
+}
 # What a page shows failing, or finding something.
 EXIT_STATUS = {"check ghcr.io/lab/align:3 ghcr.io/lab/sort:3.3": {1}, "doctor": {0, 1}}
 
@@ -45,18 +48,24 @@ class Reader:
     def stand_in(self, line: str) -> str:
         """Put what is there in place of what a page makes up."""
         for pattern, text in {
-            r"subnet-0a1b": self.aws.subnet_ids[0], r"subnet-2c3d": self.aws.subnet_ids[1],
-            r"sg-4e5f": self.aws.security_group_ids[0], r"--auth job$": "--auth job IMAGE",
+            r"subnet-0a1b": self.aws.subnet_ids[0],
+            r"subnet-2c3d": self.aws.subnet_ids[1],
+            r"sg-4e5f": self.aws.security_group_ids[0],
+            r"--auth job$": "--auth job IMAGE",
         }.items():
             line = re.sub(pattern, text, line)
         line = re.sub(r"arn:aws:secretsmanager:\S+", lambda _: self.own_secret(), line)
-        return re.sub(r"\bJOB\b", lambda _: self.run(
-            "batchreg submit --detach IMAGE -- true").strip(), line)
+        return re.sub(
+            r"\bJOB\b", lambda _: self.run("batchreg submit --detach IMAGE -- true").strip(), line
+        )
 
     def own_secret(self) -> str:
         return self.aws.client("secretsmanager").create_secret(
-            Name=f"own-{os.urandom(4).hex()}", SecretString=json.dumps({
-                "username": "lab", "password": PASSWORD, "registry_url": "ghcr.io"}))["ARN"]
+            Name=f"own-{os.urandom(4).hex()}",
+            SecretString=json.dumps(
+                {"username": "lab", "password": PASSWORD, "registry_url": "ghcr.io"}
+            ),
+        )["ARN"]
 
     def type(self, line: str) -> None:
         """Run a line as it stands there, answering questions with yes; see that it works."""
@@ -66,15 +75,24 @@ class Reader:
         account = Account(self.aws, stack)
         if account.stack is None and name != "deploy":  # an earlier line of the page destroyed it
             account.make(self.template, RegistryUrl="ghcr.io", Password="old")
-        expected = next((status for start, status in EXIT_STATUS.items()
-                         if " ".join(words).startswith(start)), {0})
+        expected = next(
+            (status for start, status in EXIT_STATUS.items() if " ".join(words).startswith(start)),
+            {0},
+        )
         self.run(self.stand_in(line), expected)
 
     def run(self, line: str, expected: frozenset[int] | set[int] = frozenset({0})) -> str:
         line = re.sub(r"\bIMAGE\b", "ghcr.io/lab/align:3", line)
         line = re.sub(rf"^batchreg ({'|'.join(ASKING)})\b", r"batchreg \1 --yes", line)
-        done = subprocess.run(["sh", "-c", line], cwd=self.folder, env=self.environ, text=True,
-                              capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            ["sh", "-c", line],
+            cwd=self.folder,
+            env=self.environ,
+            text=True,
+            capture_output=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode in expected, f"{line}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         assert done.stdout or "doctor" not in line  # findings, or what it has looked at
@@ -86,24 +104,46 @@ def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
     """A reader with an AWS of its own."""
     names = ("ghcr.io", "registry-1.docker.io", "auth.docker.io")
     cert = certificate(tmp_path / "cert.pem", ",".join(f"DNS:{name}" for name in names))
-    images = {"lab/align": {"3": index("linux/amd64", "linux/arm64")},
-              "lab/sort": {"3.1": index("linux/amd64"), "3.2": index("linux/amd64")}}
+    images = {
+        "lab/align": {"3": index("linux/amd64", "linux/arm64")},
+        "lab/sort": {"3.1": index("linux/amd64"), "3.2": index("linux/amd64")},
+    }
     auth = base64.b64encode(f"lab:{PASSWORD}".encode()).decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"ghcr.io": {"auth": auth}}}))
     with ExitStack() as stack:
-        server = stack.enter_context(RegistryServer(
-            certificate=cert, users={"lab": PASSWORD}, rights={"lab": set(images)}, images=images,
-            realm="https://ghcr.io/token"))
+        server = stack.enter_context(
+            RegistryServer(
+                certificate=cert,
+                users={"lab": PASSWORD},
+                rights={"lab": set(images)},
+                images=images,
+                realm="https://ghcr.io/token",
+            )
+        )
         proxy = stack.enter_context(Proxy(server.host))
         aws = stack.enter_context(LocalAws())
         aws.set_jobs("SUCCEEDED", exit_code=0)
-        environ = {name: value for name, value in aws.environ.items()
-                   if not name.startswith("BATCHREG_")}
-        reader = Reader(aws, tmp_path, {
-            **environ, "PATH": f"{BIN}:/usr/bin:/bin", "HOME": str(tmp_path),
-            "BATCHREG_PASSWORD": PASSWORD, "HUB": PASSWORD, "DOCKER_CONFIG": str(tmp_path),
-            "HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(cert)}, template)
-        block, = re.findall(r"(?m)^    stack_name: genomics\n(?:^    .*\n)+", PAGES[0].read_text())
+        environ = {
+            name: value for name, value in aws.environ.items() if not name.startswith("BATCHREG_")
+        }
+        reader = Reader(
+            aws,
+            tmp_path,
+            {
+                **environ,
+                "PATH": f"{BIN}:/usr/bin:/bin",
+                "HOME": str(tmp_path),
+                "BATCHREG_PASSWORD": PASSWORD,
+                "HUB": PASSWORD,
+                "DOCKER_CONFIG": str(tmp_path),
+                "HTTPS_PROXY": proxy.url,
+                "SSL_CERT_FILE": str(cert),
+            },
+            template,
+        )
+        (block,) = re.findall(
+            r"(?m)^    stack_name: genomics\n(?:^    .*\n)+", PAGES[0].read_text()
+        )
         (tmp_path / "batchreg.yaml").write_text(reader.stand_in(re.sub("(?m)^    ", "", block)))
         yield reader
 

@@ -41,10 +41,16 @@ BODY = template.to_yaml(template.build(Settings()))
 OLD_BODY = BODY.replace("Job queue", "A queue")  # an update changes something
 FOREIGN_BODY = "Resources:\n  Topic: {Type: AWS::SNS::Topic}\n"
 PARAMETERS = list(template.build(Settings()).parameters)
-GIVEN = {"Username": "lab", "Password": "hunter2", "SubnetIDs": "subnet-1",
-         "SecurityGroupIDs": "sg-1"}
-WHY = ('Resource handler returned message: "The subnet ID \'subnet-1\' does not exist" '
-       "(RequestToken: 1-2, HandlerErrorCode: InvalidRequest)")
+GIVEN = {
+    "Username": "lab",
+    "Password": "hunter2",
+    "SubnetIDs": "subnet-1",
+    "SecurityGroupIDs": "sg-1",
+}
+WHY = (
+    "Resource handler returned message: \"The subnet ID 'subnet-1' does not exist\" "
+    "(RequestToken: 1-2, HandlerErrorCode: InvalidRequest)"
+)
 CANCELLED = "Resource creation cancelled"
 
 
@@ -76,8 +82,12 @@ class Cloud:
 
     def client(self, service: str) -> Any:
         if service not in self.stubs:
-            client = boto3.client(service, region_name="eu-central-1", aws_access_key_id="x",
-                                  aws_secret_access_key="x")
+            client = boto3.client(
+                service,
+                region_name="eu-central-1",
+                aws_access_key_id="x",
+                aws_secret_access_key="x",
+            )
             self.stubs[service] = Stubber(client)
             self.stubs[service].activate()
         return self.stubs[service].client
@@ -85,23 +95,27 @@ class Cloud:
     def answers(self, call: str, answer: dict[str, Any], **expected: Any) -> None:
         self.stubs["cloudformation"].add_response(call, answer, expected)
 
-    def refuses(self, call: str, message: str, code: str = "ValidationError",
-                **expected: Any) -> None:
-        self.stubs["cloudformation"].add_client_error(call, code, message,
-                                                      expected_params=expected)
+    def refuses(
+        self, call: str, message: str, code: str = "ValidationError", **expected: Any
+    ) -> None:
+        self.stubs["cloudformation"].add_client_error(call, code, message, expected_params=expected)
 
     def operation(self) -> Any:
         """Begin an operation of ours, whose events carry the token that its request had."""
         self.token = Token()
         return self.token
 
-    def event(self, logical_id: str, status: str, reason: str = "",
-              token: Any = None) -> dict[str, Any]:
+    def event(
+        self, logical_id: str, status: str, reason: str = "", token: Any = None
+    ) -> dict[str, Any]:
         number = next(self.numbers)
         token = token or self.token
         event = {
-            "StackId": ID, "StackName": NAME, "EventId": f"event-{number}",
-            "LogicalResourceId": logical_id, "ResourceStatus": status,
+            "StackId": ID,
+            "StackName": NAME,
+            "EventId": f"event-{number}",
+            "LogicalResourceId": logical_id,
+            "ResourceStatus": status,
             "PhysicalResourceId": ID if logical_id == NAME else f"physical-{logical_id}",
             "ResourceType": STACK if logical_id == NAME else QUEUE,
             "Timestamp": datetime(2026, 11, 1, tzinfo=UTC) + timedelta(seconds=number),
@@ -129,75 +143,119 @@ Step = Callable[[Cloud], None]
 
 def looks(status: str | None, name: str = NAME, **more: Any) -> Step:
     """batchreg looks at the stack; None where there is none."""
+
     def step(cloud: Cloud) -> None:
         if status is None:
-            cloud.refuses("describe_stacks", f"Stack with id {name} does not exist",
-                          StackName=name)
+            cloud.refuses("describe_stacks", f"Stack with id {name} does not exist", StackName=name)
             return
-        values = {**dict.fromkeys(PARAMETERS, "x"), **GIVEN, "Username": "****",
-                  "Password": "****"}
+        values = {**dict.fromkeys(PARAMETERS, "x"), **GIVEN, "Username": "****", "Password": "****"}
         described = {
-            "StackName": NAME, "StackId": ID, "StackStatus": status,
+            "StackName": NAME,
+            "StackId": ID,
+            "StackStatus": status,
             "CreationTime": datetime(2026, 11, 1, tzinfo=UTC),
-            "Parameters": [{"ParameterKey": key, "ParameterValue": value}
-                           for key, value in values.items()],
-            **more}
+            "Parameters": [
+                {"ParameterKey": key, "ParameterValue": value} for key, value in values.items()
+            ],
+            **more,
+        }
         cloud.answers("describe_stacks", {"Stacks": [described]}, StackName=name)
+
     return step
 
 
 def reads(body: str) -> Step:
     """batchreg reads the deployed template."""
     return lambda cloud: cloud.answers(
-        "get_template", {"TemplateBody": body}, StackName=ID, TemplateStage="Original")
+        "get_template", {"TemplateBody": body}, StackName=ID, TemplateStage="Original"
+    )
 
 
 def has_no_template(cloud: Cloud) -> None:
-    cloud.refuses("get_template", f"Stack {NAME} is in REVIEW_IN_PROGRESS", StackName=ID,
-                  TemplateStage="Original")
+    cloud.refuses(
+        "get_template",
+        f"Stack {NAME} is in REVIEW_IN_PROGRESS",
+        StackName=ID,
+        TemplateStage="Original",
+    )
 
 
 def asks_who(token: str) -> Step:
     """batchreg asks for the newest event: whose operation is this?"""
+
     def step(cloud: Cloud) -> None:
         cloud.token = token
         newest = cloud.event("JobQueue", "UPDATE_IN_PROGRESS")
         cloud.answers("describe_stack_events", {"StackEvents": [newest]}, StackName=ID)
+
     return step
 
 
 def follows(status: str, *failed: tuple[str, str, str]) -> Step:
     """batchreg reads the events of the operation, which has settled."""
+
     def step(cloud: Cloud) -> None:
         older = cloud.event(NAME, "CREATE_COMPLETE", token=THEIRS)
-        new = [cloud.event("JobQueue", "UPDATE_IN_PROGRESS"),
-               *(cloud.event(*failure) for failure in failed), cloud.event(NAME, status)]
+        new = [
+            cloud.event("JobQueue", "UPDATE_IN_PROGRESS"),
+            *(cloud.event(*failure) for failure in failed),
+            cloud.event(NAME, status),
+        ]
         cloud.answers("describe_stack_events", {"StackEvents": [*new[::-1], older]}, StackName=ID)
+
     return step
 
 
 def plans(kind: str, *, changes: bool = True, given: Mapping[str, str] = GIVEN) -> Step:
     """batchreg makes a change set; without changes it fails, and is deleted."""
+
     def step(cloud: Cloud) -> None:
         kept = {} if kind == "CREATE" else dict.fromkeys(PARAMETERS)
         values = {name: value for name, value in {**kept, **given}.items() if name in PARAMETERS}
         values = {name: values[name] for name in PARAMETERS if name in values}
         token = Token()
         cloud.answers(
-            "create_change_set", {"Id": CHANGE_SET, "StackId": ID}, StackName=NAME,
-            ChangeSetName=token, ClientToken=token, ChangeSetType=kind, TemplateBody=BODY,
-            Capabilities=["CAPABILITY_IAM"], Parameters=[
-                {"ParameterKey": name, "UsePreviousValue": True} if value is None else
-                {"ParameterKey": name, "ParameterValue": value} for name, value in values.items()])
-        cloud.answers("describe_change_set", {
-            "Status": "CREATE_COMPLETE" if changes else "FAILED",
-            "StatusReason": "" if changes else "The submitted information didn't contain changes.",
-            "Changes": [{"Type": "Resource", "ResourceChange": {
-                "Action": "Modify", "LogicalResourceId": "JobQueue", "ResourceType": QUEUE,
-                "Replacement": "False"}}] * changes,
-        }, ChangeSetName=CHANGE_SET, StackName=ID)
+            "create_change_set",
+            {"Id": CHANGE_SET, "StackId": ID},
+            StackName=NAME,
+            ChangeSetName=token,
+            ClientToken=token,
+            ChangeSetType=kind,
+            TemplateBody=BODY,
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[
+                {"ParameterKey": name, "UsePreviousValue": True}
+                if value is None
+                else {"ParameterKey": name, "ParameterValue": value}
+                for name, value in values.items()
+            ],
+        )
+        cloud.answers(
+            "describe_change_set",
+            {
+                "Status": "CREATE_COMPLETE" if changes else "FAILED",
+                "StatusReason": ""
+                if changes
+                else "The submitted information didn't contain changes.",
+                "Changes": [
+                    {
+                        "Type": "Resource",
+                        "ResourceChange": {
+                            "Action": "Modify",
+                            "LogicalResourceId": "JobQueue",
+                            "ResourceType": QUEUE,
+                            "Replacement": "False",
+                        },
+                    }
+                ]
+                * changes,
+            },
+            ChangeSetName=CHANGE_SET,
+            StackName=ID,
+        )
         if not changes:
             discards(cloud)
+
     return step
 
 
@@ -206,14 +264,20 @@ def discards(cloud: Cloud) -> None:
 
 
 def executes(cloud: Cloud) -> None:
-    cloud.answers("execute_change_set", {}, ChangeSetName=CHANGE_SET, StackName=ID,
-                  ClientRequestToken=cloud.operation())
+    cloud.answers(
+        "execute_change_set",
+        {},
+        ChangeSetName=CHANGE_SET,
+        StackName=ID,
+        ClientRequestToken=cloud.operation(),
+    )
 
 
 def deletes(*retained: str) -> Step:
     retain = {"RetainResources": list(retained)} if retained else {}
-    return lambda cloud: cloud.answers("delete_stack", {}, StackName=ID,
-                                       ClientRequestToken=cloud.operation(), **retain)
+    return lambda cloud: cloud.answers(
+        "delete_stack", {}, StackName=ID, ClientRequestToken=cloud.operation(), **retain
+    )
 
 
 def rolls_back(cloud: Cloud) -> None:
@@ -221,15 +285,26 @@ def rolls_back(cloud: Cloud) -> None:
 
 
 def continues_rollback(cloud: Cloud) -> None:
-    cloud.answers("continue_update_rollback", {}, StackName=ID,
-                  ClientRequestToken=cloud.operation())
+    cloud.answers(
+        "continue_update_rollback", {}, StackName=ID, ClientRequestToken=cloud.operation()
+    )
 
 
 def lists_resources(cloud: Cloud) -> None:
-    cloud.answers("list_stack_resources", {"StackResourceSummaries": [{
-        "LogicalResourceId": "JobQueue", "ResourceType": QUEUE,
-        "ResourceStatus": "CREATE_COMPLETE",
-        "LastUpdatedTimestamp": datetime(2026, 11, 1, tzinfo=UTC)}]}, StackName=ID)
+    cloud.answers(
+        "list_stack_resources",
+        {
+            "StackResourceSummaries": [
+                {
+                    "LogicalResourceId": "JobQueue",
+                    "ResourceType": QUEUE,
+                    "ResourceStatus": "CREATE_COMPLETE",
+                    "LastUpdatedTimestamp": datetime(2026, 11, 1, tzinfo=UTC),
+                }
+            ]
+        },
+        StackName=ID,
+    )
 
 
 # What several rows have in common.
@@ -258,165 +333,386 @@ DEPLOY: list[Row] = [
     ("UPDATE_ROLLBACK_COMPLETE", UPDATES, 0, (CHANGED,)),
     ("IMPORT_COMPLETE", UPDATES, 0, (CHANGED,)),
     ("IMPORT_ROLLBACK_COMPLETE", UPDATES, 0, (CHANGED,)),
-
     # An earlier run of ours was interrupted: it is followed to its end, and then the work goes on.
-    ("CREATE_IN_PROGRESS",
-     (asks_who(OURS), follows("CREATE_COMPLETE"), looks("CREATE_COMPLETE"), *UPDATES),
-     0, (FOLLOWING.format("CREATE_IN_PROGRESS"), CHANGED)),
-    ("UPDATE_IN_PROGRESS",
-     (asks_who(OURS), follows("UPDATE_COMPLETE"), looks("UPDATE_COMPLETE"),
-      plans("UPDATE", changes=False)),
-     0, (FOLLOWING.format("UPDATE_IN_PROGRESS"), NOTHING)),
-    ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
-     (asks_who(OURS), follows("UPDATE_COMPLETE"), looks("UPDATE_COMPLETE"),
-      plans("UPDATE", changes=False)),
-     0, (FOLLOWING.format("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"), NOTHING)),
-    ("ROLLBACK_IN_PROGRESS",
-     (asks_who(OURS), follows("ROLLBACK_COMPLETE", FAILED), looks("ROLLBACK_COMPLETE"),
-      *REMOVES, *CREATES),
-     0, (FOLLOWING.format("ROLLBACK_IN_PROGRESS"), CAUSE,
-         "genomics is in ROLLBACK_COMPLETE: it never came up.", UP)),
-    ("UPDATE_ROLLBACK_IN_PROGRESS",
-     (asks_who(OURS), follows("UPDATE_ROLLBACK_COMPLETE", FAILED),
-      looks("UPDATE_ROLLBACK_COMPLETE"), *UPDATES),
-     0, (FOLLOWING.format("UPDATE_ROLLBACK_IN_PROGRESS"), CAUSE, CHANGED)),
-    ("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
-     (asks_who(OURS), follows("UPDATE_ROLLBACK_COMPLETE", FAILED),
-      looks("UPDATE_ROLLBACK_COMPLETE"), *UPDATES),
-     0, (FOLLOWING.format("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS"), CAUSE, CHANGED)),
-    ("DELETE_IN_PROGRESS",
-     (asks_who(OURS), follows("DELETE_COMPLETE"), looks(None), *CREATES),
-     0, (FOLLOWING.format("DELETE_IN_PROGRESS"), UP)),
-    ("DELETE_IN_PROGRESS",
-     (asks_who(OURS), follows("DELETE_FAILED", STUCK), looks("DELETE_FAILED"),
-      *REMOVES, *CREATES),
-     0, (CAUSE, "genomics is in DELETE_FAILED: a delete got stuck.", UP)),
-
+    (
+        "CREATE_IN_PROGRESS",
+        (asks_who(OURS), follows("CREATE_COMPLETE"), looks("CREATE_COMPLETE"), *UPDATES),
+        0,
+        (FOLLOWING.format("CREATE_IN_PROGRESS"), CHANGED),
+    ),
+    (
+        "UPDATE_IN_PROGRESS",
+        (
+            asks_who(OURS),
+            follows("UPDATE_COMPLETE"),
+            looks("UPDATE_COMPLETE"),
+            plans("UPDATE", changes=False),
+        ),
+        0,
+        (FOLLOWING.format("UPDATE_IN_PROGRESS"), NOTHING),
+    ),
+    (
+        "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
+        (
+            asks_who(OURS),
+            follows("UPDATE_COMPLETE"),
+            looks("UPDATE_COMPLETE"),
+            plans("UPDATE", changes=False),
+        ),
+        0,
+        (FOLLOWING.format("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"), NOTHING),
+    ),
+    (
+        "ROLLBACK_IN_PROGRESS",
+        (
+            asks_who(OURS),
+            follows("ROLLBACK_COMPLETE", FAILED),
+            looks("ROLLBACK_COMPLETE"),
+            *REMOVES,
+            *CREATES,
+        ),
+        0,
+        (
+            FOLLOWING.format("ROLLBACK_IN_PROGRESS"),
+            CAUSE,
+            "genomics is in ROLLBACK_COMPLETE: it never came up.",
+            UP,
+        ),
+    ),
+    (
+        "UPDATE_ROLLBACK_IN_PROGRESS",
+        (
+            asks_who(OURS),
+            follows("UPDATE_ROLLBACK_COMPLETE", FAILED),
+            looks("UPDATE_ROLLBACK_COMPLETE"),
+            *UPDATES,
+        ),
+        0,
+        (FOLLOWING.format("UPDATE_ROLLBACK_IN_PROGRESS"), CAUSE, CHANGED),
+    ),
+    (
+        "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
+        (
+            asks_who(OURS),
+            follows("UPDATE_ROLLBACK_COMPLETE", FAILED),
+            looks("UPDATE_ROLLBACK_COMPLETE"),
+            *UPDATES,
+        ),
+        0,
+        (FOLLOWING.format("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS"), CAUSE, CHANGED),
+    ),
+    (
+        "DELETE_IN_PROGRESS",
+        (asks_who(OURS), follows("DELETE_COMPLETE"), looks(None), *CREATES),
+        0,
+        (FOLLOWING.format("DELETE_IN_PROGRESS"), UP),
+    ),
+    (
+        "DELETE_IN_PROGRESS",
+        (
+            asks_who(OURS),
+            follows("DELETE_FAILED", STUCK),
+            looks("DELETE_FAILED"),
+            *REMOVES,
+            *CREATES,
+        ),
+        0,
+        (CAUSE, "genomics is in DELETE_FAILED: a delete got stuck.", UP),
+    ),
     # Somebody else is at work.
-    *[(status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status),)) for status in (
-        "CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
-        "ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_IN_PROGRESS",
-        "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", "DELETE_IN_PROGRESS",
-        "IMPORT_IN_PROGRESS", "IMPORT_ROLLBACK_IN_PROGRESS")],
-
+    *[
+        (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status),))
+        for status in (
+            "CREATE_IN_PROGRESS",
+            "UPDATE_IN_PROGRESS",
+            "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
+            "ROLLBACK_IN_PROGRESS",
+            "UPDATE_ROLLBACK_IN_PROGRESS",
+            "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
+            "DELETE_IN_PROGRESS",
+            "IMPORT_IN_PROGRESS",
+            "IMPORT_ROLLBACK_IN_PROGRESS",
+        )
+    ],
     # A create or a delete went wrong: what is left of it goes first.
-    ("CREATE_FAILED", (*REMOVES, *CREATES),
-     0, ("genomics is in CREATE_FAILED: it never came up.", UP)),
-    ("ROLLBACK_COMPLETE", (*REMOVES, *CREATES),
-     0, ("genomics is in ROLLBACK_COMPLETE: it never came up.", UP)),
-    ("ROLLBACK_FAILED", (*REMOVES, *CREATES),
-     0, ("genomics is in ROLLBACK_FAILED: it never came up.", UP)),
-    ("ROLLBACK_FAILED", (deletes(), follows("DELETE_FAILED", STUCK)),
-     1, (f"{CAUSE} Give subnets of this region with --subnet-id, then deploy again. Or leave it "
-         "behind: batchreg destroy --stack-name genomics --retain JobQueue",)),
-    ("DELETE_FAILED", (*REMOVES, *CREATES),
-     0, ("genomics is in DELETE_FAILED: a delete got stuck.", UP)),
-
+    (
+        "CREATE_FAILED",
+        (*REMOVES, *CREATES),
+        0,
+        ("genomics is in CREATE_FAILED: it never came up.", UP),
+    ),
+    (
+        "ROLLBACK_COMPLETE",
+        (*REMOVES, *CREATES),
+        0,
+        ("genomics is in ROLLBACK_COMPLETE: it never came up.", UP),
+    ),
+    (
+        "ROLLBACK_FAILED",
+        (*REMOVES, *CREATES),
+        0,
+        ("genomics is in ROLLBACK_FAILED: it never came up.", UP),
+    ),
+    (
+        "ROLLBACK_FAILED",
+        (deletes(), follows("DELETE_FAILED", STUCK)),
+        1,
+        (
+            f"{CAUSE} Give subnets of this region with --subnet-id, then deploy again. Or leave it "
+            "behind: batchreg destroy --stack-name genomics --retain JobQueue",
+        ),
+    ),
+    (
+        "DELETE_FAILED",
+        (*REMOVES, *CREATES),
+        0,
+        ("genomics is in DELETE_FAILED: a delete got stuck.", UP),
+    ),
     # An update went wrong: its rollback comes first.
-    ("UPDATE_FAILED",
-     (rolls_back, follows("UPDATE_ROLLBACK_COMPLETE"), looks("UPDATE_ROLLBACK_COMPLETE"),
-      *UPDATES),
-     0, ("genomics is in UPDATE_FAILED: an update went wrong.", CHANGED)),
-    ("UPDATE_ROLLBACK_FAILED",
-     (continues_rollback, follows("UPDATE_ROLLBACK_COMPLETE"), looks("UPDATE_ROLLBACK_COMPLETE"),
-      *UPDATES),
-     0, ("genomics is in UPDATE_ROLLBACK_FAILED: an update went wrong.", CHANGED)),
-    ("UPDATE_ROLLBACK_FAILED",
-     (continues_rollback, follows("UPDATE_ROLLBACK_FAILED", FAILED)),
-     1, (f"{CAUSE} Give subnets of this region with --subnet-id, then deploy again. Or leave it as "
-         "it is: aws cloudformation continue-update-rollback --stack-name genomics "
-         "--resources-to-skip JobQueue",)),
-
+    (
+        "UPDATE_FAILED",
+        (
+            rolls_back,
+            follows("UPDATE_ROLLBACK_COMPLETE"),
+            looks("UPDATE_ROLLBACK_COMPLETE"),
+            *UPDATES,
+        ),
+        0,
+        ("genomics is in UPDATE_FAILED: an update went wrong.", CHANGED),
+    ),
+    (
+        "UPDATE_ROLLBACK_FAILED",
+        (
+            continues_rollback,
+            follows("UPDATE_ROLLBACK_COMPLETE"),
+            looks("UPDATE_ROLLBACK_COMPLETE"),
+            *UPDATES,
+        ),
+        0,
+        ("genomics is in UPDATE_ROLLBACK_FAILED: an update went wrong.", CHANGED),
+    ),
+    (
+        "UPDATE_ROLLBACK_FAILED",
+        (continues_rollback, follows("UPDATE_ROLLBACK_FAILED", FAILED)),
+        1,
+        (
+            f"{CAUSE} Give subnets of this region with --subnet-id, then deploy again. Or leave it as "
+            "it is: aws cloudformation continue-update-rollback --stack-name genomics "
+            "--resources-to-skip JobQueue",
+        ),
+    ),
     # Nothing of batchreg's can get there.
-    ("IMPORT_ROLLBACK_FAILED", (),
-     1, ("genomics is in IMPORT_ROLLBACK_FAILED, which batchreg cannot lead out of: look at it in "
-         "the CloudFormation console.",)),
-
+    (
+        "IMPORT_ROLLBACK_FAILED",
+        (),
+        1,
+        (
+            "genomics is in IMPORT_ROLLBACK_FAILED, which batchreg cannot lead out of: look at it in "
+            "the CloudFormation console.",
+        ),
+    ),
     # The operation itself ends badly.
-    (None, (plans("CREATE"), executes, follows("ROLLBACK_COMPLETE", FAILED)),
-     1, (f"{CAUSE} Give subnets of this region with --subnet-id, then deploy again.",)),
-    ("CREATE_COMPLETE",
-     (plans("UPDATE"), executes, follows("UPDATE_ROLLBACK_COMPLETE"),
-      looks("UPDATE_ROLLBACK_COMPLETE")),
-     1, ("genomics ended in UPDATE_ROLLBACK_COMPLETE, without a failure of its own: deploy again.",
-         )),
+    (
+        None,
+        (plans("CREATE"), executes, follows("ROLLBACK_COMPLETE", FAILED)),
+        1,
+        (f"{CAUSE} Give subnets of this region with --subnet-id, then deploy again.",),
+    ),
+    (
+        "CREATE_COMPLETE",
+        (
+            plans("UPDATE"),
+            executes,
+            follows("UPDATE_ROLLBACK_COMPLETE"),
+            looks("UPDATE_ROLLBACK_COMPLETE"),
+        ),
+        1,
+        (
+            "genomics ended in UPDATE_ROLLBACK_COMPLETE, without a failure of its own: deploy again.",
+        ),
+    ),
 ]
 
 DESTROY: list[Row] = [
     (None, (), 0, ("There is no stack genomics: nothing to destroy.",)),
     ("REVIEW_IN_PROGRESS", (deletes(), follows("DELETE_COMPLETE")), 0, (GONE,)),
-
-    *[(status, DESTROYS, 0, (GONE,)) for status in (
-        "CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "CREATE_FAILED",
-        "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "UPDATE_FAILED", "UPDATE_ROLLBACK_FAILED",
-        "DELETE_FAILED", "IMPORT_COMPLETE", "IMPORT_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_FAILED")],
-
+    *[
+        (status, DESTROYS, 0, (GONE,))
+        for status in (
+            "CREATE_COMPLETE",
+            "UPDATE_COMPLETE",
+            "UPDATE_ROLLBACK_COMPLETE",
+            "CREATE_FAILED",
+            "ROLLBACK_COMPLETE",
+            "ROLLBACK_FAILED",
+            "UPDATE_FAILED",
+            "UPDATE_ROLLBACK_FAILED",
+            "DELETE_FAILED",
+            "IMPORT_COMPLETE",
+            "IMPORT_ROLLBACK_COMPLETE",
+            "IMPORT_ROLLBACK_FAILED",
+        )
+    ],
     # An earlier run of ours was interrupted: it is followed to its end, and then the stack goes.
-    *[(status, (asks_who(OURS), follows(end), looks(end), *DESTROYS),
-       0, (FOLLOWING.format(status), GONE)) for status, end in (
-        ("CREATE_IN_PROGRESS", "CREATE_COMPLETE"),
-        ("UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"),
-        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE"),
-        ("ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE"),
-        ("UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"),
-        ("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"))],
-    ("DELETE_IN_PROGRESS", (asks_who(OURS), follows("DELETE_COMPLETE"), looks(None)),
-     0, (FOLLOWING.format("DELETE_IN_PROGRESS"), GONE)),
-    ("DELETE_IN_PROGRESS",
-     (asks_who(OURS), follows("DELETE_FAILED", STUCK), looks("DELETE_FAILED"), *DESTROYS),
-     0, (f"{CAUSE} Give subnets of this region with --subnet-id, then destroy again.", GONE)),
-
+    *[
+        (
+            status,
+            (asks_who(OURS), follows(end), looks(end), *DESTROYS),
+            0,
+            (FOLLOWING.format(status), GONE),
+        )
+        for status, end in (
+            ("CREATE_IN_PROGRESS", "CREATE_COMPLETE"),
+            ("UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"),
+            ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE"),
+            ("ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE"),
+            ("UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"),
+            ("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"),
+        )
+    ],
+    (
+        "DELETE_IN_PROGRESS",
+        (asks_who(OURS), follows("DELETE_COMPLETE"), looks(None)),
+        0,
+        (FOLLOWING.format("DELETE_IN_PROGRESS"), GONE),
+    ),
+    (
+        "DELETE_IN_PROGRESS",
+        (asks_who(OURS), follows("DELETE_FAILED", STUCK), looks("DELETE_FAILED"), *DESTROYS),
+        0,
+        (f"{CAUSE} Give subnets of this region with --subnet-id, then destroy again.", GONE),
+    ),
     # Somebody else is at work.
-    *[(status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status),)) for status in (
-        "CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
-        "ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_IN_PROGRESS",
-        "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", "DELETE_IN_PROGRESS",
-        "IMPORT_IN_PROGRESS", "IMPORT_ROLLBACK_IN_PROGRESS")],
-
+    *[
+        (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status),))
+        for status in (
+            "CREATE_IN_PROGRESS",
+            "UPDATE_IN_PROGRESS",
+            "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
+            "ROLLBACK_IN_PROGRESS",
+            "UPDATE_ROLLBACK_IN_PROGRESS",
+            "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
+            "DELETE_IN_PROGRESS",
+            "IMPORT_IN_PROGRESS",
+            "IMPORT_ROLLBACK_IN_PROGRESS",
+        )
+    ],
     # The delete gets stuck: once more, and then the way on.
-    ("CREATE_COMPLETE",
-     (lists_resources, deletes(), follows("DELETE_FAILED", STUCK), deletes(),
-      follows("DELETE_COMPLETE")),
-     0, ("Trying once more.", GONE)),
-    ("CREATE_COMPLETE",
-     (lists_resources, deletes(), follows("DELETE_FAILED", STUCK), deletes(),
-      follows("DELETE_FAILED", STUCK, ("Secret", "DELETE_FAILED", "held"))),
-     1, (CAUSE, "Or leave it behind: batchreg destroy --stack-name genomics --retain JobQueue "
-         "--retain Secret")),
+    (
+        "CREATE_COMPLETE",
+        (
+            lists_resources,
+            deletes(),
+            follows("DELETE_FAILED", STUCK),
+            deletes(),
+            follows("DELETE_COMPLETE"),
+        ),
+        0,
+        ("Trying once more.", GONE),
+    ),
+    (
+        "CREATE_COMPLETE",
+        (
+            lists_resources,
+            deletes(),
+            follows("DELETE_FAILED", STUCK),
+            deletes(),
+            follows("DELETE_FAILED", STUCK, ("Secret", "DELETE_FAILED", "held")),
+        ),
+        1,
+        (
+            CAUSE,
+            "Or leave it behind: batchreg destroy --stack-name genomics --retain JobQueue "
+            "--retain Secret",
+        ),
+    ),
 ]
 
 STATUS: list[Row] = [
-    (None, (), 1, ("There is no stack genomics in this region: batchreg deploy --stack-name "
-                   "genomics makes it.",)),
+    (
+        None,
+        (),
+        1,
+        (
+            "There is no stack genomics in this region: batchreg deploy --stack-name "
+            "genomics makes it.",
+        ),
+    ),
     ("REVIEW_IN_PROGRESS", (), 0, (NAME, " REVIEW_IN_PROGRESS", "none yet")),
-    *[(status, (), 0, (NAME, f" {status} ")) for status in (
-        "CREATE_IN_PROGRESS", "CREATE_COMPLETE", "CREATE_FAILED",
-        "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE",
-        "UPDATE_FAILED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED",
-        "UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
-        "UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_IN_PROGRESS",
-        "DELETE_FAILED", "IMPORT_IN_PROGRESS", "IMPORT_COMPLETE", "IMPORT_ROLLBACK_IN_PROGRESS",
-        "IMPORT_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_FAILED")],
+    *[
+        (status, (), 0, (NAME, f" {status} "))
+        for status in (
+            "CREATE_IN_PROGRESS",
+            "CREATE_COMPLETE",
+            "CREATE_FAILED",
+            "UPDATE_IN_PROGRESS",
+            "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
+            "UPDATE_COMPLETE",
+            "UPDATE_FAILED",
+            "ROLLBACK_IN_PROGRESS",
+            "ROLLBACK_COMPLETE",
+            "ROLLBACK_FAILED",
+            "UPDATE_ROLLBACK_IN_PROGRESS",
+            "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
+            "UPDATE_ROLLBACK_COMPLETE",
+            "UPDATE_ROLLBACK_FAILED",
+            "DELETE_IN_PROGRESS",
+            "DELETE_FAILED",
+            "IMPORT_IN_PROGRESS",
+            "IMPORT_COMPLETE",
+            "IMPORT_ROLLBACK_IN_PROGRESS",
+            "IMPORT_ROLLBACK_COMPLETE",
+            "IMPORT_ROLLBACK_FAILED",
+        )
+    ],
 ]
 
 OPTIONS: dict[str, Any] = {
-    "stack_name": NAME, "machine": False, "profile": None, "region": None, "endpoint_url": None}
+    "stack_name": NAME,
+    "machine": False,
+    "profile": None,
+    "region": None,
+    "endpoint_url": None,
+}
 DESTROY_OPTIONS: dict[str, Any] = {
-    **OPTIONS, "yes": True, "force": False, "wait": True, "terminate_jobs": False, "retain": (),
-    "role_arn": None}
+    **OPTIONS,
+    "yes": True,
+    "force": False,
+    "wait": True,
+    "terminate_jobs": False,
+    "retain": (),
+    "role_arn": None,
+}
 DEPLOY_OPTIONS: dict[str, Any] = {
-    **OPTIONS, "yes": True, "force": False, "wait": True, "dry_run": False, "protect": None,
-    "role_arn": None, "tag": (), "secret_arn": (), "image_type": None, "user_data": None,
-    "fargate": None, "password_stdin": False, "default_vpc": False, "username": "lab",
-    "subnet_id": ("subnet-1",), "security_group_id": ("sg-1",)}
+    **OPTIONS,
+    "yes": True,
+    "force": False,
+    "wait": True,
+    "dry_run": False,
+    "protect": None,
+    "role_arn": None,
+    "tag": (),
+    "secret_arn": (),
+    "image_type": None,
+    "user_data": None,
+    "fargate": None,
+    "password_stdin": False,
+    "default_vpc": False,
+    "username": "lab",
+    "subnet_id": ("subnet-1",),
+    "security_group_id": ("sg-1",),
+}
 
 
 @pytest.fixture
-def run(cloud: Cloud, capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+def run(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
     """Run a command on the stubs; return its exit status and all that the user reads."""
-    def run(command: Callable[..., None], *steps: Step, password: str = "hunter2",
-            **options: Any) -> tuple[int, str]:
+
+    def run(
+        command: Callable[..., None], *steps: Step, password: str = "hunter2", **options: Any
+    ) -> tuple[int, str]:
         monkeypatch.setenv("BATCHREG_PASSWORD", password)
         for step in steps:
             step(cloud)
@@ -429,6 +725,7 @@ def run(cloud: Cloud, capsys: pytest.CaptureFixture[str],
         captured = capsys.readouterr()
         cloud.done()
         return exit_status, captured.err + captured.out
+
     return run
 
 
@@ -480,18 +777,29 @@ def test_the_tables_leave_no_state_out(cloud):
         assert {state for state, *_ in rows if state} == set(model.enum) - {"DELETE_COMPLETE"}
 
 
-@pytest.mark.parametrize("state", [
-    "CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"])
+@pytest.mark.parametrize(
+    "state", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"]
+)
 def test_an_unchanged_stack_takes_two_calls(run, state):
     """DescribeStacks and GetTemplate are enough to see that there is nothing to do."""
-    assert run(commands.deploy, looks(state), reads(BODY), password="",
-               **{**DEPLOY_OPTIONS, "username": None}) == (0, f"{NOTHING}\n")
+    assert run(
+        commands.deploy,
+        looks(state),
+        reads(BODY),
+        password="",
+        **{**DEPLOY_OPTIONS, "username": None},
+    ) == (0, f"{NOTHING}\n")
 
 
 def test_whether_a_password_has_changed_only_cloudformation_knows(run):
     """Nobody can read the present one, so a password that is given is always sent."""
-    ended, output = run(commands.deploy, looks("CREATE_COMPLETE"), reads(BODY),
-                        plans("UPDATE", changes=False), **DEPLOY_OPTIONS)
+    ended, output = run(
+        commands.deploy,
+        looks("CREATE_COMPLETE"),
+        reads(BODY),
+        plans("UPDATE", changes=False),
+        **DEPLOY_OPTIONS,
+    )
     assert (ended, output) == (0, f"{NOTHING}\n")
 
 
@@ -499,28 +807,45 @@ def test_a_rollback_that_was_followed_is_not_taken_for_success(run):
     """While an update runs its template is the deployed one; after its rollback it no longer is."""
     kept = {key: GIVEN[key] for key in ("SubnetIDs", "SecurityGroupIDs")}
     ended, output = run(
-        commands.deploy, looks("UPDATE_IN_PROGRESS"), reads(BODY), asks_who(OURS),
-        follows("UPDATE_ROLLBACK_COMPLETE", FAILED), looks("UPDATE_ROLLBACK_COMPLETE"),
-        plans("UPDATE", given=kept), executes, follows("UPDATE_COMPLETE"),
-        looks("UPDATE_COMPLETE"), password="", **{**DEPLOY_OPTIONS, "username": None})
+        commands.deploy,
+        looks("UPDATE_IN_PROGRESS"),
+        reads(BODY),
+        asks_who(OURS),
+        follows("UPDATE_ROLLBACK_COMPLETE", FAILED),
+        looks("UPDATE_ROLLBACK_COMPLETE"),
+        plans("UPDATE", given=kept),
+        executes,
+        follows("UPDATE_COMPLETE"),
+        looks("UPDATE_COMPLETE"),
+        password="",
+        **{**DEPLOY_OPTIONS, "username": None},
+    )
     assert (ended, CHANGED in output, NOTHING in output) == (0, True, False)
 
 
 # Whose stack it is
 
 
-@pytest.mark.parametrize(("command", "options"), [
-    (commands.deploy, DEPLOY_OPTIONS), (commands.destroy, DESTROY_OPTIONS)])
+@pytest.mark.parametrize(
+    ("command", "options"), [(commands.deploy, DEPLOY_OPTIONS), (commands.destroy, DESTROY_OPTIONS)]
+)
 def test_a_foreign_stack_is_left_alone(run, command, options):
     """A typing error in --stack-name must not cost somebody their stack."""
     assert run(command, looks("CREATE_COMPLETE"), reads(FOREIGN_BODY), **options) == (
-        1, "genomics was not made by batchreg: choose another --stack-name, or give --force.\n")
+        1,
+        "genomics was not made by batchreg: choose another --stack-name, or give --force.\n",
+    )
 
 
 def test_a_foreign_stack_can_be_destroyed_with_force(run):
     """Whoever says so means it."""
-    ended, output = run(commands.destroy, looks("CREATE_COMPLETE"), reads(FOREIGN_BODY), *DESTROYS,
-                        **{**DESTROY_OPTIONS, "force": True})
+    ended, output = run(
+        commands.destroy,
+        looks("CREATE_COMPLETE"),
+        reads(FOREIGN_BODY),
+        *DESTROYS,
+        **{**DESTROY_OPTIONS, "force": True},
+    )
     assert (ended, GONE in output) == (0, True)
 
 
@@ -531,9 +856,13 @@ def test_a_foreign_stack_has_a_status(run):
 
 
 @pytest.mark.parametrize("version", ["0.0.1", "9.9.9"])
-@pytest.mark.parametrize(("command", "options", "then", "end"), [
-    (commands.deploy, DEPLOY_OPTIONS, UPDATES, CHANGED),
-    (commands.destroy, DESTROY_OPTIONS, DESTROYS, GONE)])
+@pytest.mark.parametrize(
+    ("command", "options", "then", "end"),
+    [
+        (commands.deploy, DEPLOY_OPTIONS, UPDATES, CHANGED),
+        (commands.destroy, DESTROY_OPTIONS, DESTROYS, GONE),
+    ],
+)
 def test_another_batchregs_stack_is_ours_and_says_so(run, version, command, options, then, end):
     """An update may come from a newer or an older colleague; the table of changes tells what."""
     body = BODY.replace(f"Version: {__version__}", f"Version: {version}")
@@ -545,11 +874,14 @@ def test_another_batchregs_stack_is_ours_and_says_so(run, version, command, opti
 # What the user may want
 
 
-@pytest.mark.parametrize(("state", "line"), [
-    ("ROLLBACK_COMPLETE", "Dry run: a deploy would first remove what is left of it."),
-    ("DELETE_FAILED", "Dry run: a deploy would first remove what is left of it."),
-    ("UPDATE_ROLLBACK_FAILED", "Dry run: a deploy would first finish its rollback."),
-])
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ("ROLLBACK_COMPLETE", "Dry run: a deploy would first remove what is left of it."),
+        ("DELETE_FAILED", "Dry run: a deploy would first remove what is left of it."),
+        ("UPDATE_ROLLBACK_FAILED", "Dry run: a deploy would first finish its rollback."),
+    ],
+)
 def test_a_dry_run_does_not_lead_out_of_a_state(run, state, line):
     """It says what would happen first, and makes no call that changes anything."""
     ended, output = run(commands.deploy, *first_look(state), **{**DEPLOY_OPTIONS, "dry_run": True})
@@ -576,48 +908,88 @@ def test_retain_is_for_deletes_that_got_stuck(run):
     ended, output = run(commands.destroy, *first_look("CREATE_COMPLETE"), **options)
     assert (ended, "try without --retain first" in output) == (1, True)
     ended, output = run(
-        commands.destroy, *first_look("DELETE_FAILED"), lists_resources, deletes("JobQueue"),
-        follows("DELETE_COMPLETE"), **options)
+        commands.destroy,
+        *first_look("DELETE_FAILED"),
+        lists_resources,
+        deletes("JobQueue"),
+        follows("DELETE_COMPLETE"),
+        **options,
+    )
     assert (ended, GONE in output) == (0, True)
 
 
 def test_what_gets_stuck_beside_what_is_retained_is_named(run):
     """No second try: what was to stay has been left out already."""
     ended, output = run(
-        commands.destroy, *first_look("DELETE_FAILED"), lists_resources, deletes("JobQueue"),
+        commands.destroy,
+        *first_look("DELETE_FAILED"),
+        lists_resources,
+        deletes("JobQueue"),
         follows("DELETE_FAILED", ("Secret", "DELETE_FAILED", "held")),
-        **{**DESTROY_OPTIONS, "retain": ("JobQueue",)})
+        **{**DESTROY_OPTIONS, "retain": ("JobQueue",)},
+    )
     assert (ended, "--retain Secret" in output) == (1, True)
 
 
-@pytest.mark.parametrize(("queue", "line"), [
-    ("arn:foreign", "the job queue nightly still uses its compute environment: take it out there, "
-                    "then destroy again."),
-    ("arn:own", "--retain JobQueue"),
-])
+@pytest.mark.parametrize(
+    ("queue", "line"),
+    [
+        (
+            "arn:foreign",
+            "the job queue nightly still uses its compute environment: take it out there, "
+            "then destroy again.",
+        ),
+        ("arn:own", "--retain JobQueue"),
+    ],
+)
 def test_a_queue_that_holds_the_compute_environment_is_named(run, cloud, queue, line):
     """Unless it is the stack's own, which then is what got stuck."""
     cloud.client("batch")
     batch = cloud.stubs["batch"]
     for _ in range(5):  # unfinished states, side by side
         batch.add_response("list_jobs", {"jobSummaryList": []})
-    batch.add_response("describe_job_queues", {"jobQueues": [{
-        "jobQueueName": "nightly", "jobQueueArn": queue, "state": "ENABLED", "priority": 1,
-        "computeEnvironmentOrder": [{"order": 1, "computeEnvironment": "arn:environment"}]}]})
-    outputs = [{"OutputKey": "JobQueueArn", "OutputValue": "arn:own"},
-               {"OutputKey": "ComputeEnvironmentArn", "OutputValue": "arn:environment"}]
+    batch.add_response(
+        "describe_job_queues",
+        {
+            "jobQueues": [
+                {
+                    "jobQueueName": "nightly",
+                    "jobQueueArn": queue,
+                    "state": "ENABLED",
+                    "priority": 1,
+                    "computeEnvironmentOrder": [
+                        {"order": 1, "computeEnvironment": "arn:environment"}
+                    ],
+                }
+            ]
+        },
+    )
+    outputs = [
+        {"OutputKey": "JobQueueArn", "OutputValue": "arn:own"},
+        {"OutputKey": "ComputeEnvironmentArn", "OutputValue": "arn:environment"},
+    ]
     ended, output = run(
-        commands.destroy, looks("CREATE_COMPLETE", Outputs=outputs), reads(BODY), lists_resources,
-        deletes(), follows("DELETE_FAILED", STUCK), deletes(), follows("DELETE_FAILED", STUCK),
-        **DESTROY_OPTIONS)
+        commands.destroy,
+        looks("CREATE_COMPLETE", Outputs=outputs),
+        reads(BODY),
+        lists_resources,
+        deletes(),
+        follows("DELETE_FAILED", STUCK),
+        deletes(),
+        follows("DELETE_FAILED", STUCK),
+        **DESTROY_OPTIONS,
+    )
     assert (ended, line in output) == (1, True), output
 
 
 def test_a_protected_stack_says_how_to_lift_the_protection(run):
     """The flag that undoes it is in the line."""
     ended, output = run(
-        commands.destroy, looks("CREATE_COMPLETE", EnableTerminationProtection=True),
-        reads(BODY), **DESTROY_OPTIONS)
+        commands.destroy,
+        looks("CREATE_COMPLETE", EnableTerminationProtection=True),
+        reads(BODY),
+        **DESTROY_OPTIONS,
+    )
     assert (ended, "--no-termination-protection" in output) == (1, True)
 
 
@@ -629,21 +1001,26 @@ def test_a_stuck_delete_that_took_the_queue_goes_on(run, cloud):
     ended, output = run(
         commands.destroy,
         looks("DELETE_FAILED", Outputs=[{"OutputKey": "JobQueueArn", "OutputValue": "arn:queue"}]),
-        reads(BODY), *DESTROYS, **DESTROY_OPTIONS)
+        reads(BODY),
+        *DESTROYS,
+        **DESTROY_OPTIONS,
+    )
     assert (ended, GONE in output) == (0, True)
 
 
 # stack.events and stack.follow
 
 
-def page(cloud: Cloud, events: list[dict[str, Any]], *, asked: str | None = None,
-         more: str | None = None) -> None:
+def page(
+    cloud: Cloud, events: list[dict[str, Any]], *, asked: str | None = None, more: str | None = None
+) -> None:
     """Answer a page of events, newest first, with more to come where `more` is given."""
     answer: dict[str, Any] = {"StackEvents": events[::-1]}
     if more:
         answer["NextToken"] = more
-    cloud.answers("describe_stack_events", answer, StackName=ID,
-                  **({"NextToken": asked} if asked else {}))
+    cloud.answers(
+        "describe_stack_events", answer, StackName=ID, **({"NextToken": asked} if asked else {})
+    )
 
 
 class Pauses(list[float]):
@@ -657,12 +1034,14 @@ def history(cloud: Cloud, count: int) -> list[dict[str, Any]]:
     return [cloud.event("JobQueue", "UPDATE_COMPLETE", token=THEIRS) for _ in range(count)]
 
 
-def operation(cloud: Cloud, resources: int, end: str | None = "UPDATE_COMPLETE",
-              token: str = OURS) -> list[dict[str, Any]]:
-    return [cloud.event(NAME, "UPDATE_IN_PROGRESS", token=token),
-            *(cloud.event(f"R{number}", "UPDATE_COMPLETE", token=token)
-              for number in range(resources)),
-            *([cloud.event(NAME, end, token=token)] if end else [])]
+def operation(
+    cloud: Cloud, resources: int, end: str | None = "UPDATE_COMPLETE", token: str = OURS
+) -> list[dict[str, Any]]:
+    return [
+        cloud.event(NAME, "UPDATE_IN_PROGRESS", token=token),
+        *(cloud.event(f"R{number}", "UPDATE_COMPLETE", token=token) for number in range(resources)),
+        *([cloud.event(NAME, end, token=token)] if end else []),
+    ]
 
 
 def shown(events: Any) -> list[str]:
@@ -700,7 +1079,10 @@ def test_an_operation_of_several_pages_is_read_to_its_beginning(cloud):
     everything.append(cloud.event(NAME, "UPDATE_COMPLETE", token=OURS))
     page(cloud, everything[-100:], more="b")
     assert shown(stack.follow(cloud.cfn, ID, OURS, sleep=Pauses())) == [
-        NAME, *(f"R{number}" for number in range(248)), NAME]
+        NAME,
+        *(f"R{number}" for number in range(248)),
+        NAME,
+    ]
     cloud.done()
 
 
@@ -784,13 +1166,18 @@ def test_throttling_without_end_is_given_up(cloud):
 def test_credentials_that_expire_on_the_way_end_the_following_with_one_line(cloud):
     """The line says that the stack goes on, and how to come back to it."""
     page(cloud, operation(cloud, 1, end=None))
-    cloud.refuses("describe_stack_events", "The security token included in the request is expired",
-                  "ExpiredToken", StackName=ID)
+    cloud.refuses(
+        "describe_stack_events",
+        "The security token included in the request is expired",
+        "ExpiredToken",
+        StackName=ID,
+    )
     with pytest.raises(BatchregError) as error:
         deploying.follow(cloud.cfn, ID, NAME, OURS, Console(), "Updating", sleep=Pauses())
     assert str(error.value) == (
         "AWS refuses DescribeStackEvents: The security token included in the request is expired. "
-        "Next: log in to AWS again. genomics goes on; deploy again to follow it.")
+        "Next: log in to AWS again. genomics goes on; deploy again to follow it."
+    )
     cloud.done()
 
 
@@ -810,60 +1197,100 @@ def test_ctrl_c_while_following_says_how_to_go_on(cloud):
 
 
 def happened(*events: tuple[str, str, str]) -> list[Event]:
-    return [Event(id=str(number), time=datetime.now(UTC), logical_id=logical_id,
-                  type=STACK if logical_id == NAME else QUEUE, status=status, reason=reason,
-                  token=OURS, of_stack=logical_id == NAME)
-            for number, (logical_id, status, reason) in enumerate(events)]
+    return [
+        Event(
+            id=str(number),
+            time=datetime.now(UTC),
+            logical_id=logical_id,
+            type=STACK if logical_id == NAME else QUEUE,
+            status=status,
+            reason=reason,
+            token=OURS,
+            of_stack=logical_id == NAME,
+        )
+        for number, (logical_id, status, reason) in enumerate(events)
+    ]
 
 
-@pytest.mark.parametrize(("events", "causes"), [
-    # The rest is cancelled because of the first.
-    ([("Role", "CREATE_FAILED", CANCELLED), ("Queue", "CREATE_FAILED", WHY),
-      ("Secret", "CREATE_FAILED", CANCELLED)], ["Queue"]),
-    # Two fail by themselves: the first is told.
-    ([("Queue", "UPDATE_FAILED", WHY), ("Secret", "UPDATE_FAILED", "no")], ["Queue", "Secret"]),
-    # The rollback fails too: the reason is still what came first.
-    ([("Queue", "CREATE_FAILED", WHY), ("Queue", "DELETE_FAILED", "held")], ["Queue", "Queue"]),
-    # A resource's failure before the stack's, which only lists it.
-    ([(NAME, "UPDATE_ROLLBACK_FAILED", "The following resource(s) failed to update: [Queue]."),
-      ("Queue", "UPDATE_FAILED", WHY)], ["Queue"]),
-    # The outputs, say: no resource has failed.
-    ([("Queue", "CREATE_COMPLETE", ""), (NAME, "CREATE_FAILED", "Output X is wrong")], [NAME]),
-    # Somebody has cancelled the update: nothing has failed.
-    ([("Queue", "UPDATE_FAILED", "Resource update cancelled"),
-      (NAME, "UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated")], []),
-    ([("Queue", "DELETE_FAILED", "Resource deletion cancelled")], []),
-    ([("Queue", "CREATE_COMPLETE", "")], []),
-    ([], []),
-])
+@pytest.mark.parametrize(
+    ("events", "causes"),
+    [
+        # The rest is cancelled because of the first.
+        (
+            [
+                ("Role", "CREATE_FAILED", CANCELLED),
+                ("Queue", "CREATE_FAILED", WHY),
+                ("Secret", "CREATE_FAILED", CANCELLED),
+            ],
+            ["Queue"],
+        ),
+        # Two fail by themselves: the first is told.
+        ([("Queue", "UPDATE_FAILED", WHY), ("Secret", "UPDATE_FAILED", "no")], ["Queue", "Secret"]),
+        # The rollback fails too: the reason is still what came first.
+        ([("Queue", "CREATE_FAILED", WHY), ("Queue", "DELETE_FAILED", "held")], ["Queue", "Queue"]),
+        # A resource's failure before the stack's, which only lists it.
+        (
+            [
+                (
+                    NAME,
+                    "UPDATE_ROLLBACK_FAILED",
+                    "The following resource(s) failed to update: [Queue].",
+                ),
+                ("Queue", "UPDATE_FAILED", WHY),
+            ],
+            ["Queue"],
+        ),
+        # The outputs, say: no resource has failed.
+        ([("Queue", "CREATE_COMPLETE", ""), (NAME, "CREATE_FAILED", "Output X is wrong")], [NAME]),
+        # Somebody has cancelled the update: nothing has failed.
+        (
+            [
+                ("Queue", "UPDATE_FAILED", "Resource update cancelled"),
+                (NAME, "UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated"),
+            ],
+            [],
+        ),
+        ([("Queue", "DELETE_FAILED", "Resource deletion cancelled")], []),
+        ([("Queue", "CREATE_COMPLETE", "")], []),
+        ([], []),
+    ],
+)
 def test_the_first_failure_is_the_cause_and_cancelled_is_none(events, causes):
     """Forty events say "cancelled"; one says why."""
     assert [event.logical_id for event in stack.failures(happened(*events))] == causes
 
 
-@pytest.mark.parametrize(("reason", "words"), [
-    (WHY, "The subnet ID 'subnet-1' does not exist."),
-    ("Access denied for operation 'CreateQueue'. (Service: Batch, Status Code: 403, Request ID: "
-     "1-2) (RequestToken: 3-4, HandlerErrorCode: AccessDenied)",
-     "Access denied for operation 'CreateQueue'."),
-    ("Two\nlines", "Two lines."),
-    ("", "no reason given."),
-])
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (WHY, "The subnet ID 'subnet-1' does not exist."),
+        (
+            "Access denied for operation 'CreateQueue'. (Service: Batch, Status Code: 403, Request ID: "
+            "1-2) (RequestToken: 3-4, HandlerErrorCode: AccessDenied)",
+            "Access denied for operation 'CreateQueue'.",
+        ),
+        ("Two\nlines", "Two lines."),
+        ("", "no reason given."),
+    ],
+)
 def test_a_reason_is_told_without_its_wrapping(reason, words):
     """Request ids help support engineers; the user wants the sentence."""
     assert stack.in_words(reason) == words
 
 
-@pytest.mark.parametrize(("reason", "step"), [
-    ("The subnet ID 'subnet-1' does not exist", "Give subnets of this region with --subnet-id"),
-    ("The security group 'sg-1' does not exist", "with --security-group-id"),
-    ("is not authorized to perform: batch:CreateJobQueue", "Ask for this permission"),
-    ("UserData is not MIME multipart", "--user-data"),
-    ("Cannot delete, found existing JobQueue relationship", "Take the compute environment out"),
-    ("You have exceeded your vCPU limit", "quota"),
-    ("Instance type x9 is unknown", "--instance-type"),
-    ("whatever", "Mend that"),
-])
+@pytest.mark.parametrize(
+    ("reason", "step"),
+    [
+        ("The subnet ID 'subnet-1' does not exist", "Give subnets of this region with --subnet-id"),
+        ("The security group 'sg-1' does not exist", "with --security-group-id"),
+        ("is not authorized to perform: batch:CreateJobQueue", "Ask for this permission"),
+        ("UserData is not MIME multipart", "--user-data"),
+        ("Cannot delete, found existing JobQueue relationship", "Take the compute environment out"),
+        ("You have exceeded your vCPU limit", "quota"),
+        ("Instance type x9 is unknown", "--instance-type"),
+        ("whatever", "Mend that"),
+    ],
+)
 def test_a_failure_comes_with_the_next_step(reason, step):
     """The fact alone leaves the user where they are."""
     assert step in deploying.next_step(reason)
@@ -874,36 +1301,65 @@ def test_a_failure_comes_with_the_next_step(reason, step):
 # changesets.plan
 
 
-def planned(cloud: Cloud, *answers: dict[str, Any], creates: bool = False,
-            sleep: Pauses | None = None, **request: Any) -> ChangeSet:
+def planned(
+    cloud: Cloud,
+    *answers: dict[str, Any],
+    creates: bool = False,
+    sleep: Pauses | None = None,
+    **request: Any,
+) -> ChangeSet:
     """Make a change set that is answered so."""
-    cloud.answers("create_change_set", {"Id": CHANGE_SET, "StackId": ID}, StackName=NAME,
-                  ChangeSetName=ANY, ClientToken=ANY, TemplateBody="{}", Parameters=[],
-                  ChangeSetType="CREATE" if creates else "UPDATE",
-                  Capabilities=["CAPABILITY_IAM"],
-                  **{key: value for key, value in request.items() if key in ("Tags", "RoleARN")})
+    cloud.answers(
+        "create_change_set",
+        {"Id": CHANGE_SET, "StackId": ID},
+        StackName=NAME,
+        ChangeSetName=ANY,
+        ClientToken=ANY,
+        TemplateBody="{}",
+        Parameters=[],
+        ChangeSetType="CREATE" if creates else "UPDATE",
+        Capabilities=["CAPABILITY_IAM"],
+        **{key: value for key, value in request.items() if key in ("Tags", "RoleARN")},
+    )
     for answer in answers:
         more = {"NextToken": answer.pop("asked")} if "asked" in answer else {}
-        cloud.answers("describe_change_set", answer, ChangeSetName=CHANGE_SET, StackName=ID,
-                      **more)
+        cloud.answers("describe_change_set", answer, ChangeSetName=CHANGE_SET, StackName=ID, **more)
     for step in request.get("then", ()):
         step(cloud)
     return changesets.plan(
-        cloud.cfn, NAME, "{}", {}, creates=creates, tags=request.get("tags"),
-        role_arn=request.get("RoleARN"), sleep=Pauses() if sleep is None else sleep)
+        cloud.cfn,
+        NAME,
+        "{}",
+        {},
+        creates=creates,
+        tags=request.get("tags"),
+        role_arn=request.get("RoleARN"),
+        sleep=Pauses() if sleep is None else sleep,
+    )
 
 
 def change(name: str, replacement: str = "False") -> dict[str, Any]:
-    return {"Type": "Resource", "ResourceChange": {
-        "Action": "Modify", "LogicalResourceId": name, "ResourceType": QUEUE,
-        "Replacement": replacement}}
+    return {
+        "Type": "Resource",
+        "ResourceChange": {
+            "Action": "Modify",
+            "LogicalResourceId": name,
+            "ResourceType": QUEUE,
+            "Replacement": replacement,
+        },
+    }
 
 
 def test_a_change_set_is_waited_for(cloud):
     """It takes AWS some seconds, and longer pauses than here."""
     pauses = Pauses()
-    made = planned(cloud, {"Status": "CREATE_PENDING"}, {"Status": "CREATE_IN_PROGRESS"},
-                   {"Status": "CREATE_COMPLETE", "Changes": [change("Queue")]}, sleep=pauses)
+    made = planned(
+        cloud,
+        {"Status": "CREATE_PENDING"},
+        {"Status": "CREATE_IN_PROGRESS"},
+        {"Status": "CREATE_COMPLETE", "Changes": [change("Queue")]},
+        sleep=pauses,
+    )
     assert made == ChangeSet(ID, CHANGE_SET, False, (Change("Modify", "Queue", QUEUE, "False"),))
     assert pauses == [0.05, 0.1]
     cloud.done()
@@ -913,26 +1369,51 @@ def test_all_pages_of_changes_are_read(cloud):
     """Nothing is replaced that the table did not show."""
     made = planned(
         cloud,
-        {"Status": "CREATE_COMPLETE", "Changes": [change("A")], "NextToken": "2",
-         "ChangeSetId": CHANGE_SET, "StackId": ID},
-        {"asked": "2", "Status": "CREATE_COMPLETE", "Changes": [change("B", "True")],
-         "NextToken": "3", "ChangeSetId": CHANGE_SET, "StackId": ID},
-        {"asked": "3", "Status": "CREATE_COMPLETE", "Changes": [change("C")]})
+        {
+            "Status": "CREATE_COMPLETE",
+            "Changes": [change("A")],
+            "NextToken": "2",
+            "ChangeSetId": CHANGE_SET,
+            "StackId": ID,
+        },
+        {
+            "asked": "2",
+            "Status": "CREATE_COMPLETE",
+            "Changes": [change("B", "True")],
+            "NextToken": "3",
+            "ChangeSetId": CHANGE_SET,
+            "StackId": ID,
+        },
+        {"asked": "3", "Status": "CREATE_COMPLETE", "Changes": [change("C")]},
+    )
     assert [(each.logical_id, each.replacement) for each in made.changes] == [
-        ("A", "False"), ("B", "True"), ("C", "False")]
+        ("A", "False"),
+        ("B", "True"),
+        ("C", "False"),
+    ]
     cloud.done()
 
 
 def test_tags_and_the_role_are_passed_on(cloud):
     """Left out, CloudFormation keeps the present ones."""
-    planned(cloud, {"Status": "CREATE_COMPLETE"}, tags={"team": "genomics"},
-            Tags=[{"Key": "team", "Value": "genomics"}], RoleARN="arn:aws:iam::1:role/deployer")
+    planned(
+        cloud,
+        {"Status": "CREATE_COMPLETE"},
+        tags={"team": "genomics"},
+        Tags=[{"Key": "team", "Value": "genomics"}],
+        RoleARN="arn:aws:iam::1:role/deployer",
+    )
     cloud.done()
 
 
-@pytest.mark.parametrize("reason", [
-    "The submitted information didn't contain changes. Submit different information to create a "
-    "change set.", "No updates are to be performed."])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "The submitted information didn't contain changes. Submit different information to create a "
+        "change set.",
+        "No updates are to be performed.",
+    ],
+)
 def test_no_changes_are_no_failure(cloud, reason):
     """CloudFormation says so in two ways; the change set is deleted."""
     made = planned(cloud, {"Status": "FAILED", "StatusReason": reason}, then=[discards])
@@ -942,6 +1423,7 @@ def test_no_changes_are_no_failure(cloud, reason):
 
 def test_a_refused_change_says_why_and_leaves_nothing(cloud):
     """The reason in one line; the change set, and the empty stack that it made, are deleted."""
+
     def discards_stack(cloud: Cloud) -> None:
         discards(cloud)
         cloud.answers("list_change_sets", {"Summaries": []}, StackName=ID)
@@ -949,39 +1431,64 @@ def test_a_refused_change_says_why_and_leaves_nothing(cloud):
         cloud.answers("delete_stack", {}, StackName=ID)
 
     with pytest.raises(StackFailed) as failure:
-        planned(cloud, {"Status": "FAILED", "StatusReason": "Transform\n failed with: X."},
-                creates=True, then=[discards_stack])
+        planned(
+            cloud,
+            {"Status": "FAILED", "StatusReason": "Transform\n failed with: X."},
+            creates=True,
+            then=[discards_stack],
+        )
     assert str(failure.value) == "CloudFormation refuses the change: Transform failed with: X."
     cloud.done()
 
 
-EARLY = ("The following hook(s)/validation failed: [AWS::EarlyValidation::PropertyValidation]. To "
-         "troubleshoot Early Validation errors, use the DescribeEvents API for detailed failure "
-         "information.")
+EARLY = (
+    "The following hook(s)/validation failed: [AWS::EarlyValidation::PropertyValidation]. To "
+    "troubleshoot Early Validation errors, use the DescribeEvents API for detailed failure "
+    "information."
+)
 
 
 def test_an_early_validation_says_what_it_found(cloud):
     """CloudFormation tells it through a call of its own, which no user should have to make."""
+
     def finds(cloud: Cloud) -> None:
-        cloud.answers("describe_events", {"OperationEvents": [
-            {"LogicalResourceId": "Queue", "ValidationStatusReason": "Priority is not a number."},
-            {"LogicalResourceId": NAME},
-            {"LogicalResourceId": "Secret", "ValidationStatusReason": "It exists already."},
-        ]}, ChangeSetName=CHANGE_SET, Filters={"FailedEvents": True})
+        cloud.answers(
+            "describe_events",
+            {
+                "OperationEvents": [
+                    {
+                        "LogicalResourceId": "Queue",
+                        "ValidationStatusReason": "Priority is not a number.",
+                    },
+                    {"LogicalResourceId": NAME},
+                    {"LogicalResourceId": "Secret", "ValidationStatusReason": "It exists already."},
+                ]
+            },
+            ChangeSetName=CHANGE_SET,
+            Filters={"FailedEvents": True},
+        )
         discards(cloud)
 
     with pytest.raises(StackFailed) as failure:
         planned(cloud, {"Status": "FAILED", "StatusReason": EARLY}, then=[finds])
-    assert str(failure.value) == ("CloudFormation refuses the change: Queue: Priority is not a "
-                                  "number.; Secret: It exists already.")
+    assert str(failure.value) == (
+        "CloudFormation refuses the change: Queue: Priority is not a "
+        "number.; Secret: It exists already."
+    )
     cloud.done()
 
 
 def test_an_early_validation_without_the_permission_to_ask_is_told_as_it_is(cloud):
     """The missing permission must not hide what has failed."""
+
     def refuses(cloud: Cloud) -> None:
-        cloud.refuses("describe_events", "not authorized", "AccessDenied",
-                      ChangeSetName=CHANGE_SET, Filters={"FailedEvents": True})
+        cloud.refuses(
+            "describe_events",
+            "not authorized",
+            "AccessDenied",
+            ChangeSetName=CHANGE_SET,
+            Filters={"FailedEvents": True},
+        )
         discards(cloud)
 
     with pytest.raises(StackFailed, match="EarlyValidation::PropertyValidation"):
@@ -994,44 +1501,64 @@ def test_an_early_validation_without_the_permission_to_ask_is_told_as_it_is(clou
 
 def present(**changes: Any) -> Stack:
     values: dict[str, Any] = {
-        "name": NAME, "id": ID, "status": "CREATE_COMPLETE", "reason": "", "outputs": {},
-        "parameters": {"Password": "****", "MaxvCpus": "16"}, "tags": {"team": "a"},
-        "role_arn": None, "protected": False}
+        "name": NAME,
+        "id": ID,
+        "status": "CREATE_COMPLETE",
+        "reason": "",
+        "outputs": {},
+        "parameters": {"Password": "****", "MaxvCpus": "16"},
+        "tags": {"team": "a"},
+        "role_arn": None,
+        "protected": False,
+    }
     return Stack(**{**values, **changes})
 
 
 def wanted(parameters: dict[str, str], **changes: Any) -> deploying.Request:
     values: dict[str, Any] = {
-        "name": NAME, "body": "A", "parameters": parameters, "masked": frozenset({"Password"}),
-        "declared": {"Password": False, "Subnets": False, "MaxvCpus": True}}
+        "name": NAME,
+        "body": "A",
+        "parameters": parameters,
+        "masked": frozenset({"Password"}),
+        "declared": {"Password": False, "Subnets": False, "MaxvCpus": True},
+    }
     return deploying.Request(**{**values, **changes})
 
 
-@pytest.mark.parametrize(("parameters", "changes", "body", "same"), [
-    ({}, {}, "A", True),
-    ({"MaxvCpus": "16"}, {}, "A", True),
-    ({"MaxvCpus": "32"}, {}, "A", False),
-    ({"Password": "x"}, {}, "A", False),  # nobody can read the present one
-    ({"Password": "****"}, {}, "A", False),
-    ({"Subnets": "a"}, {}, "A", False),  # it has none yet
-    ({}, {}, "B", False),
-    ({}, {"tags": {"team": "a"}}, "A", True),
-    ({}, {"tags": {"team": "b"}}, "A", False),
-    ({}, {"tags": {"new": "a"}}, "A", False),
-    ({}, {"role_arn": "arn:aws:iam::1:role/x"}, "A", False),
-    ({}, {"protect": True}, "A", True),  # not CloudFormation's to change, but batchreg's
-])
+@pytest.mark.parametrize(
+    ("parameters", "changes", "body", "same"),
+    [
+        ({}, {}, "A", True),
+        ({"MaxvCpus": "16"}, {}, "A", True),
+        ({"MaxvCpus": "32"}, {}, "A", False),
+        ({"Password": "x"}, {}, "A", False),  # nobody can read the present one
+        ({"Password": "****"}, {}, "A", False),
+        ({"Subnets": "a"}, {}, "A", False),  # it has none yet
+        ({}, {}, "B", False),
+        ({}, {"tags": {"team": "a"}}, "A", True),
+        ({}, {"tags": {"team": "b"}}, "A", False),
+        ({}, {"tags": {"new": "a"}}, "A", False),
+        ({}, {"role_arn": "arn:aws:iam::1:role/x"}, "A", False),
+        ({}, {"protect": True}, "A", True),  # not CloudFormation's to change, but batchreg's
+    ],
+)
 def test_unchanged_is_known_without_asking(parameters, changes, body, same):
     """Only what certainly changes nothing is left out."""
     assert deploying.unchanged(wanted(parameters, **changes), present(), body) is same
 
 
-@pytest.mark.parametrize(("given", "known", "values"), [
-    ({"Password": "x", "Subnets": "a"}, {}, {"Password": "x", "Subnets": "a"}),
-    ({"Subnets": "b"}, {"Password": "****", "Subnets": "a", "MaxvCpus": "16"},
-     {"Password": None, "Subnets": "b", "MaxvCpus": None}),
-    ({"Password": "x"}, {"Subnets": "a", "Gone": "y"}, {"Password": "x", "Subnets": None}),
-])
+@pytest.mark.parametrize(
+    ("given", "known", "values"),
+    [
+        ({"Password": "x", "Subnets": "a"}, {}, {"Password": "x", "Subnets": "a"}),
+        (
+            {"Subnets": "b"},
+            {"Password": "****", "Subnets": "a", "MaxvCpus": "16"},
+            {"Password": None, "Subnets": "b", "MaxvCpus": None},
+        ),
+        ({"Password": "x"}, {"Subnets": "a", "Gone": "y"}, {"Password": "x", "Subnets": None}),
+    ],
+)
 def test_what_is_not_given_stays_or_is_the_default(given, known, values):
     """A parameter of an older template that the new one lacks is not passed on."""
     assert deploying.fill_in(wanted(given), known) == values

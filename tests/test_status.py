@@ -13,11 +13,14 @@ from test_destroy import submit
 @pytest.fixture
 def status(batchreg, account):
     """Run `batchreg status` for the stack and return what it prints."""
+
     def run(*arguments: str) -> str:
-        result = batchreg("status", "--stack-name", account.name, *arguments,
-                          environ=account.aws.environ)
+        result = batchreg(
+            "status", "--stack-name", account.name, *arguments, environ=account.aws.environ
+        )
         assert (result.returncode, result.stderr) == (0, "")
         return result.stdout
+
     return run
 
 
@@ -25,7 +28,13 @@ def test_healthy_stack_is_six_lines(status, made):
     """What to look at first, each on a line of its own, in columns."""
     text = status()
     assert [line[:19].rstrip() for line in text.splitlines()] == [
-        "Stack", "Compute environment", "Job queue", "Secret", "Jobs", "Template"]
+        "Stack",
+        "Compute environment",
+        "Job queue",
+        "Secret",
+        "Jobs",
+        "Template",
+    ]
     assert re.search(f"^Stack +CREATE_COMPLETE  {made.name}$", text, re.MULTILINE)
     assert text.count("VALID, ENABLED") == 2
     assert "as rendered now" in text
@@ -40,15 +49,16 @@ def test_jobs_are_counted_by_state(status, made):
 def test_disabled_queue_shows_with_its_reason(status, made):
     """The usual cause of jobs that wait for ever; a healthy part's reason is no news."""
     made.aws.client("batch").update_job_queue(
-        jobQueue=made.outputs["JobQueueArn"], state="DISABLED")
-    assert re.search("^Job queue +VALID, DISABLED  .+\n +JobQueue is ready$", status(),
-                     re.MULTILINE)
+        jobQueue=made.outputs["JobQueueArn"], state="DISABLED"
+    )
+    assert re.search(
+        "^Job queue +VALID, DISABLED  .+\n +JobQueue is ready$", status(), re.MULTILINE
+    )
 
 
 def test_secret_shows_when_it_last_changed(status, made):
     """An expired token is found by its age."""
-    assert re.search("^Secret +changed [-0-9]{10} [0-9:]{5}  Docker Hub$",
-                     status(), re.MULTILINE)
+    assert re.search("^Secret +changed [-0-9]{10} [0-9:]{5}  Docker Hub$", status(), re.MULTILINE)
     changed = json.loads(status("--json"))["secrets"][made.outputs["RegistrySecretArn"]]
     age = datetime.now(UTC) - datetime.fromisoformat(changed)
     assert timedelta(seconds=-2) < age < timedelta(minutes=1)
@@ -66,8 +76,7 @@ def test_template_of_another_version_differs(status, account, template):
 def test_json_is_one_result(status, made):
     """All that the lines for people say, and the outputs, for a machine."""
     seen = json.loads(status("--json"))
-    assert (seen["type"], seen["stack"], seen["status"]) == (
-        "result", made.name, "CREATE_COMPLETE")
+    assert (seen["type"], seen["stack"], seen["status"]) == ("result", made.name, "CREATE_COMPLETE")
     assert seen["outputs"] == made.outputs
     assert [part["status"] for part in seen["job_queues"]] == ["VALID"]
 
@@ -76,5 +85,7 @@ def test_missing_stack_is_one_line_that_says_how_to_make_it(batchreg, aws, stack
     """Status 1: a script that asks wants to know."""
     result = batchreg("status", "--stack-name", stack, environ=aws.environ)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == (f"batchreg: There is no stack {stack} in this region: batchreg deploy "
-                             f"--stack-name {stack} makes it.\n")
+    assert result.stderr == (
+        f"batchreg: There is no stack {stack} in this region: batchreg deploy "
+        f"--stack-name {stack} makes it.\n"
+    )

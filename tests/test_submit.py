@@ -37,15 +37,22 @@ CANARIES = ("canary", "Y2FuYXJ5")  # the second is how base64 of "canary-user:..
 IMAGE = "ghcr.io/lab/align:3"
 GROUP = "/aws/batch/job"
 EXITED = "Essential container in task exited"
-NO_PULL = ("CannotPullContainerError: Error response from daemon:\n pull access denied for "
-           "ghcr.io/lab/align, repository does not exist or may require 'docker login'.")
-TOO_LARGE = ("MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job "
-             "queue cannot meet the CPU requirement specified in the job.")
+NO_PULL = (
+    "CannotPullContainerError: Error response from daemon:\n pull access denied for "
+    "ghcr.io/lab/align, repository does not exist or may require 'docker login'."
+)
+TOO_LARGE = (
+    "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job "
+    "queue cannot meet the CPU requirement specified in the job."
+)
 
 
 def environ(aws: LocalAws, **more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "BATCHREG_"))
+    }
     return {**clean, **aws.environ, "BATCHREG_STACK_NAME": "lab", **more}
 
 
@@ -64,13 +71,19 @@ class Run:
     @property
     def line(self) -> str:
         """The one line that it said on stderr."""
-        line, = self.err.splitlines()
+        (line,) = self.err.splitlines()
         return line
 
 
 def run(aws: LocalAws, *arguments: str, **more: str) -> Run:
-    done = subprocess.run([BATCHREG, *arguments], env=environ(aws, **more), text=True,
-                          capture_output=True, timeout=60, cwd="/")
+    done = subprocess.run(
+        [BATCHREG, *arguments],
+        env=environ(aws, **more),
+        text=True,
+        capture_output=True,
+        timeout=60,
+        cwd="/",
+    )
     return Run(done.returncode, done.stdout, done.stderr)
 
 
@@ -88,13 +101,14 @@ def detached(aws: LocalAws, *arguments: str, **more: str) -> dict[str, Any]:
 
 
 def described(aws: LocalAws, job_id: str) -> dict[str, Any]:
-    job, = aws.client("batch").describe_jobs(jobs=[job_id])["jobs"]
+    (job,) = aws.client("batch").describe_jobs(jobs=[job_id])["jobs"]
     return job
 
 
 def definition_of(aws: LocalAws, job: dict[str, Any]) -> dict[str, Any]:
-    found, = aws.client("batch").describe_job_definitions(
-        jobDefinitions=[job["jobDefinition"]])["jobDefinitions"]
+    (found,) = aws.client("batch").describe_job_definitions(jobDefinitions=[job["jobDefinition"]])[
+        "jobDefinitions"
+    ]
     return found
 
 
@@ -122,8 +136,9 @@ class Followed:
         self.aws = aws
         self._files = folder / "out", folder / "err"
         with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
-            self.process = subprocess.Popen([BATCHREG, *arguments], env=environ(aws, **more),
-                                            stdout=out, stderr=err, cwd="/")
+            self.process = subprocess.Popen(
+                [BATCHREG, *arguments], env=environ(aws, **more), stdout=out, stderr=err, cwd="/"
+            )
         self.logs = aws.client("logs")
         UNDER_WAY.append(self.process)
 
@@ -160,8 +175,11 @@ class Followed:
             self.logs.create_log_group(logGroupName=GROUP)
         with contextlib.suppress(self.logs.exceptions.ResourceAlreadyExistsException):
             self.logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
-        self.logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=[
-            {"timestamp": time, "message": line} for line in lines])
+        self.logs.put_log_events(
+            logGroupName=GROUP,
+            logStreamName=stream,
+            logEvents=[{"timestamp": time, "message": line} for line in lines],
+        )
 
     def end(self) -> Run:
         self.process.wait(timeout=60)
@@ -222,8 +240,11 @@ def array(aws: LocalAws, folder: Path) -> tuple[str, Run]:
     for summary in ({"RUNNABLE": 3}, {"RUNNING": 2, "SUCCEEDED": 1, "FAILED": 0}):
         job.set("PENDING", arrayProperties={"size": 3, "statusSummary": summary})
         job.wait_for("PENDING  [23] " + next(iter(summary)))
-    job.set("FAILED", reason="Array Child Job failed", arrayProperties={
-        "size": 3, "statusSummary": {"SUCCEEDED": 2, "FAILED": 1}})
+    job.set(
+        "FAILED",
+        reason="Array Child Job failed",
+        arrayProperties={"size": 3, "statusSummary": {"SUCCEEDED": 2, "FAILED": 1}},
+    )
     return job.job_id, job.end()
 
 
@@ -324,12 +345,15 @@ def ends_by_cancel(aws: LocalAws, folder: Path) -> tuple[Run, Run]:
 
 
 @pytest.fixture(scope="module")
-def played(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
-        dict[str, Future[Any]]]:
+def played(
+    aws: LocalAws, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Any]]]:
     """Play all scenarios side by side."""
     with ThreadPoolExecutor(len(SCENARIOS)) as pool:
-        yield {name: pool.submit(play, aws, tmp_path_factory.mktemp(name))
-               for name, play in SCENARIOS.items()}
+        yield {
+            name: pool.submit(play, aws, tmp_path_factory.mktemp(name))
+            for name, play in SCENARIOS.items()
+        }
     for process in UNDER_WAY:
         process.kill()  # a scenario that failed has left it
         process.wait()
@@ -358,8 +382,7 @@ def test_stderr_has_the_job_and_its_states(after):
     first, *states = done.err.splitlines()
     assert first == f"Job {job['jobId']}, of {job['jobDefinition'].rsplit('/', 1)[-1]}"
     assert all(re.match(r"\d\d:\d\d:\d\d  ", state) for state in states)
-    assert [state[10:] for state in states][-3:] == [
-        "STARTING", "RUNNING", f"SUCCEEDED  {EXITED}"]
+    assert [state[10:] for state in states][-3:] == ["STARTING", "RUNNING", f"SUCCEEDED  {EXITED}"]
 
 
 def test_command_is_what_stands_behind_the_dashes(after):
@@ -376,7 +399,8 @@ def test_failure_exits_as_the_job_does(after):
     assert done.status == 3
     assert done.out == "wrong\n"
     assert done.err.splitlines()[-1] == (
-        f"batchreg: Job {job_id} failed with exit code 3: {EXITED}.")
+        f"batchreg: Job {job_id} failed with exit code 3: {EXITED}."
+    )
 
 
 def test_failed_pull_exits_one_with_the_reason_and_what_to_do(after):
@@ -385,15 +409,18 @@ def test_failed_pull_exits_one_with_the_reason_and_what_to_do(after):
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines()[-1] == (
         f"batchreg: Job {job_id} failed: {' '.join(NO_PULL.split())} The login may be wrong, or "
-        "may not read this image: check it, then batchreg deploy with the right one.")
+        "may not read this image: check it, then batchreg deploy with the right one."
+    )
 
 
 def test_stuck_job_says_why_once_and_what_to_do(after):
     """However often it is asked, with Batch's own words and the way out."""
     _, done = after("stuck")
-    said, = [line for line in done.err.splitlines() if "MISCONFIGURATION" in line]
-    assert said[10:] == (f"RUNNABLE  {TOO_LARGE}  The job is larger than the compute environment: "
-                         "give less --vcpus or --memory, or batchreg deploy --max-vcpus with more.")
+    (said,) = [line for line in done.err.splitlines() if "MISCONFIGURATION" in line]
+    assert said[10:] == (
+        f"RUNNABLE  {TOO_LARGE}  The job is larger than the compute environment: "
+        "give less --vcpus or --memory, or batchreg deploy --max-vcpus with more."
+    )
 
 
 def test_interrupt_detaches(after):
@@ -402,7 +429,8 @@ def test_interrupt_detaches(after):
     assert done.status == 130
     assert done.err.splitlines()[-1] == (
         f"batchreg: {job_id} goes on. Follow it: batchreg logs --follow {job_id}. End it: "
-        f"batchreg cancel {job_id}")
+        f"batchreg cancel {job_id}"
+    )
 
 
 def test_interrupted_job_goes_on(after, aws):
@@ -415,10 +443,14 @@ def test_array_shows_its_jobs_per_state(after):
     """In the order of a job's life, zeros left out."""
     job_id, done = after("array")
     assert done.err.splitlines()[0].endswith(
-        f"; the log of each: batchreg logs {job_id}:0 and so on")
+        f"; the log of each: batchreg logs {job_id}:0 and so on"
+    )
     shown = [line[10:] for line in done.err.splitlines()[1:-1]]
-    assert shown[-3:] == ["PENDING  3 RUNNABLE", "PENDING  2 RUNNING, 1 SUCCEEDED",
-                          "FAILED  Array Child Job failed  2 SUCCEEDED, 1 FAILED"]
+    assert shown[-3:] == [
+        "PENDING  3 RUNNABLE",
+        "PENDING  2 RUNNING, 1 SUCCEEDED",
+        "FAILED  Array Child Job failed  2 SUCCEEDED, 1 FAILED",
+    ]
 
 
 def test_failed_array_exits_one(after):
@@ -457,8 +489,13 @@ def test_every_line_for_machines_is_json(after):
     said = [json.loads(line) for line in done.out.splitlines()]
     assert [each["text"] for each in said if each["type"] == "log"] == ["one", 'two "quoted" €']
     assert {each["type"] for each in said} == {"note", "state", "log", "result"}
-    assert said[-1] == {"type": "result", "job": job_id, "status": "FAILED", "exit_code": 4,
-                        "reason": EXITED}
+    assert said[-1] == {
+        "type": "result",
+        "job": job_id,
+        "status": "FAILED",
+        "exit_code": 4,
+        "reason": EXITED,
+    }
 
 
 def test_failure_for_machines_exits_the_same(after):
@@ -508,14 +545,37 @@ def test_detach_for_machines_is_one_object(aws):
 
 def test_all_options_reach_the_job(aws):
     """Each in the place where Batch wants it."""
-    job = detached(aws, "--vcpus", "2", "--memory", "4G", "--gpus", "1", "--env", "A=1=2",
-                   "--env", "B=", "--job-role-arn", "arn:aws:iam::123456789012:role/mine",
-                   "--retries", "3", "--timeout", "90", "--name", "night_1", "--array-size", "7",
-                   IMAGE)
+    job = detached(
+        aws,
+        "--vcpus",
+        "2",
+        "--memory",
+        "4G",
+        "--gpus",
+        "1",
+        "--env",
+        "A=1=2",
+        "--env",
+        "B=",
+        "--job-role-arn",
+        "arn:aws:iam::123456789012:role/mine",
+        "--retries",
+        "3",
+        "--timeout",
+        "90",
+        "--name",
+        "night_1",
+        "--array-size",
+        "7",
+        IMAGE,
+    )
     body = definition_of(aws, job)
     container = body["containerProperties"]
     assert {each["type"]: each["value"] for each in container["resourceRequirements"]} == {
-        "VCPU": "2", "MEMORY": "4096", "GPU": "1"}
+        "VCPU": "2",
+        "MEMORY": "4096",
+        "GPU": "1",
+    }
     assert container["environment"] == [{"name": "A", "value": "1=2"}, {"name": "B", "value": ""}]
     assert container["jobRoleArn"] == "arn:aws:iam::123456789012:role/mine"
     assert body["retryStrategy"] == {"attempts": 3}
@@ -537,8 +597,11 @@ def spoken(aws: LocalAws) -> str:
     with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
         logs.create_log_group(logGroupName=GROUP)
     logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
-    logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=[
-        {"timestamp": 1_700_000_000_000, "message": text} for text in ("one", "two")])
+    logs.put_log_events(
+        logGroupName=GROUP,
+        logStreamName=stream,
+        logEvents=[{"timestamp": 1_700_000_000_000, "message": text} for text in ("one", "two")],
+    )
     return job_id
 
 
@@ -550,9 +613,11 @@ def test_logs_prints_what_there_is(aws, spoken):
 def test_logs_for_machines_end_with_the_result(aws, spoken):
     """One object a line."""
     said = [json.loads(line) for line in run(aws, "logs", "--json", spoken).out.splitlines()]
-    assert said == [{"type": "log", "time": 1_700_000_000_000, "text": "one"},
-                    {"type": "log", "time": 1_700_000_000_000, "text": "two"},
-                    {"type": "result", "job": spoken, "status": "FAILED"}]
+    assert said == [
+        {"type": "log", "time": 1_700_000_000_000, "text": "one"},
+        {"type": "log", "time": 1_700_000_000_000, "text": "two"},
+        {"type": "result", "job": spoken, "status": "FAILED"},
+    ]
 
 
 def test_logs_of_a_waiting_job_say_that_it_waits(aws):
@@ -560,7 +625,8 @@ def test_logs_of_a_waiting_job_say_that_it_waits(aws):
     job_id = detached(aws, IMAGE)["jobId"]
     aws.set_jobs("RUNNABLE", job_id=job_id, reason="no instance yet.")
     assert run(aws, "logs", job_id) == Run(
-        0, "", f"{job_id} is RUNNABLE and has no log: no instance yet.\n")
+        0, "", f"{job_id} is RUNNABLE and has no log: no instance yet.\n"
+    )
 
 
 def test_logs_of_an_array_name_its_jobs(aws):
@@ -568,13 +634,20 @@ def test_logs_of_an_array_name_its_jobs(aws):
     job_id = detached(aws, "--array-size", "2", IMAGE)["jobId"]
     assert run(aws, "logs", job_id).line == (
         f"{job_id} is RUNNABLE and has no log: its 2 jobs have, see batchreg logs {job_id}:0 and "
-        "so on.")
+        "so on."
+    )
 
 
 def test_logs_into_a_closed_pipe_are_quiet(aws, spoken):
     """As into `head -1`."""
-    done = subprocess.run(f"{BATCHREG} logs {spoken} | head -0", env=environ(aws), shell=True,
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        f"{BATCHREG} logs {spoken} | head -0",
+        env=environ(aws),
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stderr == ""
 
 
@@ -583,8 +656,9 @@ def test_unknown_job_is_one_line(aws, command):
     """A slip in the id, another region, or a job of last month."""
     done = run(aws, command, "nonsense")
     assert (done.status, done.out) == (1, "")
-    assert done.line == ("batchreg: There is no job nonsense in this region; Batch forgets jobs "
-                         "after a week.")
+    assert done.line == (
+        "batchreg: There is no job nonsense in this region; Batch forgets jobs after a week."
+    )
 
 
 @pytest.mark.parametrize("status", ["RUNNABLE", "RUNNING"])
@@ -606,12 +680,14 @@ def test_cancel_of_an_ended_job_is_a_success(aws, spoken):
 
 def test_definition_has_a_new_revision_only_for_a_change(aws):
     """The same again is the same revision, and so is what there was before a change."""
+
     def revision(*options: str, tag: str = "1") -> str:
         job = detached(aws, *options, f"ghcr.io/lab/revised:{tag}", "--", "any", "command")
         return job["jobDefinition"].rsplit("/", 1)[-1]
 
     assert [revision(), revision(), revision(tag="2"), revision("--memory", "1G"), revision()] == [
-        f"ghcr-io-lab-revised:{number}" for number in (1, 1, 2, 3, 1)]
+        f"ghcr-io-lab-revised:{number}" for number in (1, 1, 2, 3, 1)
+    ]
 
 
 def test_definition_is_tagged_as_ours(aws):
@@ -620,8 +696,10 @@ def test_definition_is_tagged_as_ours(aws):
     job = detached(aws, "ghcr.io/lab/tagged:1")
     assert re.fullmatch("[0-9a-f]{16}", definition_of(aws, job)["tags"]["batchreg"])
     batch.register_job_definition(
-        jobDefinitionName="ghcr-io-lab-tagged", type="container",
-        containerProperties={"image": "ghcr.io/lab/tagged:1"})
+        jobDefinitionName="ghcr-io-lab-tagged",
+        type="container",
+        containerProperties={"image": "ghcr.io/lab/tagged:1"},
+    )
     assert detached(aws, "ghcr.io/lab/tagged:1")["jobDefinition"] == job["jobDefinition"]
 
 
@@ -632,7 +710,7 @@ def test_instance_login_leaves_no_trace_in_the_definition(aws):
 
 
 def outputs(aws: LocalAws, name: str) -> dict[str, str]:
-    found, = aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    (found,) = aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
 
 
@@ -641,8 +719,7 @@ def test_job_login_is_the_stacks_secret_read_by_its_execution_role(aws):
     made = outputs(aws, "plain")
     job = detached(aws, "--auth", "job", IMAGE, BATCHREG_STACK_NAME="plain")
     container = definition_of(aws, job)["containerProperties"]
-    assert container["repositoryCredentials"] == {
-        "credentialsParameter": made["RegistrySecretArn"]}
+    assert container["repositoryCredentials"] == {"credentialsParameter": made["RegistrySecretArn"]}
     assert container["executionRoleArn"] == made["JobExecutionRoleArn"]
     assert definition_of(aws, job)["platformCapabilities"] == ["EC2"]
 
@@ -650,7 +727,8 @@ def test_job_login_is_the_stacks_secret_read_by_its_execution_role(aws):
 def test_job_login_has_what_the_execution_role_hands_to_the_registry(aws):
     """repositoryCredentials want `username` and `password` in the secret's JSON."""
     text = aws.client("secretsmanager").get_secret_value(
-        SecretId=outputs(aws, "plain")["RegistrySecretArn"])["SecretString"]
+        SecretId=outputs(aws, "plain")["RegistrySecretArn"]
+    )["SecretString"]
     assert {"username": USER, "password": PASSWORD}.items() <= json.loads(text).items()
 
 
@@ -662,7 +740,8 @@ def test_fargate_implies_the_job_login_and_its_own_queue(aws):
     assert job["jobQueue"] == made["FargateJobQueueArn"]
     assert body["platformCapabilities"] == ["FARGATE"]
     assert body["containerProperties"]["repositoryCredentials"] == {
-        "credentialsParameter": made["RegistrySecretArn"]}
+        "credentialsParameter": made["RegistrySecretArn"]
+    }
     assert body["containerProperties"]["executionRoleArn"] == made["JobExecutionRoleArn"]
 
 
@@ -677,8 +756,14 @@ def test_printed_definition_is_the_registered_one(aws):
 
 def test_printed_definition_needs_no_aws():
     """Unless it carries a login."""
-    done = subprocess.run([BATCHREG, "job-definition", IMAGE], capture_output=True, text=True,
-                          env={"PATH": os.environ["PATH"]}, timeout=60, cwd="/")
+    done = subprocess.run(
+        [BATCHREG, "job-definition", IMAGE],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
+        timeout=60,
+        cwd="/",
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["containerProperties"]["image"] == IMAGE
 
@@ -687,24 +772,35 @@ def test_printed_definition_needs_no_aws():
 def own(aws: LocalAws) -> dict[str, str]:
     """A stack with three secrets of its user's own: {registry: ARN}. One is of no use."""
     manager = aws.client("secretsmanager")
-    texts = {url: json.dumps({"username": USER, "password": PASSWORD, "registry_url": url})
-             for url in ("https://quay.io/", "docker.io")}
+    texts = {
+        url: json.dumps({"username": USER, "password": PASSWORD, "registry_url": url})
+        for url in ("https://quay.io/", "docker.io")
+    }
     texts["broken"] = f"{PASSWORD}: not JSON"
-    arns = {name: manager.create_secret(Name=f"own{number}", SecretString=text)["ARN"]
-            for number, (name, text) in enumerate(texts.items())}
-    deploy(aws, "own", "--fargate", *(part for arn in arns.values()
-                                      for part in ("--secret-arn", arn)))
+    arns = {
+        name: manager.create_secret(Name=f"own{number}", SecretString=text)["ARN"]
+        for number, (name, text) in enumerate(texts.items())
+    }
+    deploy(
+        aws, "own", "--fargate", *(part for arn in arns.values() for part in ("--secret-arn", arn))
+    )
     return arns
 
 
-@pytest.mark.parametrize(("image", "secret"), [
-    ("quay.io/lab/x:1", "https://quay.io/"), ("lab/x", "docker.io"),
-    ("docker.io/library/x", "docker.io")])
+@pytest.mark.parametrize(
+    ("image", "secret"),
+    [
+        ("quay.io/lab/x:1", "https://quay.io/"),
+        ("lab/x", "docker.io"),
+        ("docker.io/library/x", "docker.io"),
+    ],
+)
 def test_secret_of_the_images_registry_is_chosen(aws, own, image, secret):
     """Among several, by the registry that each says it is for."""
     job = detached(aws, "--auth", "job", image, BATCHREG_STACK_NAME="own")
     assert definition_of(aws, job)["containerProperties"]["repositoryCredentials"] == {
-        "credentialsParameter": own[secret]}
+        "credentialsParameter": own[secret]
+    }
 
 
 def test_own_secrets_that_do_not_cover_the_registry_are_named(aws, own):
@@ -712,26 +808,37 @@ def test_own_secrets_that_do_not_cover_the_registry_are_named(aws, own):
     done = run(aws, "submit", "--detach", IMAGE, BATCHREG_STACK_NAME="own")
     assert done.status == 0
     assert done.err.splitlines()[0] == (
-        "No credentials for ghcr.io in this stack; they cover quay.io, Docker Hub.")
+        "No credentials for ghcr.io in this stack; they cover quay.io, Docker Hub."
+    )
 
 
 def test_secret_of_each_of_the_stacks_registries_is_found(aws):
     """A stack may make several secrets, each with its number."""
     body = template.to_yaml(template.build(Settings(slots=(1, 3))))
-    values = {"Username": USER, "Password": PASSWORD, "Username3": USER, "Password3": PASSWORD,
-              "RegistryUrl": "ghcr.io", "RegistryUrl3": "https://quay.io",
-              "SubnetIDs": ",".join(aws.subnet_ids),
-              "SecurityGroupIDs": ",".join(aws.security_group_ids)}
+    values = {
+        "Username": USER,
+        "Password": PASSWORD,
+        "Username3": USER,
+        "Password3": PASSWORD,
+        "RegistryUrl": "ghcr.io",
+        "RegistryUrl3": "https://quay.io",
+        "SubnetIDs": ",".join(aws.subnet_ids),
+        "SecurityGroupIDs": ",".join(aws.security_group_ids),
+    }
     client = aws.client("cloudformation")
     client.create_stack(
-        StackName="several", TemplateBody=body, Capabilities=["CAPABILITY_IAM"],
-        Parameters=[{"ParameterKey": key, "ParameterValue": value}
-                    for key, value in values.items()])
-    client.get_waiter("stack_create_complete").wait(
-        StackName="several", WaiterConfig={"Delay": 1})
+        StackName="several",
+        TemplateBody=body,
+        Capabilities=["CAPABILITY_IAM"],
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value} for key, value in values.items()
+        ],
+    )
+    client.get_waiter("stack_create_complete").wait(StackName="several", WaiterConfig={"Delay": 1})
     job = detached(aws, "--auth", "job", "quay.io/lab/x:1", BATCHREG_STACK_NAME="several")
     assert definition_of(aws, job)["containerProperties"]["repositoryCredentials"] == {
-        "credentialsParameter": outputs(aws, "several")["RegistrySecret3Arn"]}
+        "credentialsParameter": outputs(aws, "several")["RegistrySecret3Arn"]
+    }
 
 
 class Denied(BaseHTTPRequestHandler):
@@ -768,8 +875,10 @@ def test_user_who_may_not_read_secrets_cannot_have_one_chosen(aws, own, denied):
     """A wrong guess would fail minutes later, at the pull."""
     done = run(aws, "submit", "--auth", "job", IMAGE, BATCHREG_STACK_NAME="own", **denied)
     assert (done.status, done.out) == (1, "")
-    assert done.line == ("batchreg: Which secret is for ghcr.io? Ask for the permission "
-                         "secretsmanager:GetSecretValue on the stack's secrets.")
+    assert done.line == (
+        "batchreg: Which secret is for ghcr.io? Ask for the permission "
+        "secretsmanager:GetSecretValue on the stack's secrets."
+    )
 
 
 def test_only_secret_is_taken_unread(aws, own, denied):
@@ -777,7 +886,8 @@ def test_only_secret_is_taken_unread(aws, own, denied):
     deploy(aws, "single", "--secret-arn", own["https://quay.io/"])
     job = detached(aws, "--auth", "job", IMAGE, BATCHREG_STACK_NAME="single", **denied)
     assert definition_of(aws, job)["containerProperties"]["repositoryCredentials"] == {
-        "credentialsParameter": own["https://quay.io/"]}
+        "credentialsParameter": own["https://quay.io/"]
+    }
 
 
 # --- Fargate in the template ---
@@ -804,6 +914,7 @@ def test_template_with_fargate_lints_clean_in_every_region(aws, tmp_path):
 
 def test_deploy_remembers_fargate_until_it_is_told_otherwise(aws):
     """An update that says nothing of it leaves it, --no-fargate takes it away."""
+
     def resources() -> set[str]:
         pages = aws.client("cloudformation").list_stack_resources(StackName="toggled")
         return {each["LogicalResourceId"] for each in pages["StackResourceSummaries"]}
@@ -816,34 +927,55 @@ def test_deploy_remembers_fargate_until_it_is_told_otherwise(aws):
     deploy(aws, "toggled", "--no-fargate")
     assert not fargate & resources()
     environments = aws.client("batch").describe_compute_environments()["computeEnvironments"]
-    assert not any(each["computeEnvironmentName"].startswith("toggled-Fargate")
-                   for each in environments)
+    assert not any(
+        each["computeEnvironmentName"].startswith("toggled-Fargate") for each in environments
+    )
 
 
 # --- What cannot work ---
 
 
-@pytest.mark.parametrize(("arguments", "line"), [
-    (["https://ghcr.io/lab/x"],
-     "'https://ghcr.io/lab/x' is not the name of an image: write it like ghcr.io/lab/align:3, "
-     "without a scheme."),
-    (["ghcr.io/lab/x y"],
-     "'ghcr.io/lab/x y' is not the name of an image: write it like ghcr.io/lab/align:3."),
-    ([IMAGE, "--fargate", "--gpus", "1"], "Fargate has no GPUs: leave out --gpus or --fargate."),
-    ([IMAGE, "--vcpus", "0.5"], "On EC2 a job takes whole vCPUs: give --vcpus 1 or more."),
-    ([IMAGE, "--fargate", "--vcpus", "4", "--memory", "4G"],
-     "Fargate has no 4 vCPUs with 4096 MiB; the nearest are --vcpus 4 --memory 8192, --vcpus 4 "
-     "--memory 9216, --vcpus 4 --memory 10240."),
-    ([IMAGE, "--name", "a.b"],
-     "'a.b' cannot be a job's name: letters, digits, hyphens and underscores, a letter or a digit "
-     "first, 128 at most."),
-    ([IMAGE, "--stack-name", "no_name"],
-     "'no_name' cannot be a stack's name: letters, digits and hyphens, a letter first."),
-    ([IMAGE, "--stack-name", "nowhere"],
-     "There is no stack nowhere in this region: batchreg deploy --stack-name nowhere makes it."),
-    ([IMAGE, "--stack-name", "plain", "--fargate"],
-     "plain has no job queue on Fargate: batchreg deploy --fargate adds one."),
-])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["https://ghcr.io/lab/x"],
+            "'https://ghcr.io/lab/x' is not the name of an image: write it like ghcr.io/lab/align:3, "
+            "without a scheme.",
+        ),
+        (
+            ["ghcr.io/lab/x y"],
+            "'ghcr.io/lab/x y' is not the name of an image: write it like ghcr.io/lab/align:3.",
+        ),
+        (
+            [IMAGE, "--fargate", "--gpus", "1"],
+            "Fargate has no GPUs: leave out --gpus or --fargate.",
+        ),
+        ([IMAGE, "--vcpus", "0.5"], "On EC2 a job takes whole vCPUs: give --vcpus 1 or more."),
+        (
+            [IMAGE, "--fargate", "--vcpus", "4", "--memory", "4G"],
+            "Fargate has no 4 vCPUs with 4096 MiB; the nearest are --vcpus 4 --memory 8192, --vcpus 4 "
+            "--memory 9216, --vcpus 4 --memory 10240.",
+        ),
+        (
+            [IMAGE, "--name", "a.b"],
+            "'a.b' cannot be a job's name: letters, digits, hyphens and underscores, a letter or a digit "
+            "first, 128 at most.",
+        ),
+        (
+            [IMAGE, "--stack-name", "no_name"],
+            "'no_name' cannot be a stack's name: letters, digits and hyphens, a letter first.",
+        ),
+        (
+            [IMAGE, "--stack-name", "nowhere"],
+            "There is no stack nowhere in this region: batchreg deploy --stack-name nowhere makes it.",
+        ),
+        (
+            [IMAGE, "--stack-name", "plain", "--fargate"],
+            "plain has no job queue on Fargate: batchreg deploy --fargate adds one.",
+        ),
+    ],
+)
 def test_what_cannot_work_is_one_line(aws, arguments, line):
     """The fact, then what to do."""
     assert run(aws, "submit", *arguments) == Run(1, "", f"batchreg: {line}\n")
@@ -853,8 +985,10 @@ def test_what_cannot_work_is_one_line(aws, arguments, line):
 def test_variable_without_a_name_or_a_value_is_wrong_usage(aws, text):
     """The line does not repeat what may be a secret."""
     assert run(aws, "submit", IMAGE, "--env", text) == Run(
-        2, "", "batchreg: Invalid value for '--env': write KEY=VALUE. See `batchreg submit "
-        "--help`.\n")
+        2,
+        "",
+        "batchreg: Invalid value for '--env': write KEY=VALUE. See `batchreg submit --help`.\n",
+    )
 
 
 def test_registry_that_no_secret_covers_is_a_warning(aws):
@@ -862,7 +996,8 @@ def test_registry_that_no_secret_covers_is_a_warning(aws):
     done = run(aws, "submit", "--detach", "quay.io/lab/x:1")
     assert done.status == 0
     assert done.err.splitlines()[0] == (
-        "No credentials for quay.io in this stack; they cover ghcr.io.")
+        "No credentials for quay.io in this stack; they cover ghcr.io."
+    )
 
 
 def test_public_image_runs_on_fargate(aws):
@@ -873,21 +1008,30 @@ def test_public_image_runs_on_fargate(aws):
     assert container["executionRoleArn"] == outputs(aws, "lab")["JobExecutionRoleArn"]
 
 
-@pytest.mark.parametrize(("kind", "output"), [
-    ("job queue", "JobQueueArn"), ("compute environment", "ComputeEnvironmentArn")])
+@pytest.mark.parametrize(
+    ("kind", "output"),
+    [("job queue", "JobQueueArn"), ("compute environment", "ComputeEnvironmentArn")],
+)
 def test_what_is_disabled_is_one_line(aws, kind, output):
     """A job would wait there for ever."""
     batch, arn = aws.client("batch"), outputs(aws, "plain")[output]
-    turn = {"job queue": lambda state: batch.update_job_queue(jobQueue=arn, state=state),
-            "compute environment": lambda state: batch.update_compute_environment(
-                computeEnvironment=arn, state=state)}[kind]
+    turn = {
+        "job queue": lambda state: batch.update_job_queue(jobQueue=arn, state=state),
+        "compute environment": lambda state: batch.update_compute_environment(
+            computeEnvironment=arn, state=state
+        ),
+    }[kind]
     turn("DISABLED")
     try:
         done = run(aws, "submit", IMAGE, BATCHREG_STACK_NAME="plain")
     finally:
         turn("ENABLED")
-    assert done == Run(1, "", f"batchreg: The {kind} {arn.rsplit('/', 1)[-1]} is DISABLED: enable "
-                       "it in the AWS Batch console.\n")
+    assert done == Run(
+        1,
+        "",
+        f"batchreg: The {kind} {arn.rsplit('/', 1)[-1]} is DISABLED: enable "
+        "it in the AWS Batch console.\n",
+    )
 
 
 def test_no_output_has_a_part_of_the_login(aws, own):

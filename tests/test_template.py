@@ -18,8 +18,10 @@ from batchreg import registry_login
 from batchreg.render import template
 from batchreg.render.settings import Settings
 
-ARNS = tuple(f"arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry/{name}-AbCdEf"
-             for name in ("ghcr", "quay"))
+ARNS = tuple(
+    f"arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry/{name}-AbCdEf"
+    for name in ("ghcr", "quay")
+)
 STRUCTURES = {
     "plain": Settings(),
     "gpu": Settings(image_type="ECS_AL2023_NVIDIA"),
@@ -70,8 +72,11 @@ def test_yaml_and_json_are_the_same_template(settings):
     def plain(value):
         if isinstance(value, dict):
             if "Fn::GetAtt" in value:
-                return {"Fn::GetAtt": ".".join(value["Fn::GetAtt"])
-                        if isinstance(value["Fn::GetAtt"], list) else value["Fn::GetAtt"]}
+                return {
+                    "Fn::GetAtt": ".".join(value["Fn::GetAtt"])
+                    if isinstance(value["Fn::GetAtt"], list)
+                    else value["Fn::GetAtt"]
+                }
             return {str(key): plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list) else value
 
@@ -86,12 +91,20 @@ def test_template_fits_into_a_request():
 
 def test_logical_ids_and_parameters_are_the_promised_ones():
     """Other stacks, scripts and documents refer to them."""
-    promised = {"RegistrySecret", "InstanceRole", "InstanceProfile", "JobExecutionRole",
-                "LaunchTemplate", "ComputeEnvironment", "JobQueue"}
+    promised = {
+        "RegistrySecret",
+        "InstanceRole",
+        "InstanceProfile",
+        "JobExecutionRole",
+        "LaunchTemplate",
+        "ComputeEnvironment",
+        "JobQueue",
+    }
     assert set(body()["Resources"]) == promised
     assert {re.sub("(Arn|Id|Name)$", "", name) for name in body()["Outputs"]} == promised
     assert {"Username", "Password", "RegistryUrl", "SubnetIDs", "SecurityGroupIDs"} <= set(
-        body()["Parameters"])
+        body()["Parameters"]
+    )
 
 
 def test_every_parameter_but_login_and_network_has_a_default():
@@ -107,8 +120,11 @@ def test_every_parameter_has_a_label_a_group_and_a_description():
     grouped = [name for group in form["ParameterGroups"] for name in group["Parameters"]]
     assert sorted(grouped) == sorted(parameters) == sorted(form["ParameterLabels"])
     assert all(rules["Description"] for rules in parameters.values())
-    assert all("ConstraintDescription" in rules for rules in parameters.values()
-               if "AllowedPattern" in rules)
+    assert all(
+        "ConstraintDescription" in rules
+        for rules in parameters.values()
+        if "AllowedPattern" in rules
+    )
 
 
 def test_login_is_masked_and_nowhere_but_in_the_secret():
@@ -117,14 +133,17 @@ def test_login_is_masked_and_nowhere_but_in_the_secret():
     assert parameters["Username"]["NoEcho"] is parameters["Password"]["NoEcho"] is True
     rest = body()
     del rest["Resources"]["RegistrySecret"]
-    assert not re.search(r'"Ref": "(Username|Password)"|\$\{(Username|Password)\}',
-                         json.dumps(rest))
+    assert not re.search(
+        r'"Ref": "(Username|Password)"|\$\{(Username|Password)\}', json.dumps(rest)
+    )
 
 
 def test_roles_read_exactly_the_secrets():
     """Neither role may read any other secret of the account."""
-    for settings, secrets in ((STRUCTURES["plain"], [{"Ref": "RegistrySecret"}]),
-                              (STRUCTURES["secrets"], list(ARNS))):
+    for settings, secrets in (
+        (STRUCTURES["plain"], [{"Ref": "RegistrySecret"}]),
+        (STRUCTURES["secrets"], list(ARNS)),
+    ):
         for role in ("InstanceRole", "JobExecutionRole"):
             policies = body(settings)["Resources"][role]["Properties"]["Policies"]
             statement = policies[0]["PolicyDocument"]["Statement"][0]
@@ -150,11 +169,16 @@ def test_compute_environment_can_be_updated_in_place():
     assert not {"ServiceRole", "ComputeEnvironmentName", "Tags"} & set(properties)
     assert "DesiredvCpus" not in compute
     assert compute["LaunchTemplate"]["Version"] == {
-        "Fn::GetAtt": ["LaunchTemplate", "LatestVersionNumber"]}
+        "Fn::GetAtt": ["LaunchTemplate", "LatestVersionNumber"]
+    }
     assert compute["AllocationStrategy"]["Fn::If"][1:] == [
-        "SPOT_PRICE_CAPACITY_OPTIMIZED", "BEST_FIT_PROGRESSIVE"]
-    assert not re.search(r'"[A-Za-z]*Name": "(?!ReadRegistryLogin|DecryptRegistryLogin|/dev/xvda)',
-                         json.dumps(body()["Resources"]))
+        "SPOT_PRICE_CAPACITY_OPTIMIZED",
+        "BEST_FIT_PROGRESSIVE",
+    ]
+    assert not re.search(
+        r'"[A-Za-z]*Name": "(?!ReadRegistryLogin|DecryptRegistryLogin|/dev/xvda)',
+        json.dumps(body()["Resources"]),
+    )
 
 
 def test_instances_take_imdsv2_only_from_one_hop_away():
@@ -166,8 +190,13 @@ def test_instances_take_imdsv2_only_from_one_hop_away():
 
 spellings = st.one_of(
     st.text(max_size=30),
-    st.from_regex(re.compile(r"\s*(https?://|HTTPS://)?([A-Za-z0-9.-]{1,12}|localhost|docker\.io)"
-                             r"(:[0-9]{1,6})?(/[a-z0-9/]*)?\s*"), fullmatch=True),
+    st.from_regex(
+        re.compile(
+            r"\s*(https?://|HTTPS://)?([A-Za-z0-9.-]{1,12}|localhost|docker\.io)"
+            r"(:[0-9]{1,6})?(/[a-z0-9/]*)?\s*"
+        ),
+        fullmatch=True,
+    ),
 )
 
 

@@ -31,16 +31,32 @@ def open_terminal(account, tmp_path):
     """Run a command of batchreg's for the stack in a terminal, with nothing in the environment."""
     terminals = ExitStack()
 
-    def run(command: str, *arguments: str, columns: int = 80, aws=account.aws,
-            **environ: str) -> Terminal:
-        clean = {name: value for name, value in os.environ.items()
-                 if not name.startswith(("AWS_", "BATCHREG_")) and name not in (
-                     "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM")}
-        given = {name: value for name, value in aws.environ.items()
-                 if not name.startswith("BATCHREG_")}
-        return terminals.enter_context(closing(Terminal(
-            BATCHREG, command, "--stack-name", account.name, *arguments,
-            environ={**clean, **given, **environ}, folder=tmp_path, columns=columns)))
+    def run(
+        command: str, *arguments: str, columns: int = 80, aws=account.aws, **environ: str
+    ) -> Terminal:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "BATCHREG_"))
+            and name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM")
+        }
+        given = {
+            name: value for name, value in aws.environ.items() if not name.startswith("BATCHREG_")
+        }
+        return terminals.enter_context(
+            closing(
+                Terminal(
+                    BATCHREG,
+                    command,
+                    "--stack-name",
+                    account.name,
+                    *arguments,
+                    environ={**clean, **given, **environ},
+                    folder=tmp_path,
+                    columns=columns,
+                )
+            )
+        )
 
     with terminals:
         yield run
@@ -60,8 +76,11 @@ def test_newcomer_answers_five_questions(open_terminal, account, columns):
     assert terminal.wait() == 0, terminal.output
     assert terminal.lines[-2] == f"{account.name} is up."
     assert dict(line.split(": ") for line in terminal.stdout.splitlines()) == account.outputs
-    assert account.secret == {"username": "lab", "password": PASSWORD,
-                              "registry_url": "https://index.docker.io/v1/"}
+    assert account.secret == {
+        "username": "lab",
+        "password": PASSWORD,
+        "registry_url": "https://index.docker.io/v1/",
+    }
     first, _, third = account.aws.subnet_ids
     assert account.parameters["SubnetIDs"] == f"{first},{third}"
     assert PASSWORD not in terminal.output
@@ -73,10 +92,19 @@ def test_newcomer_answers_five_questions(open_terminal, account, columns):
 def test_slip_is_asked_again(open_terminal, account):
     """A mistyped number or an impossible user name costs one line, not the whole dialogue."""
     terminal = open_terminal("deploy")
-    answer(terminal, [
-        (QUESTIONS[0][0], "a:b"), ("Error: The user name is empty or has a colon", "lab"),
-        QUESTIONS[1], (QUESTIONS[2][0], "0"), ("Error: write numbers from 1 to 3", "7"),
-        ("Error: write numbers from 1 to 3", "1 2"), QUESTIONS[3], (QUESTIONS[4][0], "n")])
+    answer(
+        terminal,
+        [
+            (QUESTIONS[0][0], "a:b"),
+            ("Error: The user name is empty or has a colon", "lab"),
+            QUESTIONS[1],
+            (QUESTIONS[2][0], "0"),
+            ("Error: write numbers from 1 to 3", "7"),
+            ("Error: write numbers from 1 to 3", "1 2"),
+            QUESTIONS[3],
+            (QUESTIONS[4][0], "n"),
+        ],
+    )
     assert terminal.wait() == 1
     assert account.stack is None
 
@@ -85,8 +113,7 @@ def test_no_leaves_nothing_behind(open_terminal, account):
     """The question comes after the change set is made, so a no has something to tidy up."""
     terminal = open_terminal("deploy", "--default-vpc", **LOGIN)
     terminal.expect("AWS::Batch::JobQueue")
-    answer(terminal, [
-        (f"Create {account.name} in us-east-1, account 123456789012? [y/N]: ", "n")])
+    answer(terminal, [(f"Create {account.name} in us-east-1, account 123456789012? [y/N]: ", "n")])
     assert terminal.wait() == 1
     assert terminal.lines[-2] == f"batchreg: {account.name} is as it was."
     assert account.stack is None
@@ -111,7 +138,8 @@ def test_ctrl_c_at_a_question_leaves_nothing_behind(open_terminal, account, numb
     assert terminal.wait() == 130
     assert terminal.lines[-2:] == [NOTHING, ""]
     assert terminal.lines[-3].removesuffix("^C").strip() in ("", QUESTIONS[number][0].strip()) or (
-        terminal.lines[-3].endswith("^C"))
+        terminal.lines[-3].endswith("^C")
+    )
     assert terminal.echoes
     assert account.stack is None
 
@@ -129,8 +157,13 @@ def test_live_view_shows_each_resource_once(open_terminal, account):
     """One line a resource that changes in place, the time it took, and nothing wider than 80."""
     terminal = open_terminal("deploy", "--default-vpc", "--yes", **LOGIN)
     assert terminal.wait() == 0, terminal.output
-    last = terminal.lines[max(number for number, line in enumerate(terminal.lines)
-                              if line.startswith(f"{account.name}: ")):]
+    last = terminal.lines[
+        max(
+            number
+            for number, line in enumerate(terminal.lines)
+            if line.startswith(f"{account.name}: ")
+        ) :
+    ]
     assert re.fullmatch(rf"{account.name}: CREATE_COMPLETE  \d+ s", last[0].rstrip())
     rows = [line.split() for line in last[1:] if line.startswith("+")]
     assert len(rows) == len({row[1] for row in rows}) >= 7
@@ -141,12 +174,15 @@ def test_live_view_shows_each_resource_once(open_terminal, account):
 
 def test_live_view_of_a_failure_ends_with_the_cause_in_one_line(open_terminal, account):
     """The row of the resource shows as much of the reason as fits, the last line all of it."""
-    terminal = open_terminal("deploy", "--default-vpc", "--subnet-id", "subnet-0bad", "--yes",
-                             **LOGIN)
+    terminal = open_terminal(
+        "deploy", "--default-vpc", "--subnet-id", "subnet-0bad", "--yes", **LOGIN
+    )
     assert terminal.wait() == 1
     assert terminal.lines[-2].startswith(f"batchreg: {account.name}: ComputeEnvironment (")
-    assert any(re.match("x +ComputeEnvironment +CREATE_FAILED +0 s +Operation fail", line)
-               for line in terminal.lines)
+    assert any(
+        re.match("x +ComputeEnvironment +CREATE_FAILED +0 s +Operation fail", line)
+        for line in terminal.lines
+    )
     assert [line for line in terminal.lines[:-2] if len(line) > 80] == []
 
 
@@ -175,8 +211,9 @@ def test_dumb_terminal_gets_plain_lines(open_terminal, account):
     assert terminal.wait() == 0, terminal.output
     assert not ESCAPE.search(terminal.output)
     assert "\x1b" not in terminal.output
-    assert any(re.fullmatch(r"\d\d:\d\d:\d\d  JobQueue +CREATE_COMPLETE", line)
-               for line in terminal.lines)
+    assert any(
+        re.fullmatch(r"\d\d:\d\d:\d\d  JobQueue +CREATE_COMPLETE", line) for line in terminal.lines
+    )
 
 
 def test_password_stdin_is_refused_at_a_terminal(open_terminal, account):

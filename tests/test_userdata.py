@@ -18,9 +18,13 @@ from batchreg.errors import BatchregError
 from batchreg.render import template, userdata
 from batchreg.render.settings import Settings
 
-VALUES = {"AWS::Region": "eu-central-1", "AWS::URLSuffix": "amazonaws.com",
-          "RegistrySecret": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:R-AbCdEf",
-          "CredentialRefreshMinutes": "30", "ImagePullBehavior": "default"}
+VALUES = {
+    "AWS::Region": "eu-central-1",
+    "AWS::URLSuffix": "amazonaws.com",
+    "RegistrySecret": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:R-AbCdEf",
+    "CredentialRefreshMinutes": "30",
+    "ImagePullBehavior": "default",
+}
 
 
 def archive(*user_parts: str) -> email.message.Message:
@@ -58,12 +62,18 @@ def test_boot_writes_the_script_and_the_units(tmp_path):
         (tmp_path / folder[1:]).mkdir(parents=True)
         boot = re.sub(rf"(?m)^((?:cat >|mkdir -p) ){folder}", rf"\1{tmp_path}{folder}", boot)
     subprocess.run(["sh", "-e"], input=boot, text=True, check=True)
-    files = {f"/{path.relative_to(tmp_path)}": path.read_text()
-             for path in tmp_path.rglob("*") if path.is_file()}
+    files = {
+        f"/{path.relative_to(tmp_path)}": path.read_text()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
     assert files.pop(userdata.SCRIPT_PATH) == userdata.script()
     assert files.pop("/opt/batchreg/args").splitlines() == [
-        "--region=eu-central-1", "--url-suffix=amazonaws.com",
-        "-s" + VALUES["RegistrySecret"], "--setting=ECS_IMAGE_PULL_BEHAVIOR=default"]
+        "--region=eu-central-1",
+        "--url-suffix=amazonaws.com",
+        "-s" + VALUES["RegistrySecret"],
+        "--setting=ECS_IMAGE_PULL_BEHAVIOR=default",
+    ]
     assert files.pop("/etc/systemd/system/batchreg.service") == userdata.SERVICE
     assert "OnUnitActiveSec=30min\n" in files.pop("/etc/systemd/system/batchreg.timer")
     assert files == {}
@@ -80,8 +90,15 @@ def test_parts_of_the_user_come_back_from_the_archive(tmp_path):
     own = read(tmp_path, f'#!/bin/bash\necho "${{HOME}}" {userdata.SCRIPT_PATH}')
     assert userdata.user_parts(userdata.build(["s"], own)) == own
     assert userdata.user_parts(userdata.build(["s"])) == ()
-    before = userdata.build(["s"], [*own, (
-        f"Content-Type: text/cloud-config\n\nwrite_files:\n-\n path: {userdata.SCRIPT_PATH}\n")])
+    before = userdata.build(
+        ["s"],
+        [
+            *own,
+            (
+                f"Content-Type: text/cloud-config\n\nwrite_files:\n-\n path: {userdata.SCRIPT_PATH}\n"
+            ),
+        ],
+    )
     assert userdata.user_parts(before) == own
 
 
@@ -89,8 +106,11 @@ def test_parts_of_the_user_come_back_from_the_archive(tmp_path):
 def test_user_data_asks_in_the_domain_of_its_partition(region):
     """botocore knows the domains; most of them are amazonaws.com."""
     partitions = botocore.session.Session().get_data("partitions")["partitions"]
-    suffix = next(partition["outputs"]["dnsSuffix"] for partition in partitions
-                  if re.match(partition["regionRegex"], region))
+    suffix = next(
+        partition["outputs"]["dnsSuffix"]
+        for partition in partitions
+        if re.match(partition["regionRegex"], region)
+    )
     assert f"--url-suffix={suffix}\n" in userdata.for_instance(["x"], region)
 
 
@@ -126,21 +146,21 @@ def test_resolve_knows_every_placeholder():
 
 def test_script_becomes_a_part(tmp_path):
     """The simplest user data there is."""
-    own, = read(tmp_path, '#!/bin/bash\necho "${HOME}"\n')
+    (own,) = read(tmp_path, '#!/bin/bash\necho "${HOME}"\n')
     assert parts(own)[1].get_content_type() == "text/x-shellscript"
     assert parts(own)[1].get_payload() == '#!/bin/bash\necho "${HOME}"\n'
 
 
 def test_windows_line_ends_become_unix_ones(tmp_path):
     """A shell looks for an interpreter named "bash\\r"."""
-    own, = read(tmp_path, "#!/bin/bash\r\necho\r\n")
+    (own,) = read(tmp_path, "#!/bin/bash\r\necho\r\n")
     assert "\r" not in own
 
 
 def test_text_beyond_ascii_travels_in_base64(tmp_path):
     """User data stays ASCII whatever people write into it."""
     script = "#!/bin/sh\necho grüße ${X} 🐟\n"
-    own, = read(tmp_path, script)
+    (own,) = read(tmp_path, script)
     assert own.isascii()
     assert parts(own)[1].get_payload(decode=True).decode() == script
 
@@ -148,31 +168,38 @@ def test_text_beyond_ascii_travels_in_base64(tmp_path):
 @pytest.mark.parametrize("script", ["#!/bin/sh\necho ${A:-${B}}\n", "#!/bin/sh\necho '${'\n"])
 def test_nested_and_open_dollars_travel_in_base64(tmp_path, script):
     """Nobody has documented what Fn::Sub makes of them; base64 has no dollars."""
-    own, = read(tmp_path, script)
+    (own,) = read(tmp_path, script)
     assert "${" not in own
     assert parts(own)[1].get_payload(decode=True).decode() == script
 
 
 def test_archive_keeps_its_parts_and_their_headers(tmp_path):
     """Names, merge rules and encodings are the user's."""
-    own = read(tmp_path, "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n"
-               "--b\nContent-Type: text/cloud-config\nX-Merge-Type: list(append)\n\n"
-               "#cloud-config\nruncmd: [a]\n--b\nContent-Type: text/x-shellscript\n"
-               "Content-Transfer-Encoding: base64\n\nIyEvYmluL3NoCg==\n--b--\n")
+    own = read(
+        tmp_path,
+        "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n"
+        "--b\nContent-Type: text/cloud-config\nX-Merge-Type: list(append)\n\n"
+        "#cloud-config\nruncmd: [a]\n--b\nContent-Type: text/x-shellscript\n"
+        "Content-Transfer-Encoding: base64\n\nIyEvYmluL3NoCg==\n--b--\n",
+    )
     assert [part.get_content_type() for part in parts(*own)] == [
-        "text/x-shellscript", "text/cloud-config", "text/x-shellscript"]
+        "text/x-shellscript",
+        "text/cloud-config",
+        "text/x-shellscript",
+    ]
     assert parts(*own)[1]["X-Merge-Type"] == "list(append)"
     assert parts(*own)[2].get_payload(decode=True) == b"#!/bin/sh\n"
 
 
 def test_a_part_that_holds_our_boundary_moves_it(tmp_path):
     """Two nested archives of ours must not cut each other."""
-    own, = read(tmp_path, "#!/bin/sh\ncat <<E\n--==batchreg==\nE\n")
+    (own,) = read(tmp_path, "#!/bin/sh\ncat <<E\n--==batchreg==\nE\n")
     assert parts(own)[1].get_payload() == "#!/bin/sh\ncat <<E\n--==batchreg==\nE\n"
 
 
 def test_limit_counts_the_whole_archive():
     """One byte too many is an error with the number in it."""
+
     def padded(size: int) -> str:
         return "Content-Type: text/x-shellscript\n\n#!" + "x" * size
 

@@ -30,9 +30,25 @@ class TokenServer:
     def __enter__(self) -> TokenServer:
         self._key, self._certificate = self.directory / "key.pem", self.directory / "cert.pem"
         subprocess.run(
-            ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=tokens",
-             "-days", "2", "-keyout", self._key, "-out", self._certificate],
-            check=True, capture_output=True)
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-nodes",
+                "-newkey",
+                "rsa:2048",
+                "-subj",
+                "/CN=tokens",
+                "-days",
+                "2",
+                "-keyout",
+                self._key,
+                "-out",
+                self._certificate,
+            ],
+            check=True,
+            capture_output=True,
+        )
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,9 +75,14 @@ class TokenServer:
     @property
     def auth(self) -> dict[str, object]:
         """The registry's configuration."""
-        return {"token": {
-            "realm": f"http://127.0.0.1:{self._server.server_address[1]}/token",
-            "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(self._certificate)}}
+        return {
+            "token": {
+                "realm": f"http://127.0.0.1:{self._server.server_address[1]}/token",
+                "service": SERVICE,
+                "issuer": ISSUER,
+                "rootcertbundle": str(self._certificate),
+            }
+        }
 
     def answer(self, path: str, authorization: str) -> tuple[int, dict[str, object]]:
         """Refuse a wrong login; give anybody else a token for what he may have of what he asks."""
@@ -85,12 +106,24 @@ class TokenServer:
         now = int(time.time())
         parts = [
             {"typ": "JWT", "alg": "RS256", "x5c": ["".join(lines[1:-1])]},
-            {"iss": ISSUER, "sub": name, "aud": service, "iat": now, "nbf": now - 10,
-             "exp": now + 60, "jti": str(now), "access": access},
+            {
+                "iss": ISSUER,
+                "sub": name,
+                "aud": service,
+                "iat": now,
+                "nbf": now - 10,
+                "exp": now + 60,
+                "jti": str(now),
+                "access": access,
+            },
         ]
         text = ".".join(_encoded(json.dumps(part).encode()) for part in parts)
-        signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self._key],
-                                   input=text.encode(), check=True, capture_output=True).stdout
+        signature = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", self._key],
+            input=text.encode(),
+            check=True,
+            capture_output=True,
+        ).stdout
         return f"{text}.{_encoded(signature)}"
 
 

@@ -38,19 +38,26 @@ class Session:
             if self._session is None:
                 core = botocore.session.get_session()
                 self._session = boto3.session.Session(
-                    profile_name=self.profile, region_name=self.region, botocore_session=core)
+                    profile_name=self.profile, region_name=self.region, botocore_session=core
+                )
                 self._attempts = core.get_config_variable("max_attempts") or ATTEMPTS
             if not self._session.region_name:
                 raise BatchregError("No AWS region: give --region, or set AWS_REGION.")
             client = self._session.client(
-                service, endpoint_url=self.endpoint or None,
-                config=Config(retries={"mode": "standard", "total_max_attempts": self._attempts},
-                              connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS,
-                              tcp_keepalive=True))
+                service,
+                endpoint_url=self.endpoint or None,
+                config=Config(
+                    retries={"mode": "standard", "total_max_attempts": self._attempts},
+                    connect_timeout=CONNECT_SECONDS,
+                    read_timeout=READ_SECONDS,
+                    tcp_keepalive=True,
+                ),
+            )
             _ = urlsplit(client.meta.endpoint_url).port  # raises what the first call would
         except InvalidRegionError:
-            raise BatchregError(f"{self._session.region_name!r} is not a region: give --region, or "
-                                "set AWS_REGION.") from None
+            raise BatchregError(
+                f"{self._session.region_name!r} is not a region: give --region, or set AWS_REGION."
+            ) from None
         except ValueError as error:
             raise BatchregError(f"{error}: check --endpoint-url and the AWS_* variables.") from None
         client.meta.events.register("before-parse", _refuse_html)
@@ -120,14 +127,18 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, known.PartialCredentialsError):
         return f"Half of the AWS credentials is missing: {error.kwargs['cred_var']}. Set it too."
     if isinstance(error, known.ProfileNotFound):
-        return f"There is no AWS profile {error.kwargs['profile']}: `aws configure list-profiles`" \
-               " lists them."
+        return (
+            f"There is no AWS profile {error.kwargs['profile']}: `aws configure list-profiles`"
+            " lists them."
+        )
     if isinstance(error, known.ConfigParseError):
         return f"{error.kwargs['path']} is not an AWS configuration file: mend or move it."
     if isinstance(error, known.SSLError):
-        return f"No secure connection to {error.kwargs['endpoint_url']}: " \
-               f"{_line(error.kwargs['error'])}. Check --endpoint-url, or set AWS_CA_BUNDLE to " \
-               "your network's certificates."
+        return (
+            f"No secure connection to {error.kwargs['endpoint_url']}: "
+            f"{_line(error.kwargs['error'])}. Check --endpoint-url, or set AWS_CA_BUNDLE to "
+            "your network's certificates."
+        )
     if isinstance(error, known.ProxyConnectionError):
         return f"No answer from the proxy {error.kwargs['proxy_url']}: check HTTPS_PROXY."
     if isinstance(error, known.ConnectionError | known.HTTPClientError):
@@ -137,8 +148,9 @@ def explain(error: Exception) -> str | None:
         return "A value does not have the form that AWS asks for: check the options."
     if type(error).__name__ == "ResponseParserError":
         return NOT_AWS
-    if isinstance(error, known.CredentialRetrievalError | known.SSOError
-                  | known.TokenRetrievalError):
+    if isinstance(
+        error, known.CredentialRetrievalError | known.SSOError | known.TokenRetrievalError
+    ):
         return f"No AWS credentials: {_line(error)}. Log in to AWS again."
     if isinstance(error, known.BotoCoreError):
         return f"{_line(error)}."
@@ -148,8 +160,10 @@ def explain(error: Exception) -> str | None:
 def _refusal(error: Any) -> str:
     code, text = _code(error), _line(error.response.get("Error", {}).get("Message", ""))
     if code.isdecimal():  # botocore found no error of AWS's in the body
-        return f"No answer from AWS, but {code} {text}: check the proxy and --endpoint-url, or " \
-               "try again."
+        return (
+            f"No answer from AWS, but {code} {text}: check the proxy and --endpoint-url, or "
+            "try again."
+        )
     if not code:
         return NOT_AWS
     step = NEXT_STEPS.get(code)

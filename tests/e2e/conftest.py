@@ -18,18 +18,27 @@ from local_instance import Instance
 from local_parts import Engine, Registry, missing
 
 # What a careless layer on its way (shell, JSON, Fn::Sub, base64url) would change.
-PASSWORD = 'sé:cr"e\\t $HOME ${AWS::Region} {{x}} %41 \'~?>🐳'
+PASSWORD = "sé:cr\"e\\t $HOME ${AWS::Region} {{x}} %41 '~?>🐳"
 
 Launch = Callable[..., Instance]
 
 
 def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `batchreg` as a user does, with no settings from outside but these."""
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(("AWS_", "BATCHREG_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "BATCHREG_"))
+    }
     program = Path(sys.executable).with_name("batchreg")
-    return subprocess.run([program, *arguments], text=True, capture_output=True, timeout=60,
-                          cwd="/", env={**clean, **environ})
+    return subprocess.run(
+        [program, *arguments],
+        text=True,
+        capture_output=True,
+        timeout=60,
+        cwd="/",
+        env={**clean, **environ},
+    )
 
 
 def deployed(aws: LocalAws, *arguments: str, **environ: str) -> tuple[dict[str, str], bytes]:
@@ -37,8 +46,8 @@ def deployed(aws: LocalAws, *arguments: str, **environ: str) -> tuple[dict[str, 
     result = batchreg("deploy", "--yes", *arguments, **aws.environ, **environ)
     assert result.returncode == 0, result.stderr
     outputs = dict(line.split(": ") for line in result.stdout.splitlines())
-    version, = aws.client("ec2").describe_launch_template_versions(
-        LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"],
+    (version,) = aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"]
     )["LaunchTemplateVersions"]
     return outputs, base64.b64decode(version["LaunchTemplateData"]["UserData"])
 
@@ -57,14 +66,28 @@ class Two:
 @contextmanager
 def two_registries(folder: Path, stack: str) -> Iterator[Two]:
     """Start two real registries with a login each, and deploy a stack for both."""
-    with (LocalAws() as aws,
-          Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
-          Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other):
+    with (
+        LocalAws() as aws,
+        Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
+        Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other,
+    ):
         images = one.push("lab/align"), other.push("lab/sort")
-        yield Two(aws, (one, other), images, *deployed(
-            aws, "--stack-name", stack, "--registry", f"{one.host},username=ann,password=env:A",
-            "--registry", f"http://{other.host}/v2/,username=ben,password=env:B",
-            A=one.password, B=other.password))
+        yield Two(
+            aws,
+            (one, other),
+            images,
+            *deployed(
+                aws,
+                "--stack-name",
+                stack,
+                "--registry",
+                f"{one.host},username=ann,password=env:A",
+                "--registry",
+                f"http://{other.host}/v2/,username=ben,password=env:B",
+                A=one.password,
+                B=other.password,
+            ),
+        )
 
 
 def require(*parts: str) -> None:

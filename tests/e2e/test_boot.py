@@ -38,8 +38,17 @@ def aws():
 
 def deployed_user_data(aws: LocalAws, stack: str, registry: Registry, *arguments: str) -> bytes:
     """Deploy a stack and return the user data that its launch template then holds."""
-    return deployed(aws, "--stack-name", stack, "--username", registry.username, "--registry-url",
-                    f"http://{registry.host}/", *arguments, BATCHREG_PASSWORD=registry.password)[1]
+    return deployed(
+        aws,
+        "--stack-name",
+        stack,
+        "--username",
+        registry.username,
+        "--registry-url",
+        f"http://{registry.host}/",
+        *arguments,
+        BATCHREG_PASSWORD=registry.password,
+    )[1]
 
 
 def merged(first: bytes, second: bytes) -> bytes:
@@ -59,8 +68,11 @@ def booted(aws, registry, tmp_path_factory):
     """An instance after its first boot, with the user data of a stack that `deploy` made."""
     require("instance")
     data = deployed_user_data(aws, "booted", registry)
-    with Instance(directory=tmp_path_factory.mktemp("booted"), environ=aws.environ,
-                  files={"etc/ecs/ecs.config": b"ECS_RESERVED_MEMORY=32\n"}) as instance:
+    with Instance(
+        directory=tmp_path_factory.mktemp("booted"),
+        environ=aws.environ,
+        files={"etc/ecs/ecs.config": b"ECS_RESERVED_MEMORY=32\n"},
+    ) as instance:
         yield instance, instance.boot(data)
 
 
@@ -109,8 +121,11 @@ def test_units_are_valid(booted, tmp_path):
     names = ["batchreg.service", "batchreg.timer"]
     for name in names:
         (tmp_path / name).write_bytes(booted[1].read(f"/etc/systemd/system/{name}"))
-    result = subprocess.run([checker, "verify", *(str(tmp_path / name) for name in names)],
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [checker, "verify", *(str(tmp_path / name) for name in names)],
+        capture_output=True,
+        text=True,
+    )
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -128,10 +143,12 @@ def test_refresh_without_a_change_touches_nothing(booted):
 def test_no_part_of_the_password_is_anywhere_else(booted, registry):
     """Every file that the boot made or changed, the console, cloud-init's logs and databases."""
     _, boot = booted
-    secrets = [PASSWORD.encode(), PASSWORD.split("$")[0].encode(),
-               base64.b64encode(f"{registry.username}:{PASSWORD}".encode())]
-    places = {file.path for file in boot.tree()
-              if any(secret in file.data for secret in secrets)}
+    secrets = [
+        PASSWORD.encode(),
+        PASSWORD.split("$")[0].encode(),
+        base64.b64encode(f"{registry.username}:{PASSWORD}".encode()),
+    ]
+    places = {file.path for file in boot.tree() if any(secret in file.data for secret in secrets)}
     assert places == {"/etc/ecs/ecs.config"}
     assert not any(secret.decode() in boot.console for secret in secrets)
 
@@ -142,7 +159,8 @@ def test_what_batch_appends_survives_in_either_order(aws, registry, launch, ours
     data = deployed_user_data(aws, f"order{int(ours_first)}", registry)
     pair = (data, BATCH_PART.encode())
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(
-        merged(*(pair if ours_first else pair[::-1])))
+        merged(*(pair if ours_first else pair[::-1]))
+    )
     assert boot.ok, boot.console
     config = read_ecs_config(boot.ecs_config)
     assert config["ECS_CLUSTER"] == "genomics_Batch_1"
@@ -153,8 +171,10 @@ def test_what_batch_appends_survives_in_either_order(aws, registry, launch, ours
 def test_cloud_config_of_the_users_own_takes_effect_as_well(aws, registry, launch, tmp_path):
     """Two cloud-configs overwrite each other's lists unless one of them knows better."""
     own = tmp_path / "own.yaml"
-    own.write_text("#cloud-config\nwrite_files:\n- path: /etc/own\n  content: mine\n"
-                   "runcmd:\n- [touch, /etc/ran]\n")
+    own.write_text(
+        "#cloud-config\nwrite_files:\n- path: /etc/own\n  content: mine\n"
+        "runcmd:\n- [touch, /etc/ran]\n"
+    )
     data = deployed_user_data(aws, "own", registry, "--user-data", str(own))
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(data)
     assert boot.ok, boot.console
@@ -175,7 +195,8 @@ def test_instance_without_any_login_powers_off_and_says_why(aws, launch):
     """Else it would take jobs, fail them in seconds, and take the next."""
     text = batchreg("user-data", "--secret-id", "no-such-secret", "--region", "us-east-1")
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(
-        text.stdout.replace("in 60 120 0", "in 0 0 0").encode())
+        text.stdout.replace("in 60 120 0", "in 0 0 0").encode()
+    )
     assert boot.console.count("ResourceNotFoundException") == 3
     assert boot.systemctl == [["--no-block", "poweroff"]]
     assert "batchreg: no-such-secret: HTTP 400 ResourceNotFoundException" in boot.console
@@ -186,11 +207,14 @@ def test_instance_without_any_login_powers_off_and_says_why(aws, launch):
 def test_one_broken_secret_does_not_cost_the_other(aws, registry, launch):
     """The instance works for the registries that it has logins for."""
     manager = aws.client("secretsmanager")
-    manager.create_secret(Name="good", SecretString=(
-        f'{{"username": "u", "password": "p", "registry_url": "{registry.host}"}}'))
+    manager.create_secret(
+        Name="good",
+        SecretString=(f'{{"username": "u", "password": "p", "registry_url": "{registry.host}"}}'),
+    )
     manager.create_secret(Name="bad", SecretString="not JSON")
-    text = batchreg("user-data", "--secret-id", "bad", "--secret-id", "good",
-                    "--region", "us-east-1").stdout
+    text = batchreg(
+        "user-data", "--secret-id", "bad", "--secret-id", "good", "--region", "us-east-1"
+    ).stdout
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(text.encode())
     assert auth_for(f"{registry.host}/x", read_ecs_config(boot.ecs_config))["username"] == "u"
     assert "batchreg: bad: it is not JSON" in boot.console
@@ -207,8 +231,9 @@ def test_rotated_password_replaces_the_old_one_with_one_restart(aws, tmp_path, l
         instance.boot(data)
         calls = len(instance.systemctl())
         registry.change_password("after")
-        result = batchreg("deploy", "--stack-name", "rotated", "--yes", **aws.environ,
-                          BATCHREG_PASSWORD="after")
+        result = batchreg(
+            "deploy", "--stack-name", "rotated", "--yes", **aws.environ, BATCHREG_PASSWORD="after"
+        )
         assert result.returncode == 0, result.stderr
         instance.run(["python3", "/opt/batchreg/registry_login.py", "@/opt/batchreg/args"])
         auth = auth_for(image, read_ecs_config(instance.read("/etc/ecs/ecs.config")))

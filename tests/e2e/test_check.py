@@ -35,11 +35,23 @@ def image(registry: Registry) -> str:
 @pytest.fixture
 def check(batchreg: Run, registry: Registry):
     """Run `batchreg check` with a login for the registry."""
-    def run(*arguments: str, password: str = registry.password,
-            **options: object) -> subprocess.CompletedProcess[str]:
+
+    def run(
+        *arguments: str, password: str = registry.password, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         return batchreg(
-            "check", *arguments, "--registry-url", registry.host, "--username", registry.username,
-            "--architecture", MACHINE, environ={"BATCHREG_PASSWORD": password}, **options)
+            "check",
+            *arguments,
+            "--registry-url",
+            registry.host,
+            "--username",
+            registry.username,
+            "--architecture",
+            MACHINE,
+            environ={"BATCHREG_PASSWORD": password},
+            **options,
+        )
+
     return run
 
 
@@ -52,9 +64,18 @@ def test_right_login_pulls(check, image):
 
 def test_password_may_come_through_a_pipe(batchreg, registry, image):
     """As with `docker login --password-stdin`."""
-    result = batchreg("check", f"{image}:3.2", "--registry-url", f"https://{registry.host}/",
-                      "--username", registry.username, "--password-stdin", "--architecture",
-                      MACHINE, input=registry.password + "\n")
+    result = batchreg(
+        "check",
+        f"{image}:3.2",
+        "--registry-url",
+        f"https://{registry.host}/",
+        "--username",
+        registry.username,
+        "--password-stdin",
+        "--architecture",
+        MACHINE,
+        input=registry.password + "\n",
+    )
     assert result.stdout.startswith("ok  ")
 
 
@@ -62,11 +83,23 @@ def test_password_is_asked_for_on_a_terminal(registry, image, tmp_path):
     """Hidden, and never among the arguments."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("batchreg"), "check", f"{image}:3.2",
-         "--registry-url", registry.host, "--username", registry.username,
-         "--architecture", MACHINE],
-        stdin=follower, stdout=subprocess.PIPE, stderr=follower, cwd=tmp_path,
-        start_new_session=True)
+        [
+            Path(sys.executable).with_name("batchreg"),
+            "check",
+            f"{image}:3.2",
+            "--registry-url",
+            registry.host,
+            "--username",
+            registry.username,
+            "--architecture",
+            MACHINE,
+        ],
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
     os.close(follower)
     shown = b""
     while b"token:" not in shown:
@@ -95,7 +128,9 @@ def test_all_images_are_checked_and_one_failure_counts(check, image):
     result = check(f"{image}:3.2", f"{image}:3.3", f"{image}:3.1", f"{image}x:3")
     assert result.returncode == 1
     assert [line.split()[1] for line in result.stdout.splitlines()] == [
-        f"{image}:3.2", f"{image}:3.1"]
+        f"{image}:3.2",
+        f"{image}:3.1",
+    ]
     missing, unknown = result.stderr.splitlines()
     assert "no tag 3.3 in lab/checked; it has 3." in missing
     assert "no repository lab/checkedx" in unknown
@@ -103,9 +138,17 @@ def test_all_images_are_checked_and_one_failure_counts(check, image):
 
 def test_wrong_architecture_is_told(batchreg, registry, image):
     """--architecture says what the instances are."""
-    result = batchreg("check", f"{image}:3.2", "--architecture", OTHER, "--registry-url",
-                      registry.host, "--username", registry.username,
-                      environ={"BATCHREG_PASSWORD": registry.password})
+    result = batchreg(
+        "check",
+        f"{image}:3.2",
+        "--architecture",
+        OTHER,
+        "--registry-url",
+        registry.host,
+        "--username",
+        registry.username,
+        environ={"BATCHREG_PASSWORD": registry.password},
+    )
     assert result.returncode == 1
     assert f"built for {MACHINE} and not for {OTHER}" in result.stderr
 
@@ -119,8 +162,13 @@ def test_image_without_a_login_asks_for_one(batchreg, image):
 
 def test_login_is_sent_to_its_registry_alone(batchreg, registry, image):
     """Without --registry-url it is Docker Hub's, as in `deploy`, and this host must not get it."""
-    result = batchreg("check", f"{image}:3.2", "--username", registry.username,
-                      environ={"BATCHREG_PASSWORD": registry.password})
+    result = batchreg(
+        "check",
+        f"{image}:3.2",
+        "--username",
+        registry.username,
+        environ={"BATCHREG_PASSWORD": registry.password},
+    )
     assert result.returncode == 1
     assert "the given login is for Docker Hub: --registry-url changes that." in result.stderr
 
@@ -142,18 +190,24 @@ def test_json_has_a_line_an_image_and_the_result(check, image):
     assert (result.returncode, result.stderr) == (1, "")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(line["type"], line.get("cause"), line["ok"]) for line in lines] == [
-        ("verdict", "ok", True), ("verdict", "no-tag", False), ("result", None, False)]
+        ("verdict", "ok", True),
+        ("verdict", "no-tag", False),
+        ("result", None, False),
+    ]
     assert lines[0]["details"] == {"architectures": MACHINE}
     assert set(lines[1]["details"]["near"].split(", ")) == {"3.1", "3.2"}
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ((), "Missing argument 'IMAGE...'"),
-    (("x", "--username", "ada"), "Missing --password-stdin or BATCHREG_PASSWORD"),
-    (("x", "--registry-url", "ghcr.io"), "Missing --username"),
-    (("x", "--password-stdin"), "Missing --username"),
-    (("x", "--stack-name", "lab", "--username", "ada"), "leave out either"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing argument 'IMAGE...'"),
+        (("x", "--username", "ada"), "Missing --password-stdin or BATCHREG_PASSWORD"),
+        (("x", "--registry-url", "ghcr.io"), "Missing --username"),
+        (("x", "--password-stdin"), "Missing --username"),
+        (("x", "--stack-name", "lab", "--username", "ada"), "leave out either"),
+    ],
+)
 def test_wrong_usage_is_one_line(batchreg, arguments, message):
     """Off a terminal nothing prompts; what is missing is named."""
     result = batchreg("check", *arguments, stdin=subprocess.DEVNULL)
@@ -175,16 +229,26 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TokenServ
             filling.push(name, "3")
     users = {"ada": PASSWORD}
     rights = {"ada": {"lab/align", "lab/open"}, "": {"lab/open"}}
-    with TokenServer(folder, users, rights) as server, Registry(
-            "ada", "x", directory=folder / "registry", auth=server.auth) as registry:
+    with (
+        TokenServer(folder, users, rights) as server,
+        Registry("ada", "x", directory=folder / "registry", auth=server.auth) as registry,
+    ):
         yield server, registry
 
 
-def check_tokens(batchreg: Run, registry: Registry, name: str, *arguments: str,
-                 password: str | None = PASSWORD) -> subprocess.CompletedProcess[str]:
+def check_tokens(
+    batchreg: Run, registry: Registry, name: str, *arguments: str, password: str | None = PASSWORD
+) -> subprocess.CompletedProcess[str]:
     login = ("--registry-url", registry.host, "--username", "ada") if password else ()
-    return batchreg("check", f"{registry.host}/{name}", "--architecture", MACHINE, *login,
-                    *arguments, environ={"BATCHREG_PASSWORD": password} if password else {})
+    return batchreg(
+        "check",
+        f"{registry.host}/{name}",
+        "--architecture",
+        MACHINE,
+        *login,
+        *arguments,
+        environ={"BATCHREG_PASSWORD": password} if password else {},
+    )
 
 
 def test_bearer_login_pulls(batchreg, tokens):
@@ -248,13 +312,25 @@ def test_index_has_an_image_for_each_architecture(batchreg, tokens, tmp_path):
         kind = "application/vnd.oci.image.manifest.v1+json"
         connection.request("GET", "/v2/lab/open/manifests/3", headers={**login, "Accept": kind})
         manifest = connection.getresponse().read()
-        entry = {"mediaType": kind, "size": len(manifest),
-                 "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}"}
-        index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
-                 "manifests": [{**entry, "platform": {"os": "linux", "architecture": name}}
-                               for name in ("amd64", "arm64")]}
-        connection.request("PUT", "/v2/lab/open/manifests/multi", json.dumps(index),
-                           {**login, "Content-Type": index["mediaType"]})
+        entry = {
+            "mediaType": kind,
+            "size": len(manifest),
+            "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+        }
+        index = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [
+                {**entry, "platform": {"os": "linux", "architecture": name}}
+                for name in ("amd64", "arm64")
+            ],
+        }
+        connection.request(
+            "PUT",
+            "/v2/lab/open/manifests/multi",
+            json.dumps(index),
+            {**login, "Content-Type": index["mediaType"]},
+        )
         assert connection.getresponse().status == 201
         connection.close()
     for machine in ("amd64", "arm64"):
@@ -265,26 +341,33 @@ def test_index_has_an_image_for_each_architecture(batchreg, tokens, tmp_path):
 # --- stacks ---------------------------------------------------------------------------------------
 
 
-def deploy(batchreg: Run, aws: LocalAws, stack: str, registry: Registry, *arguments: str,
-           password: str | None = None) -> subprocess.CompletedProcess[str]:
+def deploy(
+    batchreg: Run,
+    aws: LocalAws,
+    stack: str,
+    registry: Registry,
+    *arguments: str,
+    password: str | None = None,
+) -> subprocess.CompletedProcess[str]:
     environ = {**aws.environ, **({"BATCHREG_PASSWORD": password} if password else {})}
     return batchreg("deploy", "--stack-name", stack, "--yes", *arguments, environ=environ)
 
 
 def stacks(aws: LocalAws) -> set[str]:
-    return {stack["StackName"]
-            for stack in aws.client("cloudformation").describe_stacks()["Stacks"]}
+    return {
+        stack["StackName"] for stack in aws.client("cloudformation").describe_stacks()["Stacks"]
+    }
 
 
 @pytest.mark.skipif(MACHINE != "amd64", reason="the image would be for Graviton")
-def test_deploy_check_keeps_a_wrong_login_from_making_anything(
-        batchreg, aws, stack, tmp_path):
+def test_deploy_check_keeps_a_wrong_login_from_making_anything(batchreg, aws, stack, tmp_path):
     """And the deployed login is checked later, by `check` and by the next `deploy`."""
     with Registry("ci-robot", PASSWORD, directory=tmp_path / "registry") as registry:
         image = registry.push("lab/align", "3")
         login = ("--registry-url", registry.host, "--username", "ci-robot")
-        refused = deploy(batchreg, aws, stack, registry, *login, "--check", image,
-                         password="canary-4711")
+        refused = deploy(
+            batchreg, aws, stack, registry, *login, "--check", image, password="canary-4711"
+        )
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "refuses this login" in refused.stderr
         assert "Nothing has changed." in refused.stderr
@@ -297,8 +380,9 @@ def test_deploy_check_keeps_a_wrong_login_from_making_anything(
         now = batchreg("check", image, "--stack-name", stack, environ=aws.environ)
         assert now.stdout == f"ok  {image}  amd64, with this login\n"
 
-        graviton = deploy(batchreg, aws, stack, registry, "--check", image,
-                          "--instance-type", "c7g")
+        graviton = deploy(
+            batchreg, aws, stack, registry, "--check", image, "--instance-type", "c7g"
+        )
         assert graviton.returncode == 1
         assert "built for amd64 and not for arm64" in graviton.stderr
 
@@ -321,8 +405,9 @@ def test_broken_secret_of_ones_own_is_told(batchreg, aws, stack):
     """In the words in which the instances would complain; nothing of it is shown."""
     manager = aws.client("secretsmanager")
     arn = manager.create_secret(Name=f"{stack}/login", SecretString="not JSON: canary")["ARN"]
-    made = batchreg("deploy", "--stack-name", stack, "--yes", "--secret-arn", arn,
-                    environ=aws.environ)
+    made = batchreg(
+        "deploy", "--stack-name", stack, "--yes", "--secret-arn", arn, environ=aws.environ
+    )
     assert made.returncode == 0, made.stderr
 
     def complaint() -> str:

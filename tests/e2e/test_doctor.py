@@ -39,8 +39,13 @@ class Lab:
     def __init__(self, aws: LocalAws, registry: Registry, image: str, template: str) -> None:
         self.aws, self.registry, self.image = aws, registry, image
         self.account = Account(aws, f"lab{next(_numbers)}")
-        self.account.make(template, Username=registry.username, Password=registry.password,
-                          RegistryUrl=registry.host, InstanceTypes=INSTANCES)
+        self.account.make(
+            template,
+            Username=registry.username,
+            Password=registry.password,
+            RegistryUrl=registry.host,
+            InstanceTypes=INSTANCES,
+        )
         self.outputs = self.account.outputs
         self.batch, self.ec2 = aws.client("batch"), aws.client("ec2")
         self.iam, self.secrets = aws.client("iam"), aws.client("secretsmanager")
@@ -50,39 +55,68 @@ class Lab:
 
     def update(self, **resources: Any) -> None:
         self.batch.update_compute_environment(
-            computeEnvironment=self.outputs["ComputeEnvironmentArn"], computeResources=resources)
+            computeEnvironment=self.outputs["ComputeEnvironmentArn"], computeResources=resources
+        )
 
     def job(self, status: str, reason: str = "", *, vcpus: int = 1) -> str:
         """Submit a job and put it where a fault would leave it."""
         definition = self.batch.register_job_definition(
-            jobDefinitionName="align", type="container", containerProperties={
-                "image": self.image, "command": ["align", CANARY],
+            jobDefinitionName="align",
+            type="container",
+            containerProperties={
+                "image": self.image,
+                "command": ["align", CANARY],
                 "environment": [{"name": "TOKEN", "value": CANARY}],
-                "resourceRequirements": [{"type": "VCPU", "value": str(vcpus)},
-                                         {"type": "MEMORY", "value": "2048"}]})
+                "resourceRequirements": [
+                    {"type": "VCPU", "value": str(vcpus)},
+                    {"type": "MEMORY", "value": "2048"},
+                ],
+            },
+        )
         job_id: str = self.batch.submit_job(
-            jobName="align", jobQueue=self.outputs["JobQueueArn"],
-            jobDefinition=definition["jobDefinitionArn"])["jobId"]
+            jobName="align",
+            jobQueue=self.outputs["JobQueueArn"],
+            jobDefinition=definition["jobDefinitionArn"],
+        )["jobId"]
         self.aws.set_jobs(status, job_id=job_id, reason=reason)
         return job_id
 
     def user_data(self, text: str) -> None:
         """Make a version of the launch template with this user data; $Latest then means it."""
-        self.update(launchTemplate={
-            "launchTemplateId": self.outputs["LaunchTemplateId"], "version": "$Latest"})
+        self.update(
+            launchTemplate={
+                "launchTemplateId": self.outputs["LaunchTemplateId"],
+                "version": "$Latest",
+            }
+        )
         self.ec2.create_launch_template_version(
             LaunchTemplateId=self.outputs["LaunchTemplateId"],
-            LaunchTemplateData={"UserData": base64.b64encode(text.encode()).decode()})
+            LaunchTemplateData={"UserData": base64.b64encode(text.encode()).decode()},
+        )
 
-    def doctor(self, *arguments: str, image: bool = True, endpoint: str | None = None,
-               ) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items()
-                 if not name.startswith(("AWS_", "BATCHREG_"))}
+    def doctor(
+        self, *arguments: str, image: bool = True, endpoint: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "BATCHREG_"))
+        }
         more = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
         return subprocess.run(
-            [BATCHREG, "doctor", "--stack-name", self.account.name,
-             *(("--image", self.image) if image else ()), *arguments],
-            text=True, capture_output=True, timeout=60, env={**clean, **self.aws.environ, **more})
+            [
+                BATCHREG,
+                "doctor",
+                "--stack-name",
+                self.account.name,
+                *(("--image", self.image) if image else ()),
+                *arguments,
+            ],
+            text=True,
+            capture_output=True,
+            timeout=60,
+            env={**clean, **self.aws.environ, **more},
+        )
 
     def causes(self, *arguments: str, **options: Any) -> list[str]:
         """Return what doctor finds, the exit status checked."""
@@ -113,8 +147,18 @@ def test_healthy_stack_exits_zero_within_five_seconds(lab: Lab) -> None:
     assert time.monotonic() - started < 5
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Nothing is wrong with what was looked at:\n")
-    for what in ("Stack", "Compute environment", "Job queue", "Launch template", "Secret", "Role",
-                 "Subnet", "Security groups", "Instances", f"Image {lab.image}"):
+    for what in (
+        "Stack",
+        "Compute environment",
+        "Job queue",
+        "Launch template",
+        "Secret",
+        "Role",
+        "Subnet",
+        "Security groups",
+        "Instances",
+        f"Image {lab.image}",
+    ):
         assert f"\n   {what}" in result.stdout
     assert "Not looked at:\n   servicequotas:GetServiceQuota  vCPU quota: " in result.stdout
 
@@ -128,8 +172,9 @@ def changed_password(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def no_route(lab: Lab) -> Iterator[None]:
-    table, = lab.ec2.describe_route_tables(Filters=[
-        {"Name": "vpc-id", "Values": [lab.aws.vpc_id]}])["RouteTables"]
+    (table,) = lab.ec2.describe_route_tables(
+        Filters=[{"Name": "vpc-id", "Values": [lab.aws.vpc_id]}]
+    )["RouteTables"]
     route = next(route for route in table["Routes"] if route["GatewayId"] != "local")
     where = {"RouteTableId": table["RouteTableId"], "DestinationCidrBlock": "0.0.0.0/0"}
     lab.ec2.delete_route(**where)
@@ -139,20 +184,27 @@ def no_route(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def closed_acl(lab: Lab) -> Iterator[None]:
-    acl, = lab.ec2.describe_network_acls(Filters=[
-        {"Name": "vpc-id", "Values": [lab.aws.vpc_id]}])["NetworkAcls"]
+    (acl,) = lab.ec2.describe_network_acls(
+        Filters=[{"Name": "vpc-id", "Values": [lab.aws.vpc_id]}]
+    )["NetworkAcls"]
     rule = {"NetworkAclId": acl["NetworkAclId"], "RuleNumber": 50, "Egress": True}
     lab.ec2.create_network_acl_entry(
-        **rule, Protocol="6", RuleAction="deny", CidrBlock="0.0.0.0/0",
-        PortRange={"From": 443, "To": 443})
+        **rule,
+        Protocol="6",
+        RuleAction="deny",
+        CidrBlock="0.0.0.0/0",
+        PortRange={"From": 443, "To": 443},
+    )
     yield
     lab.ec2.delete_network_acl_entry(**rule)
 
 
 @contextmanager
 def closed_egress(lab: Lab) -> Iterator[None]:
-    rule = {"GroupId": lab.aws.security_group_ids[0], "IpPermissions": [
-        {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}
+    rule = {
+        "GroupId": lab.aws.security_group_ids[0],
+        "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+    }
     lab.ec2.revoke_security_group_egress(**rule)
     yield
     lab.ec2.authorize_security_group_egress(**rule)
@@ -166,9 +218,15 @@ def archive(script: str) -> str:
 
 def deny(lab: Lab) -> None:
     lab.iam.put_role_policy(
-        RoleName=lab.name("InstanceRoleArn"), PolicyName="no", PolicyDocument=json.dumps({
-            "Version": "2012-10-17", "Statement": [{
-                "Effect": "Deny", "Action": "secretsmanager:*", "Resource": "*"}]}))
+        RoleName=lab.name("InstanceRoleArn"),
+        PolicyName="no",
+        PolicyDocument=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [{"Effect": "Deny", "Action": "secretsmanager:*", "Resource": "*"}],
+            }
+        ),
+    )
 
 
 OLD_SCRIPT = "#!/bin/bash\ndocker login -u lab -p $(aws secretsmanager get-secret-value)\n"
@@ -176,34 +234,45 @@ FAULTS: dict[str, Callable[[Lab], Any]] = {
     "wrong-login": changed_password,
     "wrong-architecture": lambda lab: lab.update(instanceTypes=[OTHERS]),
     "secret-missing": lambda lab: lab.secrets.delete_secret(
-        SecretId=lab.outputs["RegistrySecretArn"], ForceDeleteWithoutRecovery=True),
+        SecretId=lab.outputs["RegistrySecretArn"], ForceDeleteWithoutRecovery=True
+    ),
     "secret-deleted": lambda lab: lab.secrets.delete_secret(
-        SecretId=lab.outputs["RegistrySecretArn"]),
+        SecretId=lab.outputs["RegistrySecretArn"]
+    ),
     "secret-not-json": lambda lab: lab.secrets.put_secret_value(
-        SecretId=lab.outputs["RegistrySecretArn"], SecretString=CANARY),
+        SecretId=lab.outputs["RegistrySecretArn"], SecretString=CANARY
+    ),
     "secret-incomplete": lambda lab: lab.secrets.put_secret_value(
         SecretId=lab.outputs["RegistrySecretArn"],
-        SecretString=json.dumps({"user": "lab", "token": CANARY, CANARY: CANARY})),
+        SecretString=json.dumps({"user": "lab", "token": CANARY, CANARY: CANARY}),
+    ),
     "role-denied": deny,
     "profile-missing": lambda lab: lab.iam.remove_role_from_instance_profile(
-        InstanceProfileName=lab.name("InstanceProfileArn"), RoleName=lab.name("InstanceRoleArn")),
+        InstanceProfileName=lab.name("InstanceProfileArn"), RoleName=lab.name("InstanceRoleArn")
+    ),
     "user-data-not-mime": lambda lab: lab.user_data(OLD_SCRIPT),
     "user-data-without-login": lambda lab: lab.user_data(archive(OLD_SCRIPT)),
     "user-data-blocks": lambda lab: lab.user_data(
-        lab.account.user_data.replace("#!/bin/sh\n", "#!/bin/sh\nsystemctl restart ecs\n")),
+        lab.account.user_data.replace("#!/bin/sh\n", "#!/bin/sh\nsystemctl restart ecs\n")
+    ),
     "no-route": no_route,
     "egress-closed": closed_egress,
     "acl-closed": closed_acl,
     "environment-disabled": lambda lab: lab.batch.update_compute_environment(
-        computeEnvironment=lab.outputs["ComputeEnvironmentArn"], state="DISABLED"),
+        computeEnvironment=lab.outputs["ComputeEnvironmentArn"], state="DISABLED"
+    ),
     "queue-disabled": lambda lab: lab.batch.update_job_queue(
-        jobQueue=lab.outputs["JobQueueArn"], state="DISABLED"),
+        jobQueue=lab.outputs["JobQueueArn"], state="DISABLED"
+    ),
     "job-too-large": lambda lab: lab.job("RUNNABLE", vcpus=512),
     "no-capacity": lambda lab: lab.job(
-        "RUNNABLE", "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity "
-        "requested for instance type [m7i.large]"),
+        "RUNNABLE",
+        "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity "
+        "requested for instance type [m7i.large]",
+    ),
     "disk-full": lambda lab: lab.job(
-        "FAILED", "CannotPullContainerError: failed to register layer: no space left on device"),
+        "FAILED", "CannotPullContainerError: failed to register layer: no space left on device"
+    ),
 }
 
 
@@ -237,8 +306,7 @@ def test_image_of_another_registry_is_named(lab: Lab, tmp_path: Path) -> None:
         assert lab.causes("--image", image, image=False) == ["no-login-for-registry"]
 
 
-def test_stack_that_never_came_up_is_named_with_its_first_failure(
-        lab: Lab, template: str) -> None:
+def test_stack_that_never_came_up_is_named_with_its_first_failure(lab: Lab, template: str) -> None:
     """CloudFormation's own summary names no cause."""
     lab.account = Account(lab.aws, f"{lab.account.name}-failed")
     with pytest.raises(Exception, match="terminal failure state"):
@@ -248,7 +316,8 @@ def test_stack_that_never_came_up_is_named_with_its_first_failure(
     assert (failure["cause"], subnet["cause"]) == ("stack-failed", "subnet-missing")
     assert "The subnet ID 'subnet-nowhere' does not exist" in failure["evidence"][0]
     assert failure["fix"] == [
-        f"Mend what it says, then batchreg deploy --stack-name {lab.account.name}"]
+        f"Mend what it says, then batchreg deploy --stack-name {lab.account.name}"
+    ]
 
 
 def test_missing_stack_is_named(lab: Lab) -> None:
@@ -259,8 +328,10 @@ def test_missing_stack_is_named(lab: Lab) -> None:
 
 def test_job_of_its_own_is_looked_at(lab: Lab) -> None:
     """--job names one, whose image is asked for; that comes by now, and the job failed still."""
-    job = lab.job("FAILED", "CannotPullContainerError: toomanyrequests: You have reached your "
-                  "pull rate limit.")
+    job = lab.job(
+        "FAILED",
+        "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit.",
+    )
     assert lab.causes("--job", job, image=False) == ["rate-limited"]
 
 
@@ -281,7 +352,8 @@ def test_two_faults_at_once_are_both_named_for_people(lab: Lab) -> None:
         f"   {environment} is DISABLED.\n"
         "   Fix: aws batch update-compute-environment --state ENABLED --compute-environment "
         f"{environment}\n\n"
-        "2. The secret is not JSON (secret-not-json)\n")
+        "2. The secret is not JSON (secret-not-json)\n"
+    )
 
 
 def test_saved_facts_give_the_same_findings_to_a_colleague(lab: Lab, tmp_path: Path) -> None:
@@ -316,8 +388,12 @@ def test_hanging_service_costs_its_facts_and_no_more(lab: Lab) -> None:
     ended = Event()
 
     def hang(operation: str, _: int) -> None:
-        if operation in ("DescribeSubnets", "DescribeSecurityGroups", "DescribeInstances",
-                         "DescribeLaunchTemplateVersions"):
+        if operation in (
+            "DescribeSubnets",
+            "DescribeSecurityGroups",
+            "DescribeInstances",
+            "DescribeLaunchTemplateVersions",
+        ):
             ended.wait(40)
 
     with Wire(lab.aws.endpoint, before=hang) as wire:
@@ -329,10 +405,13 @@ def test_hanging_service_costs_its_facts_and_no_more(lab: Lab) -> None:
     answer = json.loads(result.stdout)
     assert [finding["cause"] for finding in answer["findings"]] == ["queue-disabled"]
     gaps = {gap["permission"]: gap["reason"] for gap in answer["not_looked_at"]}
-    assert {name: gaps.get(f"ec2:{name}") for name in (
-        "DescribeSubnets", "DescribeInstances", "DescribeLaunchTemplateVersions")
-    } == dict.fromkeys(("DescribeSubnets", "DescribeInstances", "DescribeLaunchTemplateVersions"),
-                       "no answer within 6 s")
+    assert {
+        name: gaps.get(f"ec2:{name}")
+        for name in ("DescribeSubnets", "DescribeInstances", "DescribeLaunchTemplateVersions")
+    } == dict.fromkeys(
+        ("DescribeSubnets", "DescribeInstances", "DescribeLaunchTemplateVersions"),
+        "no answer within 6 s",
+    )
     assert any(row["what"].startswith("Secret") for row in answer["looked_at"])
 
 
@@ -343,8 +422,11 @@ def test_nothing_is_changed(lab: Lab) -> None:
         lab.doctor("--job", job, endpoint=wire.endpoint)
     operations = {sent.operation for sent in wire.sent}
     assert len(operations) > 15
-    assert not [operation for operation in operations
-                if not re.match("(/v1/)?(describe|get|list|simulate)", operation, re.IGNORECASE)]
+    assert not [
+        operation
+        for operation in operations
+        if not re.match("(/v1/)?(describe|get|list|simulate)", operation, re.IGNORECASE)
+    ]
 
 
 def test_registry_that_is_down_is_named(lab: Lab) -> None:

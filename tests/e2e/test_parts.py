@@ -51,8 +51,10 @@ def processes_with(word: str) -> list[bytes]:
 
 def dockercfg(**registries: str) -> dict[str, str]:
     """Return the agent's two variables for registries with their `user:password`."""
-    data = {key: {"auth": base64.b64encode(login.encode()).decode()}
-            for key, login in registries.items()}
+    data = {
+        key: {"auth": base64.b64encode(login.encode()).decode()}
+        for key, login in registries.items()
+    }
     return {"ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": json.dumps(data)}
 
 
@@ -105,7 +107,9 @@ class TestRegistry:
             "    print(registry.host, flush=True); time.sleep(60)"
         )
         with subprocess.Popen(
-            [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", script, tmp_path],
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, "PYTHONPATH": str(Path(local_parts.__file__).parent)},
         ) as program:
             assert program.stdout
@@ -162,8 +166,14 @@ class TestEngine:
     @pytest.mark.usefixtures("engine")
     def test_leaves_nothing_behind(self, registry: Registry, tmp_path: Path) -> None:
         """Not even after an exception: no process, mount, control group or folder."""
-        places = ("/etc/docker/key.json", "/opt/containerd", "/run/containerd", "/run/docker",
-                  "/run/docker.pid", "/var/lib/docker")
+        places = (
+            "/etc/docker/key.json",
+            "/opt/containerd",
+            "/run/containerd",
+            "/run/docker",
+            "/run/docker.pid",
+            "/var/lib/docker",
+        )
         before = [path for path in places if Path(path).exists()]
         with suppress(PullError), Engine(tmp_path) as own:
             image = registry.push("lab/run")
@@ -179,67 +189,91 @@ class TestEngine:
 
 
 class TestAgentReadsTheFile:
-    @pytest.mark.parametrize(("text", "variables"), [
-        (b"", {}),
-        (b"\n\n  A=b  \nnothing\n#C=d\n", {"A": "b", "#C": "d"}),
-        (b"A=1\nA=2\n", {"A": "2"}),
-        (b"A=b=c=\n", {"A": "b=c="}),
-        (b"A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
-        (b'A="x"\nB=\'y\'\n', {"A": '"x"', "B": "'y'"}),
-        (b"export A=1\nB =2\nC= 3\n", {"export A": "1", "B ": "2", "C": " 3"}),
-        (b"\xef\xbb\xbfA=1\n", {"\ufeffA": "1"}),
-        (b"A={}B=2\n", {"A": "{}B=2"}),
-        (b"A={\n  \"x\": 1\n}\n", {"A": "{"}),
-        (b"A=\xff\n", {"A": "\ufffd"}),
-        (b"A=1\x1c\n", {"A": "1\x1c"}),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "variables"),
+        [
+            (b"", {}),
+            (b"\n\n  A=b  \nnothing\n#C=d\n", {"A": "b", "#C": "d"}),
+            (b"A=1\nA=2\n", {"A": "2"}),
+            (b"A=b=c=\n", {"A": "b=c="}),
+            (b"A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+            (b"A=\"x\"\nB='y'\n", {"A": '"x"', "B": "'y'"}),
+            (b"export A=1\nB =2\nC= 3\n", {"export A": "1", "B ": "2", "C": " 3"}),
+            (b"\xef\xbb\xbfA=1\n", {"\ufeffA": "1"}),
+            (b"A={}B=2\n", {"A": "{}B=2"}),
+            (b'A={\n  "x": 1\n}\n', {"A": "{"}),
+            (b"A=\xff\n", {"A": "\ufffd"}),
+            (b"A=1\x1c\n", {"A": "1\x1c"}),
+        ],
+    )
     def test_line_by_line(self, text: bytes, variables: dict[str, str]) -> None:
         """No quotes, comments, exports or continuation lines; the last of equal names wins."""
         assert read_ecs_config(text) == variables
 
 
-HUB = ("nginx", "lab/align", "docker.io/lab/align", "index.docker.io/lab/align",
-       "registry-1.docker.io/lab/align")
+HUB = (
+    "nginx",
+    "lab/align",
+    "docker.io/lab/align",
+    "index.docker.io/lab/align",
+    "registry-1.docker.io/lab/align",
+)
 
 
 class TestAgentPicksTheLogin:
-    @pytest.mark.parametrize(("key", "image"), [
-        *(("https://index.docker.io/v1/", image) for image in HUB),
-        *(("index.docker.io/v1/", image) for image in HUB),
-        ("registry.gitlab.com", "registry.gitlab.com/group/project:1"),
-        ("https://registry.gitlab.com", "registry.gitlab.com/group/project"),
-        ("http://registry.gitlab.com/", "registry.gitlab.com/group/project"),
-        ("https://registry.gitlab.com/v2/", "registry.gitlab.com/group/project"),
-        ("registry.gitlab.com/group/project", "registry.gitlab.com/group/project:1"),
-        ("registry.gitlab.com/group/project", "registry.gitlab.com/other"),
-        ("ghcr.io", "ghcr.io/lab/align:3"),
-        ("ghcr.io", "ghcr.io/lab/align@sha256:0123"),
-        ("https://ghcr.io/", "ghcr.io/lab/align"),
-        ("registry.example.com:5050", "registry.example.com:5050/align"),
-        ("https://registry.example.com:5050/", "registry.example.com:5050/align:3"),
-        ("https://registry.example.com:443", "registry.example.com:443/align"),
-        ("localhost:5000", "localhost:5000/align"),
-        ("localhost", "localhost/align"),
-    ])
+    @pytest.mark.parametrize(
+        ("key", "image"),
+        [
+            *(("https://index.docker.io/v1/", image) for image in HUB),
+            *(("index.docker.io/v1/", image) for image in HUB),
+            ("registry.gitlab.com", "registry.gitlab.com/group/project:1"),
+            ("https://registry.gitlab.com", "registry.gitlab.com/group/project"),
+            ("http://registry.gitlab.com/", "registry.gitlab.com/group/project"),
+            ("https://registry.gitlab.com/v2/", "registry.gitlab.com/group/project"),
+            ("registry.gitlab.com/group/project", "registry.gitlab.com/group/project:1"),
+            ("registry.gitlab.com/group/project", "registry.gitlab.com/other"),
+            ("ghcr.io", "ghcr.io/lab/align:3"),
+            ("ghcr.io", "ghcr.io/lab/align@sha256:0123"),
+            ("https://ghcr.io/", "ghcr.io/lab/align"),
+            ("registry.example.com:5050", "registry.example.com:5050/align"),
+            ("https://registry.example.com:5050/", "registry.example.com:5050/align:3"),
+            ("https://registry.example.com:443", "registry.example.com:443/align"),
+            ("localhost:5000", "localhost:5000/align"),
+            ("localhost", "localhost/align"),
+        ],
+    )
     def test_matches(self, key: str, image: str) -> None:
         """What the agent takes for the image's registry."""
         assert auth_for(image, dockercfg(**{key: "ada:x:y"})) == LOGIN
 
-    @pytest.mark.parametrize(("key", "image"), [
-        *((key, image) for image in HUB for key in (
-            "https://index.docker.io/v1", "docker.io", "https://docker.io", "index.docker.io",
-            "registry-1.docker.io", "https://registry-1.docker.io/v2/", "hub.docker.com",
-            "registry.hub.docker.com")),
-        ("HTTPS://ghcr.io", "ghcr.io/lab/align"),
-        ("GHCR.IO", "ghcr.io/lab/align"),
-        (" ghcr.io", "ghcr.io/lab/align"),
-        ("ghcr.io ", "ghcr.io/lab/align"),
-        ("registry.example.com:5050", "registry.example.com/align"),
-        ("https://registry.example.com:443", "registry.example.com/align"),
-        ("localhost:5000", "127.0.0.1:5000/align"),
-        ("myhost", "myhost/align"),
-        ("example.com", "registry.example.com/align"),
-    ])
+    @pytest.mark.parametrize(
+        ("key", "image"),
+        [
+            *(
+                (key, image)
+                for image in HUB
+                for key in (
+                    "https://index.docker.io/v1",
+                    "docker.io",
+                    "https://docker.io",
+                    "index.docker.io",
+                    "registry-1.docker.io",
+                    "https://registry-1.docker.io/v2/",
+                    "hub.docker.com",
+                    "registry.hub.docker.com",
+                )
+            ),
+            ("HTTPS://ghcr.io", "ghcr.io/lab/align"),
+            ("GHCR.IO", "ghcr.io/lab/align"),
+            (" ghcr.io", "ghcr.io/lab/align"),
+            ("ghcr.io ", "ghcr.io/lab/align"),
+            ("registry.example.com:5050", "registry.example.com/align"),
+            ("https://registry.example.com:443", "registry.example.com/align"),
+            ("localhost:5000", "127.0.0.1:5000/align"),
+            ("myhost", "myhost/align"),
+            ("example.com", "registry.example.com/align"),
+        ],
+    )
     def test_does_not_match(self, key: str, image: str) -> None:
         """Spellings that users try, and that never work."""
         assert auth_for(image, dockercfg(**{key: "ada:x:y"})) is None
@@ -247,14 +281,21 @@ class TestAgentPicksTheLogin:
     def test_longer_path_wins(self) -> None:
         """By plain prefix, so that a name that only begins alike matches too."""
         config = dockercfg(**{"r.io": "host:p", "r.io/a": "a:p", "r.io/a/b": "ab:p"})
-        users = {image: (auth_for(image, config) or {})["username"]
-                 for image in ("r.io/x", "r.io/a/x", "r.io/a/b", "r.io/a/bc", "r.io/abc")}
-        assert users == {"r.io/x": "host", "r.io/a/x": "a", "r.io/a/b": "ab", "r.io/a/bc": "ab",
-                         "r.io/abc": "a"}
+        users = {
+            image: (auth_for(image, config) or {})["username"]
+            for image in ("r.io/x", "r.io/a/x", "r.io/a/b", "r.io/a/bc", "r.io/abc")
+        }
+        assert users == {
+            "r.io/x": "host",
+            "r.io/a/x": "a",
+            "r.io/a/b": "ab",
+            "r.io/a/bc": "ab",
+            "r.io/abc": "a",
+        }
 
-    @pytest.mark.parametrize("keys", [
-        ["r.io/a", "r.io/bb"], ["r.io", "https://r.io"], ["r.io", "http://r.io"],
-    ])
+    @pytest.mark.parametrize(
+        "keys", [["r.io/a", "r.io/bb"], ["r.io", "https://r.io"], ["r.io", "http://r.io"]]
+    )
     def test_random_answers_are_no_answers(self, keys: list[str]) -> None:
         """Where two starts of one agent could differ, the oracle refuses to answer."""
         config = dockercfg(**{key: f"user{number}:p" for number, key in enumerate(keys)})
@@ -267,13 +308,24 @@ class TestAgentPicksTheLogin:
         config = dockercfg(**{"r.io/a": "short:p", "r.io/bb": "ada:x:y"})
         assert auth_for("r.io/bb/x", config) == LOGIN
 
-    @pytest.mark.parametrize("data", [
-        "", "x", "[]", "'{}'", '{"ghcr.io": {"auth": "YWRhOng6eQ=="},}', '{"ghcr.io": NaN}',
-        '{"ghcr.io": {"auth": "YWRhOng6eQ=="}, "r.io": {"auth": true}}',
-        '{"ghcr.io": {"auth": "YWRhOng6eQ=="}, "r.io": "YWRhOng6eQ=="}',
-        '{"auths": {"ghcr.io": {"auth": "YWRhOng6eQ=="}}}', "null", "{}",
-        '{"ghcr.io": {"auth": "YWRhOng6eQ"}}', '{"ghcr.io": {"auth": "YWRh"}}',
-    ])
+    @pytest.mark.parametrize(
+        "data",
+        [
+            "",
+            "x",
+            "[]",
+            "'{}'",
+            '{"ghcr.io": {"auth": "YWRhOng6eQ=="},}',
+            '{"ghcr.io": NaN}',
+            '{"ghcr.io": {"auth": "YWRhOng6eQ=="}, "r.io": {"auth": true}}',
+            '{"ghcr.io": {"auth": "YWRhOng6eQ=="}, "r.io": "YWRhOng6eQ=="}',
+            '{"auths": {"ghcr.io": {"auth": "YWRhOng6eQ=="}}}',
+            "null",
+            "{}",
+            '{"ghcr.io": {"auth": "YWRhOng6eQ"}}',
+            '{"ghcr.io": {"auth": "YWRh"}}',
+        ],
+    )
     def test_bad_data_is_no_login(self, data: str) -> None:
         """The agent starts all the same, and pulls without a login."""
         config = {"ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": data}
@@ -285,15 +337,20 @@ class TestAgentPicksTheLogin:
         config = {"ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": data}
         assert auth_for("ghcr.io/lab/align", config) == LOGIN
 
-    @pytest.mark.parametrize(("kind", "login"), [
-        ("docker", LOGIN), (" docker ", LOGIN), ('"docker"', None), ("Docker", None), ("", None),
-    ])
+    @pytest.mark.parametrize(
+        ("kind", "login"),
+        [("docker", LOGIN), (" docker ", LOGIN), ('"docker"', None), ("Docker", None), ("", None)],
+    )
     def test_type_docker_holds_the_login_as_it_is(
         self, kind: str, login: dict[str, str] | None
     ) -> None:
         """The type is one of two words."""
-        config = {"ECS_ENGINE_AUTH_TYPE": kind, "ECS_ENGINE_AUTH_DATA": json.dumps(
-            {"ghcr.io": {"username": "ada", "password": "x:y", "unknown": 1, "email": None}})}
+        config = {
+            "ECS_ENGINE_AUTH_TYPE": kind,
+            "ECS_ENGINE_AUTH_DATA": json.dumps(
+                {"ghcr.io": {"username": "ada", "password": "x:y", "unknown": 1, "email": None}}
+            ),
+        }
         assert auth_for("ghcr.io/lab/align", config) == login
 
 
@@ -352,11 +409,15 @@ class TestInstance:
         machine = launch(environ={"GREETING": "hello"})
         done = machine.boot(ARCHIVE)
         assert done.ok, done.console
-        for text in ("first part\nsecond part\nhello from ip-10-0-0-1\n",
-                     "said to the console\nand this\n"):
+        for text in (
+            "first part\nsecond part\nhello from ip-10-0-0-1\n",
+            "said to the console\nand this\n",
+        ):
             assert text in done.console
         assert done.systemctl == [
-            ["--no-block", "try-restart", "ecs.service"], ["daemon-reload"], ["poweroff"]
+            ["--no-block", "try-restart", "ecs.service"],
+            ["daemon-reload"],
+            ["poweroff"],
         ]
         assert (done.ecs_config, done.ecs_config_mode) == (b"ECS_CLUSTER=batch\n", 0o600)
         assert done.read("/opt/one") == b"first part\n"
@@ -369,13 +430,28 @@ class TestInstance:
 
     def test_leaves_this_machine_alone(self, launch: Launch, tmp_path: Path) -> None:
         """What a root script on the instance does stays there."""
+
         def state() -> list[object]:
-            made = ("/etc/cloud/cloud.cfg", "/etc/ecs", "/etc/hostname", "/etc/shadow",
-                    "/home/somebody", "/opt/one", "/run/cloud-init", "/run/systemctl.calls",
-                    "/usr/bin/systemctl", "/usr/sbin/poweroff", "/var/lib/cloud",
-                    "/var/log/cloud-init.log")
-            return [socket.gethostname(), socket.if_nameindex(), *(
-                (path, Path(path).exists() and Path(path).stat().st_mtime_ns) for path in made)]
+            made = (
+                "/etc/cloud/cloud.cfg",
+                "/etc/ecs",
+                "/etc/hostname",
+                "/etc/shadow",
+                "/home/somebody",
+                "/opt/one",
+                "/run/cloud-init",
+                "/run/systemctl.calls",
+                "/usr/bin/systemctl",
+                "/usr/sbin/poweroff",
+                "/var/lib/cloud",
+                "/var/log/cloud-init.log",
+            )
+            return [
+                socket.gethostname(),
+                socket.if_nameindex(),
+                *((path, Path(path).exists() and Path(path).stat().st_mtime_ns) for path in made),
+            ]
+
         before = state()
         machine = launch()
         assert machine.boot(ARCHIVE).ok
@@ -401,6 +477,7 @@ class TestInstance:
 
     def test_has_given_files_and_a_loopback(self, launch: Launch) -> None:
         """Emulators of AWS services listen there; their address comes with the environment."""
+
         class Hello(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
@@ -417,8 +494,10 @@ class TestInstance:
                 done = launch(
                     environ={"URL": f"http://127.0.0.1:{server.server_port}/"},
                     files={"etc/ecs/ecs.config": b"ECS_CLUSTER=batch\n"},
-                ).boot(b"#!/usr/bin/python3\nimport os, urllib.request\n"
-                       b"print(urllib.request.urlopen(os.environ['URL']).read().decode())\n")
+                ).boot(
+                    b"#!/usr/bin/python3\nimport os, urllib.request\n"
+                    b"print(urllib.request.urlopen(os.environ['URL']).read().decode())\n"
+                )
             finally:
                 server.shutdown()
                 thread.join()
@@ -432,8 +511,9 @@ class TestInstance:
         assert machine.run(["test", "-e", "/etc/ecs"]).returncode == 1
         machine.boot(b"#!/bin/sh\necho booted >> /opt/boots\n")
         machine.write("/opt/given", b"text")
-        done = machine.run(["sh", "-c", "cat /opt/given; echo $X; systemctl start x; exit 4"],
-                           {"X": "1"})
+        done = machine.run(
+            ["sh", "-c", "cat /opt/given; echo $X; systemctl start x; exit 4"], {"X": "1"}
+        )
         assert (done.returncode, done.stdout) == (4, "text1\n")
         assert machine.systemctl() == [["start", "x"]]
         again = machine.boot(b"#!/bin/sh\necho booted >> /opt/boots\n")

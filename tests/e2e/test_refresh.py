@@ -23,9 +23,12 @@ PASSWORDS = ("first", "second", "third", "fourth", "fifth")  # of ann, test afte
 
 def hurried(user_data: bytes) -> bytes:
     """Return the same user data with a short interval."""
-    for old, new in ((b"=30min", b"=300ms"), (b"DelaySec=1min", b"DelaySec=0"),
-                     (b"AccuracySec=1s", b"AccuracySec=1ms"),
-                     (b"\n[Service]", b"\nStartLimitIntervalSec=0\n[Service]")):
+    for old, new in (
+        (b"=30min", b"=300ms"),
+        (b"DelaySec=1min", b"DelaySec=0"),
+        (b"AccuracySec=1s", b"AccuracySec=1ms"),
+        (b"\n[Service]", b"\nStartLimitIntervalSec=0\n[Service]"),
+    ):
         assert old in user_data
         user_data = user_data.replace(old, new)
     return user_data
@@ -33,25 +36,37 @@ def hurried(user_data: bytes) -> bytes:
 
 def refreshes(machine: Machine) -> list[list[str]]:
     """Return what each refresh has said that has come to its end."""
-    lines = machine.run(["journalctl", "--quiet", "--output=cat", "_SYSTEMD_UNIT=batchreg.service",
-                         "+", "UNIT=batchreg.service"]).stdout
+    lines = machine.run(
+        [
+            "journalctl",
+            "--quiet",
+            "--output=cat",
+            "_SYSTEMD_UNIT=batchreg.service",
+            "+",
+            "UNIT=batchreg.service",
+        ]
+    ).stdout
     runs = re.split("(?m)^Starting batchreg.service", lines)[1:]
-    return [re.findall("(?m)^batchreg: .*$", run) for run in runs
-            if re.search("(?m)^(Finished|Failed to start) batchreg.service", run)]
+    return [
+        re.findall("(?m)^batchreg: .*$", run)
+        for run in runs
+        if re.search("(?m)^(Finished|Failed to start) batchreg.service", run)
+    ]
 
 
 def await_refreshes(machine: Machine, count: int) -> list[list[str]]:
     """Wait for so many that have begun and ended from now on; return what they have said."""
     seen = len(refreshes(machine)) + 1  # one may be under way
     machine.wait_until(lambda: len(refreshes(machine)) >= seen + count)
-    return refreshes(machine)[seen:seen + count]
+    return refreshes(machine)[seen : seen + count]
 
 
 def logins(machine: Machine) -> dict[str, str]:
     """Return {registry: user:password} of the agent's configuration."""
     data = read_ecs_config(machine.read("/etc/ecs/ecs.config") or b"")["ECS_ENGINE_AUTH_DATA"]
-    return {host: base64.b64decode(entry["auth"]).decode()
-            for host, entry in json.loads(data).items()}
+    return {
+        host: base64.b64decode(entry["auth"]).decode() for host, entry in json.loads(data).items()
+    }
 
 
 # --- Two real registries and the embedded AWS ---
@@ -68,10 +83,20 @@ class Lab:
     def environment(self) -> str:
         return self.two.outputs["ComputeEnvironmentArn"]
 
-    def rotate(self, registry: Registry, password: str,
-               *more: str) -> subprocess.CompletedProcess[str]:
-        return batchreg("rotate", "--stack-name", "timer", "--yes", "--registry", registry.host,
-                        *more, **self.two.aws.environ, BATCHREG_PASSWORD=password)
+    def rotate(
+        self, registry: Registry, password: str, *more: str
+    ) -> subprocess.CompletedProcess[str]:
+        return batchreg(
+            "rotate",
+            "--stack-name",
+            "timer",
+            "--yes",
+            "--registry",
+            registry.host,
+            *more,
+            **self.two.aws.environ,
+            BATCHREG_PASSWORD=password,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +105,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("timer")
     with two_registries(folder, "timer") as two:
         # The role's keys, through the metadata service, as on an instance.
-        environ = {name: two.aws.environ[name]
-                   for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT")}
-        with Machine(directory=folder / "machine", environ=environ,
-                     files={"etc/ecs/ecs.config": b"ECS_CLUSTER=lab\n"}) as machine:
+        environ = {
+            name: two.aws.environ[name]
+            for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT")
+        }
+        with Machine(
+            directory=folder / "machine",
+            environ=environ,
+            files={"etc/ecs/ecs.config": b"ECS_CLUSTER=lab\n"},
+        ) as machine:
             boot = machine.boot(hurried(two.user_data))
             assert boot.ok, boot.console
             yield Lab(two, machine)
@@ -93,7 +123,7 @@ def test_agent_starts_once_and_has_the_logins_from_its_start(lab):
     """It waits for the boot to end, and systemd passes the line on as it stands in the file."""
     machine = lab.machine
     machine.wait_until(lambda: machine.agents)
-    agent, = machine.agents
+    (agent,) = machine.agents
     assert "The agent has started." in machine.console
     config = read_ecs_config(machine.read("/etc/ecs/ecs.config"))
     assert {name: agent[name] for name in config} == config
@@ -160,13 +190,15 @@ def test_instance_that_does_not_take_the_password_is_named(lab):
     arguments = machine.read("/opt/batchreg/args")
     machine.write("/opt/batchreg/args", arguments + b"-sno-such-secret\n")
     registry.change_password("fourth:a")
-    with lab.two.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
-            ["sh", "-c", script]).returncode):
+    with lab.two.aws.joined(
+        lab.environment, "i-0a1b2c3d", lambda script: machine.run(["sh", "-c", script]).returncode
+    ):
         result = lab.rotate(registry, "fourth:a", "--follow")
     machine.write("/opt/batchreg/args", arguments)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(
-        "batchreg: i-0a1b2c3d did not take the password: the timer tries again")
+        "batchreg: i-0a1b2c3d did not take the password: the timer tries again"
+    )
 
 
 @pytest.mark.usefixtures("timer_off")
@@ -174,13 +206,16 @@ def test_now_does_not_wait(lab):
     """It says by when the instances that have been asked will have it."""
     machine, (registry, _) = lab.machine, lab.two.registries
     registry.change_password("fifth:a")
-    with lab.two.aws.joined(lab.environment, "i-0a1b2c3d", lambda script: machine.run(
-            ["sh", "-c", script]).returncode):
+    with lab.two.aws.joined(
+        lab.environment, "i-0a1b2c3d", lambda script: machine.run(["sh", "-c", script]).returncode
+    ):
         result = lab.rotate(registry, "fifth:a", "--now")
         assert result.returncode == 0, result.stderr
         machine.wait_until(lambda: logins(machine)[registry.host] == "ann:fifth:a")
-    assert ("has a new password. 1 instance asked to refresh now; any other uses it by "
-            in result.stderr)
+    assert (
+        "has a new password. 1 instance asked to refresh now; any other uses it by "
+        in result.stderr
+    )
 
 
 def test_no_password_is_in_the_journal_or_on_the_console(lab):
@@ -224,13 +259,19 @@ def secret(username: str, password: str, url: str) -> str:
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
     require("machine")
-    with SecretsServer({"ghcr": secret("ann", "first", "ghcr.io"),
-                        "quay": secret("ben", "other", "quay.io")}) as server:
-        text = batchreg("user-data", "--secret-id", "ghcr", "--secret-id", "quay",
-                        "--region", REGION).stdout
-        with Machine(directory=tmp_path_factory.mktemp("strict"), environ={
+    with SecretsServer(
+        {"ghcr": secret("ann", "first", "ghcr.io"), "quay": secret("ben", "other", "quay.io")}
+    ) as server:
+        text = batchreg(
+            "user-data", "--secret-id", "ghcr", "--secret-id", "quay", "--region", REGION
+        ).stdout
+        with Machine(
+            directory=tmp_path_factory.mktemp("strict"),
+            environ={
                 "AWS_ENDPOINT_URL": server.url,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url}) as machine:
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url,
+            },
+        ) as machine:
             boot = machine.boot(hurried(text.encode()))
             assert boot.ok, boot.console
             machine.wait_until(lambda: len(machine.agents) == 1)
@@ -251,20 +292,34 @@ def strict(booted: Strict) -> Iterator[Strict]:
 
 FAULTS = {
     "deleted": (lambda server: server.secrets.pop("ghcr"), "HTTP 400 ResourceNotFoundException"),
-    "being deleted": (lambda server: server.play("ghcr", then=fail(400, "InvalidRequestException")),
-                      "HTTP 400 InvalidRequestException"),
-    "not JSON": (lambda server: server.secrets.update(ghcr='{"username": "canary'),
-                 'it is not JSON text like {"username": "...", "password": "..."}'),
-    "no password": (lambda server: server.secrets.update(ghcr=secret("canary", "", "ghcr.io")),
-                    "an empty username or password, a NUL, or a colon in username"),
-    "another host": (lambda server: server.secrets.update(ghcr=secret("a", "canary", "myhost")),
-                     "registry_url: myhost/x is Docker Hub's, so add a domain or port to myhost"),
-    "access revoked": (lambda server: server.play("ghcr", then=DENIED),
-                       "HTTP 400 AccessDeniedException"),
-    "throttled": (lambda server: server.play("ghcr", then=THROTTLED),
-                  "HTTP 400 ThrottlingException"),
-    "no connection": (lambda server: server.play("ghcr", then=reset),
-                      "[Errno 104] Connection reset by peer"),
+    "being deleted": (
+        lambda server: server.play("ghcr", then=fail(400, "InvalidRequestException")),
+        "HTTP 400 InvalidRequestException",
+    ),
+    "not JSON": (
+        lambda server: server.secrets.update(ghcr='{"username": "canary'),
+        'it is not JSON text like {"username": "...", "password": "..."}',
+    ),
+    "no password": (
+        lambda server: server.secrets.update(ghcr=secret("canary", "", "ghcr.io")),
+        "an empty username or password, a NUL, or a colon in username",
+    ),
+    "another host": (
+        lambda server: server.secrets.update(ghcr=secret("a", "canary", "myhost")),
+        "registry_url: myhost/x is Docker Hub's, so add a domain or port to myhost",
+    ),
+    "access revoked": (
+        lambda server: server.play("ghcr", then=DENIED),
+        "HTTP 400 AccessDeniedException",
+    ),
+    "throttled": (
+        lambda server: server.play("ghcr", then=THROTTLED),
+        "HTTP 400 ThrottlingException",
+    ),
+    "no connection": (
+        lambda server: server.play("ghcr", then=reset),
+        "[Errno 104] Connection reset by peer",
+    ),
     "no answer": (lambda server: server.play("ghcr", then=hang), "timed out"),
 }
 
@@ -316,9 +371,13 @@ def test_instance_that_was_suspended_for_a_day_goes_on_where_it_stopped(strict):
     machine.wait_until(lambda: logins(machine)["ghcr.io"] == login)
     await_refreshes(machine, 1)  # the one that has brought it has ended
     said = [lines for lines in refreshes(machine)[heard:] if lines]
-    assert said == [[f"batchreg: {problem}; a login that works stays" for problem in (
-                        "ghcr: timed out", "quay: HTTP 400 InvalidSignatureException")],
-                    ["batchreg: /etc/ecs/ecs.config has the logins for ghcr.io, quay.io"]]
+    assert said == [
+        [
+            f"batchreg: {problem}; a login that works stays"
+            for problem in ("ghcr: timed out", "quay: HTTP 400 InvalidSignatureException")
+        ],
+        ["batchreg: /etc/ecs/ecs.config has the logins for ghcr.io, quay.io"],
+    ]
     machine.wait_until(lambda: len(machine.agents) == starts + 1)
 
 
@@ -327,9 +386,13 @@ def test_instance_without_any_login_ends_and_no_agent_starts(tmp_path):
     require("machine")
     with SecretsServer({}) as server:
         text = batchreg("user-data", "--secret-id", "ghcr", "--region", REGION).stdout
-        with Machine(directory=tmp_path / "machine", environ={
+        with Machine(
+            directory=tmp_path / "machine",
+            environ={
                 "AWS_ENDPOINT_URL": server.url,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url}) as machine:
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url,
+            },
+        ) as machine:
             machine.boot(text.replace("in 60 120 0", "in 0 0 1").encode())
             machine.wait_until(lambda: machine.ended)
             assert "batchreg: no registry login at all: powering off" in machine.console

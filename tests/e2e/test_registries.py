@@ -42,8 +42,7 @@ class Lab:
         return done, self.instance.systemctl()[before:]
 
 
-def rotate(aws: LocalAws, *arguments: str,
-           **environ: str) -> subprocess.CompletedProcess[str]:
+def rotate(aws: LocalAws, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return batchreg("rotate", "--stack-name", STACK, "--yes", *arguments, **aws.environ, **environ)
 
 
@@ -52,13 +51,23 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One for all tests, which leave it as they found it but for the passwords."""
     require("registry", "engine", "instance")
     folder = tmp_path_factory.mktemp("lab")
-    with (two_registries(folder, STACK) as two,
-          Instance(directory=folder / "instance", environ=two.aws.environ,
-                   files={"etc/ecs/ecs.config": b""}) as instance):
+    with (
+        two_registries(folder, STACK) as two,
+        Instance(
+            directory=folder / "instance",
+            environ=two.aws.environ,
+            files={"etc/ecs/ecs.config": b""},
+        ) as instance,
+    ):
         boot = instance.boot(two.user_data)
         assert boot.ok, boot.console
-        yield Lab(two.aws, two.registries, two.images, instance,
-                  (two.outputs["RegistrySecretArn"], two.outputs["RegistrySecret2Arn"]))
+        yield Lab(
+            two.aws,
+            two.registries,
+            two.images,
+            instance,
+            (two.outputs["RegistrySecretArn"], two.outputs["RegistrySecret2Arn"]),
+        )
 
 
 def test_both_images_pull_each_with_its_own_login(lab, engine):
@@ -79,8 +88,9 @@ def test_rotated_password_replaces_the_old_one_and_leaves_the_other_registry_alo
     lab.registries[0].change_password("second:a")
     with pytest.raises(PullError):
         engine.pull(lab.images[0], old)
-    result = rotate(lab.aws, "--registry", lab.registries[0].host,
-                      BATCHREG_PASSWORD="second:a")  # the check passes: it is the real one's
+    result = rotate(
+        lab.aws, "--registry", lab.registries[0].host, BATCHREG_PASSWORD="second:a"
+    )  # the check passes: it is the real one's
     assert result.returncode == 0, result.stderr
     assert lab.auths() == [old, other]  # until the timer runs
     done, calls = lab.refresh()
@@ -101,8 +111,7 @@ def test_password_that_the_registry_refuses_changes_nothing(lab):
     before = [manager.get_secret_value(SecretId=arn)["VersionId"] for arn in lab.arns]
     host = lab.registries[0].host
     for more in ([], ["--image", lab.images[0]], ["--json"]):
-        result = rotate(lab.aws, "--registry", host, *more,
-                          BATCHREG_PASSWORD="canary-wrong")
+        result = rotate(lab.aws, "--registry", host, *more, BATCHREG_PASSWORD="canary-wrong")
         assert result.returncode == 1
         assert "Nothing has changed. --no-check skips this." in result.stderr
         assert "canary" not in result.stderr + result.stdout
@@ -118,8 +127,17 @@ def test_secret_that_breaks_between_two_refreshes_keeps_the_working_login(lab, e
     before, _ = lab.auths()
     password = f"after {fault}"
     lab.registries[1].change_password(password)
-    assert rotate(lab.aws, "--registry", lab.registries[1].host,
-                    "--image", lab.images[1], BATCHREG_PASSWORD=password).returncode == 0
+    assert (
+        rotate(
+            lab.aws,
+            "--registry",
+            lab.registries[1].host,
+            "--image",
+            lab.images[1],
+            BATCHREG_PASSWORD=password,
+        ).returncode
+        == 0
+    )
     if fault == "deleted":
         manager.delete_secret(SecretId=arn, RecoveryWindowInDays=7)
     else:
@@ -128,7 +146,7 @@ def test_secret_that_breaks_between_two_refreshes_keeps_the_working_login(lab, e
     assert (done.returncode, calls) == (1, [RESTART])
     again, calls = lab.refresh("--deadline", "1")
     assert (again.returncode, calls) == (1, [])
-    line, = again.stderr.splitlines()
+    (line,) = again.stderr.splitlines()
     assert line.startswith(f"batchreg: {arn}: ")
     assert ("it is not JSON text" if fault == "invalid JSON" else "HTTP 400") in line
     assert "canary" not in done.stderr + again.stderr
@@ -142,8 +160,9 @@ def test_secret_that_breaks_between_two_refreshes_keeps_the_working_login(lab, e
     else:
         manager.put_secret_value(SecretId=arn, SecretString=texts[0])
     assert lab.refresh()[0].returncode == 0
-    assert json.loads(manager.get_secret_value(SecretId=other)["SecretString"])[
-        "password"] == password
+    assert (
+        json.loads(manager.get_secret_value(SecretId=other)["SecretString"])["password"] == password
+    )
 
 
 def test_undo_is_checked_as_well(lab):

@@ -24,8 +24,10 @@ from batchreg.errors import BatchregError
 from batchreg.registry import images as image
 
 GROUP = "/aws/batch/job"
-AUTH_MAY_BE_WRONG = ("The login may be wrong, or may not read this image: check it, then batchreg "
-                     "deploy with the right one.")
+AUTH_MAY_BE_WRONG = (
+    "The login may be wrong, or may not read this image: check it, then batchreg "
+    "deploy with the right one."
+)
 
 
 @dataclass
@@ -41,8 +43,11 @@ class Agent:
         own = container.get("repositoryCredentials")
         if not own:
             return auth_for(container["image"], self.config)
-        secret = json.loads(self.aws.client("secretsmanager").get_secret_value(
-            SecretId=own["credentialsParameter"])["SecretString"])
+        secret = json.loads(
+            self.aws.client("secretsmanager").get_secret_value(
+                SecretId=own["credentialsParameter"]
+            )["SecretString"]
+        )
         return {name: secret[name] for name in ("username", "password")}
 
     def work(self, job_id: str) -> None:
@@ -51,18 +56,28 @@ class Agent:
         try:
             self.engine.pull(container["image"], self.login(container))
         except PullError as error:
-            self.aws.set_jobs("FAILED", job_id=job_id, reason="Task failed to start", container={
-                "reason": f"CannotPullContainerError: Error response from daemon: {error}"})
+            self.aws.set_jobs(
+                "FAILED",
+                job_id=job_id,
+                reason="Task failed to start",
+                container={
+                    "reason": f"CannotPullContainerError: Error response from daemon: {error}"
+                },
+            )
             return
         code, output = self.engine.run(container["image"], container["command"])
         self.engine.remove(container["image"])
         self.aws.set_jobs("RUNNING", job_id=job_id)
         self._log(self._container(job_id)["logStreamName"], output)
-        self.aws.set_jobs("FAILED" if code else "SUCCEEDED", job_id=job_id, exit_code=code,
-                          reason="Essential container in task exited")
+        self.aws.set_jobs(
+            "FAILED" if code else "SUCCEEDED",
+            job_id=job_id,
+            exit_code=code,
+            reason="Essential container in task exited",
+        )
 
     def _container(self, job_id: str) -> dict:
-        job, = self.aws.client("batch").describe_jobs(jobs=[job_id])["jobs"]
+        (job,) = self.aws.client("batch").describe_jobs(jobs=[job_id])["jobs"]
         return job["container"]
 
     def _log(self, stream: str, output: str) -> None:
@@ -70,17 +85,30 @@ class Agent:
         with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=GROUP)
         logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
-        logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=[
-            {"timestamp": 1_700_000_000_000, "message": line} for line in output.splitlines()])
+        logs.put_log_events(
+            logGroupName=GROUP,
+            logStreamName=stream,
+            logEvents=[
+                {"timestamp": 1_700_000_000_000, "message": line} for line in output.splitlines()
+            ],
+        )
 
 
 @pytest.fixture(scope="module")
 def aws(registry):
     """An AWS with a stack that has the registry's login; its jobs wait for an agent."""
     with LocalAws() as aws:
-        deployed(aws, "--stack-name", "run", "--username", registry.username,
-                 "--registry-url", f"http://{registry.host}/", "--fargate",
-                 BATCHREG_PASSWORD=registry.password)
+        deployed(
+            aws,
+            "--stack-name",
+            "run",
+            "--username",
+            registry.username,
+            "--registry-url",
+            f"http://{registry.host}/",
+            "--fargate",
+            BATCHREG_PASSWORD=registry.password,
+        )
         aws.set_jobs("RUNNABLE")
         yield aws
 
@@ -89,12 +117,24 @@ def aws(registry):
 def ecs_config(aws, tmp_path_factory) -> bytes:
     """What registry_login makes of the stack's secret on an instance."""
     path = tmp_path_factory.mktemp("ecs") / "ecs.config"
-    stack, = aws.client("cloudformation").describe_stacks(StackName="run")["Stacks"]
+    (stack,) = aws.client("cloudformation").describe_stacks(StackName="run")["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     subprocess.run(
-        [sys.executable, registry_login.__file__, "--region", "us-east-1",
-         "--secret-id", outputs["RegistrySecretArn"], "--ecs-config", str(path)],
-        env={**aws.environ, "PATH": "/nonexistent"}, check=True, capture_output=True, timeout=60)
+        [
+            sys.executable,
+            registry_login.__file__,
+            "--region",
+            "us-east-1",
+            "--secret-id",
+            outputs["RegistrySecretArn"],
+            "--ecs-config",
+            str(path),
+        ],
+        env={**aws.environ, "PATH": "/nonexistent"},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     return path.read_bytes()
 
 
@@ -104,13 +144,14 @@ Outcome = subprocess.CompletedProcess
 @pytest.fixture
 def run(aws, engine) -> Callable[..., Outcome]:
     """Submit a job, let an agent with this ecs.config work on it, and follow it to its end."""
+
     def run(ecs_config: bytes, *arguments: str) -> Outcome:
-        submitted = batchreg("submit", "--stack-name", "run", "--detach", *arguments,
-                             **aws.environ)
+        submitted = batchreg("submit", "--stack-name", "run", "--detach", *arguments, **aws.environ)
         assert submitted.returncode == 0, submitted.stderr
         job_id = submitted.stdout.strip()
         Agent(aws, engine, read_ecs_config(ecs_config)).work(job_id)
         return batchreg("logs", "--follow", job_id, **aws.environ)
+
     return run
 
 
@@ -150,9 +191,21 @@ def test_job_that_carries_its_login_needs_none_on_the_instance(run, registry, op
     assert (done.returncode, done.stdout) == (0, "aligned\n")
 
 
-@pytest.mark.parametrize("name", [
-    "ghcr.io/Lab/x", "https://ghcr.io/lab/x", "a//b", "-a/b", "a___b/c", "ghcr.io/lab/x:-3",
-    "ghcr.io/", "-ghcr.io/x", "ghcr.io:port/x", "x@sha256:12"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ghcr.io/Lab/x",
+        "https://ghcr.io/lab/x",
+        "a//b",
+        "-a/b",
+        "a___b/c",
+        "ghcr.io/lab/x:-3",
+        "ghcr.io/",
+        "-ghcr.io/x",
+        "ghcr.io:port/x",
+        "x@sha256:12",
+    ],
+)
 def test_engine_refuses_the_names_that_we_refuse(engine, name):
     """Before it asks any registry."""
     with pytest.raises(BatchregError):

@@ -41,17 +41,28 @@ class Logins:
         return self.found.get(registry_login.HUB if image.on_hub else image.registry)
 
 
-def check(*, image: tuple[str, ...], architecture: str | None, machine: bool,
-          stack_name: str | None, registry_url: str | None, username: str | None,
-          password_stdin: bool, profile: str | None, region: str | None,
-          endpoint_url: str | None, connect: Connect = Session) -> int:
+def check(
+    *,
+    image: tuple[str, ...],
+    architecture: str | None,
+    machine: bool,
+    stack_name: str | None,
+    registry_url: str | None,
+    username: str | None,
+    password_stdin: bool,
+    profile: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+    connect: Connect = Session,
+) -> int:
     """Print a verdict an image, and return the exit status: 0 where all can be pulled."""
     console = Console(machine=machine)
     typed_stack = asking.typed("stack_name")
-    if typed_stack and (password_stdin or asking.typed("username")
-                        or asking.typed("registry_url")):
-        raise click.UsageError("--stack-name stands for the stack's own login: leave out either "
-                               "it or --username, --registry-url and --password-stdin.")
+    if typed_stack and (password_stdin or asking.typed("username") or asking.typed("registry_url")):
+        raise click.UsageError(
+            "--stack-name stands for the stack's own login: leave out either "
+            "it or --username, --registry-url and --password-stdin."
+        )
     try:
         images = [parse(name) for name in dict.fromkeys(image)]
         wanted: tuple[str, ...] = ("amd64",)
@@ -79,8 +90,14 @@ def check(*, image: tuple[str, ...], architecture: str | None, machine: bool,
     return 0 if ok else 1
 
 
-def before_deploy(names: Sequence[str], given: Mapping[str, str], shape: settings.Settings,
-                  session: Session, present: Stack | None, console: Console) -> None:
+def before_deploy(
+    names: Sequence[str],
+    given: Mapping[str, str],
+    shape: settings.Settings,
+    session: Session,
+    present: Stack | None,
+    console: Console,
+) -> None:
     """Check the images with the login that the stack will have; BatchregError if one fails.
 
     `given` are the template's parameters from the user; what is not there comes from `present`.
@@ -90,7 +107,8 @@ def before_deploy(names: Sequence[str], given: Mapping[str, str], shape: setting
     for problem in logins.problems:
         raise BatchregError(f"{problem} Nothing has changed.")
     types = given.get("InstanceTypes") or (
-        present.parameters.get("InstanceTypes") if present else None)
+        present.parameters.get("InstanceTypes") if present else None
+    )
     failed = []
     for verdict in _side_by_side(images, logins, architectures((types or "").split(","))):
         console.emit("verdict", **{**vars(verdict), "details": dict(verdict.details)})
@@ -109,22 +127,31 @@ def _present(session: Session, name: str) -> Stack:
     stacks.check_name(name)
     present = stacks.find(session.client("cloudformation"), name)
     if present is None:
-        raise BatchregError(f"There is no stack {name} in this region: check --region, or give the "
-                            "login with --username.")
+        raise BatchregError(
+            f"There is no stack {name} in this region: check --region, or give the "
+            "login with --username."
+        )
     return present
 
 
 def deployed(session: Session, present: Stack) -> Logins:
     """Return the logins of a stack, out of its secrets; BatchregError where there is none."""
-    arns = [value for name, value in present.outputs.items()
-            if re.fullmatch("RegistrySecret[0-9]*Arn", name)]
+    arns = [
+        value
+        for name, value in present.outputs.items()
+        if re.fullmatch("RegistrySecret[0-9]*Arn", name)
+    ]
     if not arns:
         made = settings.of_template(stacks.template_of(session.client("cloudformation"), present))
         arns = list(made[1].secret_arns) if made else []
     logins = _read(session.client("secretsmanager"), arns)
     if not logins.found:
-        raise BatchregError(next(iter(logins.problems), f"{present.name} has no registry login: "
-                                 "give one with --username."))
+        raise BatchregError(
+            next(
+                iter(logins.problems),
+                f"{present.name} has no registry login: give one with --username.",
+            )
+        )
     return logins
 
 
@@ -152,8 +179,7 @@ def _read(manager: Any, arns: Sequence[str]) -> Logins:
 def _given(registry_url: str | None, username: str | None, password_stdin: bool) -> Logins:
     """Return the login of the options, asked for as `deploy` does, or none at all."""
     if not username:
-        if password_stdin or os.environ.get("BATCHREG_PASSWORD") or (
-                asking.typed("registry_url")):
+        if password_stdin or os.environ.get("BATCHREG_PASSWORD") or (asking.typed("registry_url")):
             raise click.UsageError("Missing --username.")
         return Logins()
     given = inputs.parameters({"registry_url": registry_url, "username": username}, password_stdin)
@@ -165,8 +191,9 @@ def _given(registry_url: str | None, username: str | None, password_stdin: bool)
     return Logins({key: Login(given["Username"], given["Password"])}, (), "the given")
 
 
-def _future(given: Mapping[str, str], shape: settings.Settings, session: Session,
-            present: Stack | None) -> Logins:
+def _future(
+    given: Mapping[str, str], shape: settings.Settings, session: Session, present: Stack | None
+) -> Logins:
     """Return the logins that a stack has after a deploy with the `given` parameters."""
     if shape.secret_arns:
         return _read(session.client("secretsmanager"), shape.secret_arns)
@@ -179,13 +206,15 @@ def _future(given: Mapping[str, str], shape: settings.Settings, session: Session
         old_key = registry_login.registry_key(before.get(f"RegistryUrl{n}") or registry_login.HUB)
         key = registry_login.registry_key(given.get(f"RegistryUrl{n}") or old_key)
         old = stored.found.get(old_key) or Login("", "")
-        found[key] = Login(given.get(f"Username{n}") or old.username,
-                           given.get(f"Password{n}") or old.password)
+        found[key] = Login(
+            given.get(f"Username{n}") or old.username, given.get(f"Password{n}") or old.password
+        )
     return Logins(found, stored.problems, "the stack's")
 
 
-def _side_by_side(images: Sequence[Image], logins: Logins,
-                  wanted: tuple[str, ...]) -> list[Verdict]:
+def _side_by_side(
+    images: Sequence[Image], logins: Logins, wanted: tuple[str, ...]
+) -> list[Verdict]:
     waits = [registry.start(image, logins.of(image), architectures=wanted) for image in images]
     return [_explained(wait(), logins) for wait in waits]
 

@@ -42,8 +42,10 @@ from batchreg.errors import BatchregError, Interrupted
 if TYPE_CHECKING:
     from pathlib import Path
 
-@click.group(cls=Commands, context_settings={
-    "help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, message="batchreg %(version)s")
 def cli() -> None:
     """Run AWS Batch jobs whose images live in a private container registry.
@@ -55,8 +57,7 @@ def cli() -> None:
 
 @cli.add()
 @flag("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
-@flag("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml",
-      show_default=True)
+@flag("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
 @structure_options
 def render(output: str | None, style: str, **shape: Any) -> None:
     """Print the CloudFormation template."""
@@ -68,30 +69,61 @@ def render(output: str | None, style: str, **shape: Any) -> None:
 
 
 @cli.add("user-data")
-@option("--secret-id", multiple=True, required=True, metavar="ID",
-        help="Name or ARN of a secret with a registry login; repeat it for more registries.")
-@flag("--region", envvar=["AWS_REGION", "AWS_DEFAULT_REGION"], required=True,
-      show_envvar=True, help="Region of the secrets.")
-@option("--credential-refresh-minutes", type=click.IntRange(5, 1440), default=30,
-        show_default=True, help="How often the instances read the secrets again.")
-@option("--image-pull-behavior", default="default", show_default=True,
-        type=click.Choice(["default", "always", "once", "prefer-cached"]),
-        help="ECS_IMAGE_PULL_BEHAVIOR of the ECS agent.")
+@option(
+    "--secret-id",
+    multiple=True,
+    required=True,
+    metavar="ID",
+    help="Name or ARN of a secret with a registry login; repeat it for more registries.",
+)
+@flag(
+    "--region",
+    envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
+    required=True,
+    show_envvar=True,
+    help="Region of the secrets.",
+)
+@option(
+    "--credential-refresh-minutes",
+    type=click.IntRange(5, 1440),
+    default=30,
+    show_default=True,
+    help="How often the instances read the secrets again.",
+)
+@option(
+    "--image-pull-behavior",
+    default="default",
+    show_default=True,
+    type=click.Choice(["default", "always", "once", "prefer-cached"]),
+    help="ECS_IMAGE_PULL_BEHAVIOR of the ECS agent.",
+)
 @flag("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
 @user_data_option
 @config_option
-def user_data(secret_id: tuple[str, ...], region: str, credential_refresh_minutes: int,
-              image_pull_behavior: str, output: str | None, user_data: Path | None) -> None:
+def user_data(
+    secret_id: tuple[str, ...],
+    region: str,
+    credential_refresh_minutes: int,
+    image_pull_behavior: str,
+    output: str | None,
+    user_data: Path | None,
+) -> None:
     """Print the user data alone, for a launch template that Terraform or the CDK manages.
 
     The instances' role must be allowed secretsmanager:GetSecretValue on the secrets.
     """
     from batchreg.render import userdata
 
-    write(userdata.for_instance(
-        secret_id, region, userdata.read_parts(user_data) if user_data else (),
-        refresh_minutes=credential_refresh_minutes, image_pull_behavior=image_pull_behavior,
-    ), output)
+    write(
+        userdata.for_instance(
+            secret_id,
+            region,
+            userdata.read_parts(user_data) if user_data else (),
+            refresh_minutes=credential_refresh_minutes,
+            image_pull_behavior=image_pull_behavior,
+        ),
+        output,
+    )
 
 
 @cli.add()
@@ -100,11 +132,19 @@ def user_data(secret_id: tuple[str, ...], region: str, credential_refresh_minute
 @value_options
 @option("--tag", multiple=True, metavar="KEY=VALUE", help="Tag the stack; repeat it for more.")
 @option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
-@flag("--termination-protection/--no-termination-protection", "protect", default=None,
-      help="Keep the stack from being deleted.")
+@flag(
+    "--termination-protection/--no-termination-protection",
+    "protect",
+    default=None,
+    help="Keep the stack from being deleted.",
+)
 @flag("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@flag("--check", multiple=True, metavar="IMAGE",
-      help="First make sure that the login pulls this image; repeat it for more.")
+@flag(
+    "--check",
+    multiple=True,
+    metavar="IMAGE",
+    help="First make sure that the login pulls this image; repeat it for more.",
+)
 @wait_option
 @force_option
 @yes_option
@@ -120,8 +160,12 @@ def deploy(**options: Any) -> None:
 @aws_options
 @config_option
 @flag("--terminate-jobs", is_flag=True, help="End jobs that have not finished.")
-@flag("--retain", multiple=True, metavar="RESOURCE",
-      help="Leave this resource behind, where a delete got stuck; repeat it for more.")
+@flag(
+    "--retain",
+    multiple=True,
+    metavar="RESOURCE",
+    help="Leave this resource behind, where a delete got stuck; repeat it for more.",
+)
 @option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
 @wait_option
 @force_option
@@ -149,10 +193,18 @@ def status(**options: Any) -> None:
 @aws_options
 @flag("--job", metavar="ID", help="A job that waits or failed.  [default: all that wait]")
 @flag("--image", help="Ask the registry for this image.  [default: the job's]")
-@flag("--save", metavar="FILE",
-      help="Keep what was seen, without any secret, for --from; - writes it to stdout.")
-@flag("--from", "source", metavar="FILE", type=file_path,
-      help="Judge what --save has kept, without asking AWS.")
+@flag(
+    "--save",
+    metavar="FILE",
+    help="Keep what was seen, without any secret, for --from; - writes it to stdout.",
+)
+@flag(
+    "--from",
+    "source",
+    metavar="FILE",
+    type=file_path,
+    help="Judge what --save has kept, without asking AWS.",
+)
 @config_option
 @json_option
 def doctor(**options: Any) -> int:
@@ -169,8 +221,11 @@ def doctor(**options: Any) -> int:
 @argument("image", nargs=-1, required=True)
 @option("--stack-name", help="Use the login of this stack.")
 @login_options("without it, no login goes along")
-@flag("--architecture", type=click.Choice(["amd64", "arm64"]),
-      help="What the image must be built for.  [default: as the stack, else amd64]")
+@flag(
+    "--architecture",
+    type=click.Choice(["amd64", "arm64"]),
+    help="What the image must be built for.  [default: as the stack, else amd64]",
+)
 @connection_options
 @config_option
 @json_option
@@ -232,15 +287,28 @@ def cancel(stack_name: str, **options: Any) -> None:
 @cli.add()
 @aws_options
 @config_option
-@flag("--registry", "registry_url", metavar="URL", type=registry_address,
-      help="Which registry, if the stack has several.")
-@flag("--password-stdin", is_flag=True,
-      help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.")
+@flag(
+    "--registry",
+    "registry_url",
+    metavar="URL",
+    type=registry_address,
+    help="Which registry, if the stack has several.",
+)
+@flag(
+    "--password-stdin",
+    is_flag=True,
+    help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.",
+)
 @flag("--image", help="Check that the new password pulls this image.")
-@flag("--check/--no-check", default=True, show_default=True,
-      help="Ask the registry whether it takes the password before anything changes.")
-@flag("--now", is_flag=True,
-      help="Ask running instances to refresh at once, through Systems Manager.")
+@flag(
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Ask the registry whether it takes the password before anything changes.",
+)
+@flag(
+    "--now", is_flag=True, help="Ask running instances to refresh at once, through Systems Manager."
+)
 @flag("--follow", is_flag=True, help="--now, and wait until all have answered.")
 @flag("--undo", is_flag=True, help="Go back to the previous password.")
 @yes_option
@@ -351,8 +419,11 @@ def _explain(error: Exception) -> str | None:
         if line:
             return line
     if isinstance(error, OSError):
-        return (f"{error.filename}: {error.strerror}." if error.filename
-                else f"Cannot write the output: {error.strerror or error}.")
+        return (
+            f"{error.filename}: {error.strerror}."
+            if error.filename
+            else f"Cannot write the output: {error.strerror or error}."
+        )
     return None
 
 

@@ -42,8 +42,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         where = f"{path}, line {key_node.start_mark.line + 1}"
         key = key_node.value
         if key == "password":
-            raise BatchregError(f"{where}: a password does not belong in a file: "
-                                "use --password-stdin or BATCHREG_PASSWORD.")
+            raise BatchregError(
+                f"{where}: a password does not belong in a file: "
+                "use --password-stdin or BATCHREG_PASSWORD."
+            )
         if key not in CONFIG_KEYS:
             raise BatchregError(f"{where}: unknown key {key!r}{_nearest(key)}.")
         if key in config:
@@ -56,8 +58,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _value(where: str, key: str, node: Any) -> Any:
     if key == "registries":
-        return [_registry(where, item)
-                for item in (node.value if isinstance(node, yaml.SequenceNode) else [node])]
+        return [
+            _registry(where, item)
+            for item in (node.value if isinstance(node, yaml.SequenceNode) else [node])
+        ]
     several = CONFIG_KEYS[key] and isinstance(node, yaml.SequenceNode)
     nodes = node.value if several else [node]
     if not all(isinstance(item, yaml.ScalarNode) and item.value for item in nodes):
@@ -74,10 +78,15 @@ def _registry(where: str, node: Any) -> str:
     fields = {str(key.value): value.value for key, value in pairs}
     if isinstance(node, yaml.ScalarNode):
         text = str(node.value)
-    elif "url" not in fields or fields.keys() - {"url", "username", "password"} or not all(
-            isinstance(value, str) and "," not in value for value in fields.values()):
-        raise BatchregError(f"{where}: a registry is a mapping of url, username and password "
-                            "(prompt, docker-config or env:NAME).")
+    elif (
+        "url" not in fields
+        or fields.keys() - {"url", "username", "password"}
+        or not all(isinstance(value, str) and "," not in value for value in fields.values())
+    ):
+        raise BatchregError(
+            f"{where}: a registry is a mapping of url, username and password "
+            "(prompt, docker-config or env:NAME)."
+        )
     else:
         text = ",".join([fields.pop("url"), *(f"{key}={value}" for key, value in fields.items())])
     try:

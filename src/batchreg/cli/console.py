@@ -30,8 +30,12 @@ class Console:
     @property
     def live(self) -> bool:
         """Tell whether somebody watches a terminal that can redraw."""
-        return not self.machine and sys.stderr.isatty() and self._rich().is_terminal and (
-            not self._rich().is_dumb_terminal)
+        return (
+            not self.machine
+            and sys.stderr.isatty()
+            and self._rich().is_terminal
+            and (not self._rich().is_dumb_terminal)
+        )
 
     def _rich(self) -> RichConsole:
         from rich.console import Console as RichConsole
@@ -76,9 +80,18 @@ class Console:
             return
         self.table(
             ["Action", "Resource", "Type", "Replacement"],
-            [[change.action, change.logical_id, change.type,
-              {"True": "yes: deleted and made anew", "Conditional": "perhaps"}.get(
-                  change.replacement, "")] for change in changes])
+            [
+                [
+                    change.action,
+                    change.logical_id,
+                    change.type,
+                    {"True": "yes: deleted and made anew", "Conditional": "perhaps"}.get(
+                        change.replacement, ""
+                    ),
+                ]
+                for change in changes
+            ],
+        )
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -109,8 +122,14 @@ class Follower:
 
     def show(self, event: Event) -> None:
         if self._console.machine:
-            self._console.emit("event", time=event.time.isoformat(), resource=event.logical_id,
-                               resource_type=event.type, status=event.status, reason=event.reason)
+            self._console.emit(
+                "event",
+                time=event.time.isoformat(),
+                resource=event.logical_id,
+                resource_type=event.type,
+                status=event.status,
+                reason=event.reason,
+            )
         elif not event.repeats:
             stamp = event.time.astimezone().strftime("%H:%M:%S")
             reason = f"  {in_words(event.reason)}" if event.reason else ""
@@ -129,8 +148,13 @@ class LiveFollower:
         self._title, self._began = title, time.monotonic()
         self._ended: float | None = None
         self._rows: dict[str, _Row] = {}
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4,
-                          redirect_stdout=False, redirect_stderr=False)
+        self._live = Live(
+            console=console,
+            get_renderable=self._draw,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._live.start()
 
     def show(self, event: Event) -> None:
@@ -142,7 +166,8 @@ class LiveFollower:
         # What happens after a failure, as the resource is removed, says nothing about the failure.
         reason = in_words(event.reason) if event.status.endswith("_FAILED") else row.reason
         self._rows[event.logical_id] = _Row(
-            event.status, row.began, None if event.status.endswith("_IN_PROGRESS") else now, reason)
+            event.status, row.began, None if event.status.endswith("_IN_PROGRESS") else now, reason
+        )
 
     def _draw(self) -> Any:
         from rich.console import Group
@@ -155,10 +180,18 @@ class LiveFollower:
         for ratio in (None, None, None, None, 1):  # the reason takes what room is left
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
         for name, row in list(self._rows.items()):  # a thread draws
-            mark = Spinner("line") if row.ended is None else Text(
-                "x" if row.reason else "+", BAD if row.reason else GOOD)
-            table.add_row(mark, name, Text(row.status, _style(row.status)),
-                          Text(_elapsed((row.ended or now) - row.began), "dim"), Text(row.reason))
+            mark = (
+                Spinner("line")
+                if row.ended is None
+                else Text("x" if row.reason else "+", BAD if row.reason else GOOD)
+            )
+            table.add_row(
+                mark,
+                name,
+                Text(row.status, _style(row.status)),
+                Text(_elapsed((row.ended or now) - row.began), "dim"),
+                Text(row.reason),
+            )
         return Group(Text(f"{self._title}  {_elapsed(now - self._began)}", "bold"), table)
 
     def close(self) -> None:

@@ -21,9 +21,18 @@ from batchreg.registry.images import parse
 from batchreg.stack.states import check_name
 
 
-def run(*, stack_name: str, job: str | None, image: str | None, save: str | None,
-        source: Path | None, machine: bool, profile: str | None, region: str | None,
-        endpoint_url: str | None) -> int:
+def run(
+    *,
+    stack_name: str,
+    job: str | None,
+    image: str | None,
+    save: str | None,
+    source: Path | None,
+    machine: bool,
+    profile: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+) -> int:
     """Look, judge, and print; 0 where nothing is wrong, 1 where something is."""
     check_name(stack_name)
     if image:
@@ -36,15 +45,17 @@ def run(*, stack_name: str, job: str | None, image: str | None, save: str | None
         session = Session(profile=profile, region=region, endpoint=endpoint_url)
         client = session.client("cloudformation")
         subject = collect.Subject(
-            stack=stack_name, region=client.meta.region_name, job=job, image=image)
+            stack=stack_name, region=client.meta.region_name, job=job, image=image
+        )
         seen = collect.collect(session.client, subject, check=registry.check)
         if save:
             write(savefile.dump(seen), save)
     findings = doctor.diagnose(seen)
     if not findings and not (seen.stack or seen.environments or seen.jobs):
         gap = min(seen.not_looked_at, key=lambda gap: gap.what != "stack", default=None)
-        raise BatchregError("Nothing could be looked at" + (
-            f": {gap.permission}: {gap.reason}" if gap else "."))
+        raise BatchregError(
+            "Nothing could be looked at" + (f": {gap.permission}: {gap.reason}" if gap else ".")
+        )
     if save != "-":
         click.echo(_as_json(seen, findings) if machine else "\n".join(_in_words(seen, findings)))
     return 1 if findings else 0
@@ -60,12 +71,14 @@ def _read(path: Path) -> Facts:
 
 
 def _as_json(seen: Facts, findings: list[Finding]) -> str:
-    return json.dumps({
-        "type": "result",
-        "findings": [asdict(finding) for finding in findings],
-        "looked_at": [{"what": what, "is": state} for what, state in doctor.looked_at(seen)],
-        "not_looked_at": [asdict(gap) for gap in seen.not_looked_at],
-    })
+    return json.dumps(
+        {
+            "type": "result",
+            "findings": [asdict(finding) for finding in findings],
+            "looked_at": [{"what": what, "is": state} for what, state in doctor.looked_at(seen)],
+            "not_looked_at": [asdict(gap) for gap in seen.not_looked_at],
+        }
+    )
 
 
 def _in_words(seen: Facts, findings: list[Finding]) -> Iterator[str]:
@@ -84,5 +97,6 @@ def _in_words(seen: Facts, findings: list[Finding]) -> Iterator[str]:
     if seen.not_looked_at:
         yield "Not looked at:"
         width = max(len(gap.permission) for gap in seen.not_looked_at)
-        yield from (f"   {gap.permission:<{width}}  {gap.what}: {gap.reason}"
-                    for gap in seen.not_looked_at)
+        yield from (
+            f"   {gap.permission:<{width}}  {gap.what}: {gap.reason}" for gap in seen.not_looked_at
+        )

@@ -24,14 +24,16 @@ def parameters(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
     values["password"] = asking.password(password_stdin)
     given = {
         PARAMETERS[name]: ",".join(filter(None, value)) if isinstance(value, tuple) else str(value)
-        for name, value in values.items() if value not in (None, (), ("",))
+        for name, value in values.items()
+        if value not in (None, (), ("",))
     }
     if "RegistryUrl" in given:
         try:
             registry_login.registry_key(given["RegistryUrl"])
         except registry_login.Refused as refusal:
-            raise BatchregError(f"--registry-url: {refusal}.".replace("registry_url", "it")
-                                .replace("it: ", "")) from None
+            raise BatchregError(
+                f"--registry-url: {refusal}.".replace("registry_url", "it").replace("it: ", "")
+            ) from None
     for name in ("Username", "Password"):
         if name in given and (rule := asking.misfit(name, given[name])):
             raise BatchregError(f"{rule} Give it as the registry shows it.")
@@ -54,8 +56,9 @@ def login_finder(wanted: list[logins.Wanted]) -> Callable[[logins.Wanted, bool],
 
     The variables are taken out of the environment: no credential helper sees them.
     """
-    names = {one.source.removeprefix(logins.ENV) for one in wanted
-             if one.source.startswith(logins.ENV)}
+    names = {
+        one.source.removeprefix(logins.ENV) for one in wanted if one.source.startswith(logins.ENV)
+    }
     passwords = {name: os.environ.pop(name, "") for name in names}
     return lambda one, new: _find_login(one, new, passwords)
 
@@ -78,12 +81,15 @@ def _find_login(wanted: logins.Wanted, new: bool, passwords: Mapping[str, str]) 
         login = logins.Login(wanted.username, None)
     if new and (login.username is None or login.password is None):
         if not asking.interactive():
-            raise click.UsageError(f"Missing the login of {host}: give --registry "
-                                   f"{wanted.url},username=...,password=env:NAME.")
+            raise click.UsageError(
+                f"Missing the login of {host}: give --registry "
+                f"{wanted.url},username=...,password=env:NAME."
+            )
         with asking.line_ended():
             username = login.username or click.prompt(f"User name at {host}", err=True)
             password = login.password or click.prompt(
-                f"Password or access token for {host}", hide_input=True, err=True)
+                f"Password or access token for {host}", hide_input=True, err=True
+            )
         login = logins.Login(username, password)
     for name, value in (("Username", login.username), ("Password", login.password)):
         if value is not None and (rule := asking.misfit(name, value)):

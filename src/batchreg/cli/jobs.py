@@ -36,9 +36,21 @@ class Login:
     registry: str | None
 
 
-def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bool, machine: bool,
-           stack_name: str, profile: str | None, region: str | None, endpoint_url: str | None,
-           auth: str, array_size: int | None, **options: Any) -> int:
+def submit(
+    *,
+    image: str,
+    command: tuple[str, ...],
+    name: str | None,
+    detach: bool,
+    machine: bool,
+    stack_name: str,
+    profile: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+    auth: str,
+    array_size: int | None,
+    **options: Any,
+) -> int:
     """Submit a job, follow it, and return the exit status: the job's own, or 1."""
     console = Console(machine=machine)
     parsed = parse(image)
@@ -53,11 +65,19 @@ def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bo
     definition = definitions.register(batch, definitions.definition(spec))
     client = session.client("logs")
     try:
-        job_id = jobs.submit(batch, name=name, queue=queue, definition_arn=definition,
-                             command=command, array_size=array_size)
+        job_id = jobs.submit(
+            batch,
+            name=name,
+            queue=queue,
+            definition_arn=definition,
+            command=command,
+            array_size=array_size,
+        )
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the job may have been submitted all the same: batchreg "
-                          "status counts the jobs.") from None
+        raise Interrupted(
+            "interrupted; the job may have been submitted all the same: batchreg "
+            "status counts the jobs."
+        ) from None
     if detach:
         console.emit("result", job=job_id, definition=definition, status="SUBMITTED")
         if not machine:
@@ -69,8 +89,15 @@ def submit(*, image: str, command: tuple[str, ...], name: str | None, detach: bo
     return _follow(batch, client, job_id, console)
 
 
-def logs(*, job: str, follow: bool, machine: bool, profile: str | None, region: str | None,
-         endpoint_url: str | None) -> int:
+def logs(
+    *,
+    job: str,
+    follow: bool,
+    machine: bool,
+    profile: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+) -> int:
     """Print a job's log; with `follow`, until the job has ended."""
     session = Session(profile=profile, region=region, endpoint=endpoint_url)
     batch, client = session.client("batch"), session.client("logs")
@@ -83,8 +110,11 @@ def logs(*, job: str, follow: bool, machine: bool, profile: str | None, region: 
         _print(line, console)
     if not reader.lines:
         array = found.get("arrayProperties", {}).get("size")
-        why = f": its {array} jobs have, see batchreg logs {job}:0 and so on" if array else (
-            f": {jobs.state(found).reason}".removesuffix(": "))
+        why = (
+            f": its {array} jobs have, see batchreg logs {job}:0 and so on"
+            if array
+            else (f": {jobs.state(found).reason}".removesuffix(": "))
+        )
         console.note(f"{job} is {found['status']} and has no log{why.rstrip('.')}.")
     console.emit("result", job=job, status=found["status"])
     return 0
@@ -102,9 +132,17 @@ def cancel(*, job: str, profile: str | None, region: str | None, endpoint_url: s
     console.note(f"{job} was {found['status']}; it ends now.")
 
 
-def job_definition(*, image: str, command: tuple[str, ...], auth: str, stack_name: str,
-                   profile: str | None, region: str | None, endpoint_url: str | None,
-                   **options: Any) -> None:
+def job_definition(
+    *,
+    image: str,
+    command: tuple[str, ...],
+    auth: str,
+    stack_name: str,
+    profile: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+    **options: Any,
+) -> None:
     """Print a job definition; only one with a login of its own needs to ask AWS."""
     parsed = parse(image)
     spec = _spec(parsed, **options)
@@ -119,8 +157,10 @@ def _present(session: Session, name: str) -> Stack:
     stacks.check_name(name)
     present = stacks.find(session.client("cloudformation"), name)
     if present is None:
-        raise BatchregError(f"There is no stack {name} in this region: batchreg deploy "
-                            f"--stack-name {name} makes it.")
+        raise BatchregError(
+            f"There is no stack {name} in this region: batchreg deploy "
+            f"--stack-name {name} makes it."
+        )
     return present
 
 
@@ -138,13 +178,14 @@ def _job_name(name: str | None, image: Image) -> str:
     if name is None:
         return re.sub("[^A-Za-z0-9_-]", "-", image.path.rsplit("/", 1)[-1])[:128]
     if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", name):
-        raise BatchregError(f"{name!r} cannot be a job's name: letters, digits, hyphens and "
-                            "underscores, a letter or a digit first, 128 at most.")
+        raise BatchregError(
+            f"{name!r} cannot be a job's name: letters, digits, hyphens and "
+            "underscores, a letter or a digit first, 128 at most."
+        )
     return name
 
 
-def _with_login(spec: Spec, session: Session, present: Stack, auth: str,
-                console: Console) -> Spec:
+def _with_login(spec: Spec, session: Session, present: Stack, auth: str, console: Console) -> Spec:
     """Return the spec with the login that the job carries, if it does.
 
     Says so where none of the stack's secrets is for the image's registry.
@@ -154,26 +195,39 @@ def _with_login(spec: Spec, session: Session, present: Stack, auth: str,
     found = next((login for login in known if login.registry == wanted), None)
     unknown = [login for login in known if not login.registry]
     if not found and known and not unknown:
-        hosts = ("Docker Hub" if login.registry == registry_login.HUB else str(login.registry)
-                 for login in known)
-        console.note(f"No credentials for {spec.image.registry} in this stack; they cover "
-                     f"{', '.join(dict.fromkeys(hosts))}.")
+        hosts = (
+            "Docker Hub" if login.registry == registry_login.HUB else str(login.registry)
+            for login in known
+        )
+        console.note(
+            f"No credentials for {spec.image.registry} in this stack; they cover "
+            f"{', '.join(dict.fromkeys(hosts))}."
+        )
     if auth != "job" and not spec.fargate:
         return spec
     if not found and unknown:
         if len(known) > 1:
-            raise BatchregError(f"Which secret is for {spec.image.registry}? Ask for the permission"
-                                " secretsmanager:GetSecretValue on the stack's secrets.")
-        found, = unknown
-    return replace(spec, execution_role=present.outputs.get("JobExecutionRoleArn"),
-                   secret=found.secret if found else None)
+            raise BatchregError(
+                f"Which secret is for {spec.image.registry}? Ask for the permission"
+                " secretsmanager:GetSecretValue on the stack's secrets."
+            )
+        (found,) = unknown
+    return replace(
+        spec,
+        execution_role=present.outputs.get("JobExecutionRoleArn"),
+        secret=found.secret if found else None,
+    )
 
 
 def _logins(session: Session, present: Stack) -> list[Login]:
     """Return the stack's logins; those that are broken cover nothing."""
-    made_here = [Login(present.outputs[f"RegistrySecret{n}Arn"],
-                       registry_login.registry_key(present.parameters[f"RegistryUrl{n}"]))
-                 for n in map(settings.suffix, settings.slots_of(present.parameters))]
+    made_here = [
+        Login(
+            present.outputs[f"RegistrySecret{n}Arn"],
+            registry_login.registry_key(present.parameters[f"RegistryUrl{n}"]),
+        )
+        for n in map(settings.suffix, settings.slots_of(present.parameters))
+    ]
     if made_here:
         return made_here
     from botocore.exceptions import ClientError
@@ -212,14 +266,19 @@ def _follow(batch: Any, client: Any, job_id: str, console: Console) -> int:
             else:
                 _print(item, console)
     except KeyboardInterrupt:
-        raise Interrupted(f"{job_id} goes on. Follow it: batchreg logs --follow {job_id}. "
-                          f"End it: batchreg cancel {job_id}") from None
+        raise Interrupted(
+            f"{job_id} goes on. Follow it: batchreg logs --follow {job_id}. "
+            f"End it: batchreg cancel {job_id}"
+        ) from None
     status, reason = jobs.verdict(job)
     console.emit("result", job=job_id, status=job["status"], exit_code=status, reason=reason)
     if status:
         code = job.get("container", {}).get("exitCode")
-        raise Failed(status, f"Job {job_id} failed{f' with exit code {code}' if code else ''}: "
-                     f"{reason.rstrip('.')}. {jobs.advice(reason)}".rstrip())
+        raise Failed(
+            status,
+            f"Job {job_id} failed{f' with exit code {code}' if code else ''}: "
+            f"{reason.rstrip('.')}. {jobs.advice(reason)}".rstrip(),
+        )
     return 0
 
 
@@ -244,7 +303,11 @@ def _print(item: jobs.State | Line, console: Console) -> None:
         console.emit("state", status=item.status, reason=item.reason, children=dict(item.children))
         return
     waits = item.status in jobs.UNFINISHED
-    parts = [f"{datetime.now():%H:%M:%S}", item.status, item.reason,
-             ", ".join(f"{count} {status}" for status, count in item.children),
-             jobs.advice(item.reason) if waits else ""]
+    parts = [
+        f"{datetime.now():%H:%M:%S}",
+        item.status,
+        item.reason,
+        ", ".join(f"{count} {status}" for status, count in item.children),
+        jobs.advice(item.reason) if waits else "",
+    ]
     console.note("  ".join(filter(None, parts)))

@@ -41,9 +41,11 @@ class Commands(click.Group):
 
     def add(self, *names: str) -> Callable[[Function], click.Command]:
         """Make a command of a function and of what stands above it."""
+
         def decorate(function: Function) -> click.Command:
             makers = vars(function).pop("makers")
             return self.command(*names, cls=Command, makers=makers)(function)
+
         return decorate
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -55,9 +57,11 @@ class Commands(click.Group):
 
 def parameter(kind: type[click.Parameter], *names: str, **attributes: Any) -> Decorator:
     """Declare an option or argument of the function below it."""
+
     def decorate(function: Function) -> Function:
         vars(function).setdefault("makers", []).insert(0, partial(kind, names, **attributes))
         return function
+
     return decorate
 
 
@@ -80,10 +84,12 @@ def option(*names: str, **attributes: Any) -> Decorator:
 
 def together(*options: Decorator) -> Decorator:
     """Make one decorator of several options."""
+
     def decorate(function: Function) -> Function:
         for each in reversed(options):
             function = each(function)
         return function
+
     return decorate
 
 
@@ -114,23 +120,42 @@ def read_config(context: click.Context, _parameter: click.Parameter, value: Path
 
 
 config_option = flag(
-    "--config", type=file_path, envvar="BATCHREG_CONFIG",
-    is_eager=True, expose_value=False, callback=read_config,
-    metavar="FILE", help=f"Settings file.  [default: {CONFIG_FILE}, where there is one]")
+    "--config",
+    type=file_path,
+    envvar="BATCHREG_CONFIG",
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    metavar="FILE",
+    help=f"Settings file.  [default: {CONFIG_FILE}, where there is one]",
+)
 
 user_data_option = option(
-    "--user-data", metavar="FILE", type=file_path,
-    help="Your own user data for the instances: a script, a cloud-config or a MIME archive.")
+    "--user-data",
+    metavar="FILE",
+    type=file_path,
+    help="Your own user data for the instances: a script, a cloud-config or a MIME archive.",
+)
 
 structure_options = together(
-    option("--secret-arn", multiple=True, metavar="ARN",
-           help="Use this secret of yours (JSON: username, password, registry_url) instead of "
-                "making one; repeat it for more registries."),
-    option("--image-type", type=click.Choice(["ECS_AL2023", "ECS_AL2023_NVIDIA"]),
-           help="Machine image of the instances.  [default: ECS_AL2023]"),
-    option("--fargate/--no-fargate", default=None,
-           help="A second compute environment and queue, on Fargate, for jobs that carry their own "
-                "login."),
+    option(
+        "--secret-arn",
+        multiple=True,
+        metavar="ARN",
+        help="Use this secret of yours (JSON: username, password, registry_url) instead of "
+        "making one; repeat it for more registries.",
+    ),
+    option(
+        "--image-type",
+        type=click.Choice(["ECS_AL2023", "ECS_AL2023_NVIDIA"]),
+        help="Machine image of the instances.  [default: ECS_AL2023]",
+    ),
+    option(
+        "--fargate/--no-fargate",
+        default=None,
+        help="A second compute environment and queue, on Fargate, for jobs that carry their own "
+        "login.",
+    ),
     user_data_option,
     config_option,
 )
@@ -139,55 +164,80 @@ structure_options = together(
 connection_options = together(
     option("--profile", help="Profile of the AWS configuration.  [or AWS_PROFILE]"),
     option("--region", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
-    option("--endpoint-url", metavar="URL",
-           help="Talk to this address instead of AWS.  [or AWS_ENDPOINT_URL]"),
+    option(
+        "--endpoint-url",
+        metavar="URL",
+        help="Talk to this address instead of AWS.  [or AWS_ENDPOINT_URL]",
+    ),
 )
 aws_options = together(
-    option("--stack-name", default="batchreg", show_default=True),
-    connection_options,
+    option("--stack-name", default="batchreg", show_default=True), connection_options
 )
-json_option = flag("--json", "machine", is_flag=True,
-                   help="Print JSON lines, the result last.")
+json_option = flag("--json", "machine", is_flag=True, help="Print JSON lines, the result last.")
 yes_option = flag("-y", "--yes", is_flag=True, help="Do not ask.")
-force_option = flag("--force", is_flag=True,
-                    help="Also touch a stack that batchreg did not make.")
-wait_option = flag("--wait/--no-wait", default=True, show_default=True,
-                   help="Follow the stack until it has settled.")
+force_option = flag("--force", is_flag=True, help="Also touch a stack that batchreg did not make.")
+wait_option = flag(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Follow the stack until it has settled.",
+)
 
 
 def login_options(without: str) -> Decorator:
     """Return the options of a registry login; `without` tells what a missing user name means."""
     return together(
-        option("--registry-url", metavar="URL", type=registry_address,
-               help="Host of the registry, or docker-hub, ghcr, gitlab, quay.  "
-                    "[default: Docker Hub]"),
+        option(
+            "--registry-url",
+            metavar="URL",
+            type=registry_address,
+            help="Host of the registry, or docker-hub, ghcr, gitlab, quay.  [default: Docker Hub]",
+        ),
         option("--username", help=f"User name at the registry; {without}."),
-        flag("--password-stdin", is_flag=True,
-             help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked."),
+        flag(
+            "--password-stdin",
+            is_flag=True,
+            help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.",
+        ),
     )
 
 
 value_options = together(
-    option("--registry", "registries", multiple=True, metavar="URL[,username=U][,password=FROM]",
-           help="For several registries, each with a login of its own: all that the stack shall "
-                "have. URL as for --registry-url. FROM is prompt, docker-config or env:NAME."),
-    flag("--from-docker-config", is_flag=True,
-         help="Take the logins of all --registry from what docker login stored."),
+    option(
+        "--registry",
+        "registries",
+        multiple=True,
+        metavar="URL[,username=U][,password=FROM]",
+        help="For several registries, each with a login of its own: all that the stack shall "
+        "have. URL as for --registry-url. FROM is prompt, docker-config or env:NAME.",
+    ),
+    flag(
+        "--from-docker-config",
+        is_flag=True,
+        help="Take the logins of all --registry from what docker login stored.",
+    ),
     login_options("asked for if missing"),
     option("--kms-key-arn", metavar="ARN", help="Customer managed key of the secret."),
-    option("--credential-refresh-minutes", type=click.IntRange(5, 1440),
-           help="How often instances read the secret again.  [default: 30]"),
+    option(
+        "--credential-refresh-minutes",
+        type=click.IntRange(5, 1440),
+        help="How often instances read the secret again.  [default: 30]",
+    ),
     option("--subnet-id", multiple=True, metavar="ID", help="Repeat it for more."),
     option("--security-group-id", multiple=True, metavar="ID", help="Repeat it for more."),
-    flag("--default-vpc", is_flag=True,
-         help="Take the default VPC's subnets and security group."),
+    flag("--default-vpc", is_flag=True, help="Take the default VPC's subnets and security group."),
     option("--provisioning-model", type=click.Choice(["EC2", "SPOT"]), help="[default: EC2]"),
-    option("--instance-type", multiple=True, metavar="TYPE",
-           help="Type or family; repeat it for more.  [default: optimal]"),
+    option(
+        "--instance-type",
+        multiple=True,
+        metavar="TYPE",
+        help="Type or family; repeat it for more.  [default: optimal]",
+    ),
     option("--max-vcpus", type=click.IntRange(1), help="[default: 256]"),
     option("--root-volume-gib", type=click.IntRange(30, 16384), help="[default: 100]"),
-    option("--image-pull-behavior",
-           type=click.Choice(["default", "always", "once", "prefer-cached"])),
+    option(
+        "--image-pull-behavior", type=click.Choice(["default", "always", "once", "prefer-cached"])
+    ),
 )
 
 
@@ -201,26 +251,47 @@ def mebibytes(value: str) -> int:
 
 
 job_options = together(
-    flag("--auth", type=click.Choice(["instance", "job"]), default="instance",
-         show_default=True,
-         help="Who carries the registry login: the instances, or the job definition. "
-              "On Fargate always the job."),
+    flag(
+        "--auth",
+        type=click.Choice(["instance", "job"]),
+        default="instance",
+        show_default=True,
+        help="Who carries the registry login: the instances, or the job definition. "
+        "On Fargate always the job.",
+    ),
     flag("--fargate", is_flag=True, help="Run on Fargate."),
     flag("--vcpus", type=click.FloatRange(0.25), default=1, show_default=True),
-    flag("--memory", type=mebibytes, default="2048", show_default=True, metavar="MIB",
-         help="MiB, or with a unit, such as 4G."),
+    flag(
+        "--memory",
+        type=mebibytes,
+        default="2048",
+        show_default=True,
+        metavar="MIB",
+        help="MiB, or with a unit, such as 4G.",
+    ),
     flag("--gpus", type=click.IntRange(0), default=0),
     flag("--env", multiple=True, metavar="KEY=VALUE", help="Repeat it for more."),
     flag("--job-role-arn", "job_role", metavar="ARN", help="Role that the job has."),
-    flag("--retries", type=click.IntRange(1, 10), default=1, show_default=True,
-         help="Attempts in all."),
-    flag("--timeout", type=click.IntRange(60), metavar="SECONDS",
-         help="End an attempt after that."),
+    flag(
+        "--retries",
+        type=click.IntRange(1, 10),
+        default=1,
+        show_default=True,
+        help="Attempts in all.",
+    ),
+    flag(
+        "--timeout", type=click.IntRange(60), metavar="SECONDS", help="End an attempt after that."
+    ),
 )
 
 
-def structure(secret_arn: tuple[str, ...], image_type: str | None, user_data: Path | None,
-                  fargate: bool | None, present: Any = None) -> Any:
+def structure(
+    secret_arn: tuple[str, ...],
+    image_type: str | None,
+    user_data: Path | None,
+    fargate: bool | None,
+    present: Any = None,
+) -> Any:
     """Turn the structure options into Settings; what is not given stays as in `present`."""
     from batchreg.render import userdata
     from batchreg.render.settings import Settings
@@ -231,5 +302,9 @@ def structure(secret_arn: tuple[str, ...], image_type: str | None, user_data: Pa
         image_type=image_type or present.image_type,
         fargate=present.fargate if fargate is None else fargate,
         slots=present.slots,
-        user_parts=present.user_parts if user_data is None else
-        () if str(user_data) in ("", ".") else userdata.read_parts(user_data))
+        user_parts=present.user_parts
+        if user_data is None
+        else ()
+        if str(user_data) in ("", ".")
+        else userdata.read_parts(user_data),
+    )

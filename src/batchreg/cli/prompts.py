@@ -60,13 +60,17 @@ def asker(yes: bool) -> Ask:
             raise click.UsageError(f"{question} There is no terminal to ask on: give --yes.")
         with line_ended():
             return click.confirm(question, err=True)
+
     return ask
 
 
 def check_complete(missing: Set[str], *, default_vpc: bool, yes: bool) -> None:
     """Name all that is missing at once, before anything is done."""
-    flags = [flag for name, flag in SOURCES.items()
-             if name in missing and not (default_vpc and "--default-vpc" in flag)]
+    flags = [
+        flag
+        for name, flag in SOURCES.items()
+        if name in missing and not (default_vpc and "--default-vpc" in flag)
+    ]
     flags += [] if yes else ["--yes"]
     if flags:
         raise click.UsageError(f"Missing {', '.join(flags)}.")
@@ -74,6 +78,7 @@ def check_complete(missing: Set[str], *, default_vpc: bool, yes: bool) -> None:
 
 def ask_for_login(given: dict[str, str], missing: Set[str]) -> None:
     """Ask for the login that a new stack needs; asks again after a user name that cannot be one."""
+
     def username(text: str) -> str:
         if rule := misfit("Username", text):
             raise click.UsageError(rule)
@@ -82,7 +87,8 @@ def ask_for_login(given: dict[str, str], missing: Set[str]) -> None:
     if "Username" in missing:
         with line_ended():
             given["Username"] = click.prompt(
-                "User name at the registry", value_proc=username, err=True)
+                "User name at the registry", value_proc=username, err=True
+            )
     if "Password" in missing:
         given["Password"] = click.prompt("Password or access token", hide_input=True, err=True)
         if rule := misfit("Password", given["Password"]):
@@ -107,8 +113,9 @@ def password(from_stdin: bool) -> str | None:
 def _read_password() -> str:
     """Read the password from a pipe; a terminal would show what is typed."""
     if sys.stdin.isatty():
-        raise click.UsageError("--password-stdin reads a pipe or a file; without it, the password "
-                               "is asked for.")
+        raise click.UsageError(
+            "--password-stdin reads a pipe or a file; without it, the password is asked for."
+        )
     text = sys.stdin.buffer.read().decode(errors="surrogateescape")
     return text.removesuffix("\n").removesuffix("\r")
 
@@ -116,10 +123,11 @@ def _read_password() -> str:
 def misfit(name: str, value: str) -> str | None:
     """Return what is wrong with a user name or a password, without showing any of it."""
     pattern, rule = {
-        "Username": (USERNAME,
-                     "The user name is empty or has a colon or a control character."),
-        "Password": (CREDENTIAL,
-                     "The password is empty or has a line break or another control character."),
+        "Username": (USERNAME, "The user name is empty or has a colon or a control character."),
+        "Password": (
+            CREDENTIAL,
+            "The password is empty or has a line break or another control character.",
+        ),
     }[name]
     try:
         value.encode()
@@ -145,11 +153,21 @@ def choose_network(session: Session, given: dict[str, str], default_vpc: bool) -
     if "SubnetIDs" not in given:
         for vpc in dict.fromkeys(subnet.vpc_id for subnet in found.values()):
             console.note(f"Subnets of {vpc}:")
-            console.table(["", "Subnet", "Name", "Zone", "CIDR", "Internet"], [
-                [str(number), subnet.id, subnet.name, subnet.zone, subnet.cidr, subnet.internet]
-                for number, subnet in enumerate(found.values(), 1) if subnet.vpc_id == vpc])
-        chosen = _chosen("Subnets", list(found.values()), lambda subnets: len(
-            {subnet.vpc_id for subnet in subnets}) > 1 and "choose subnets of one VPC")
+            console.table(
+                ["", "Subnet", "Name", "Zone", "CIDR", "Internet"],
+                [
+                    [str(number), subnet.id, subnet.name, subnet.zone, subnet.cidr, subnet.internet]
+                    for number, subnet in enumerate(found.values(), 1)
+                    if subnet.vpc_id == vpc
+                ],
+            )
+        chosen = _chosen(
+            "Subnets",
+            list(found.values()),
+            lambda subnets: (
+                len({subnet.vpc_id for subnet in subnets}) > 1 and "choose subnets of one VPC"
+            ),
+        )
         given["SubnetIDs"] = ",".join(subnet.id for subnet in chosen)
     subnets = given["SubnetIDs"].split(",")
     for unknown in set(subnets) - found.keys():
@@ -159,15 +177,21 @@ def choose_network(session: Session, given: dict[str, str], default_vpc: bool) -
         raise BatchregError("The subnets are of several VPCs: give --subnet-id of one VPC.")
     if "SecurityGroupIDs" not in given:
         groups = network.security_groups(ec2, vpcs.pop())
-        console.table(["", "Security group", "Name", "Description"], [
-            [str(number), group.id, group.name, group.description]
-            for number, group in enumerate(groups, 1)])
+        console.table(
+            ["", "Security group", "Name", "Description"],
+            [
+                [str(number), group.id, group.name, group.description]
+                for number, group in enumerate(groups, 1)
+            ],
+        )
         given["SecurityGroupIDs"] = ",".join(
-            group.id for group in _chosen("Security groups", groups))
+            group.id for group in _chosen("Security groups", groups)
+        )
 
 
-def _chosen(what: str, items: list[Any],
-            objection: Callable[[list[Any]], str | bool] = lambda _: False) -> list[Any]:
+def _chosen(
+    what: str, items: list[Any], objection: Callable[[list[Any]], str | bool] = lambda _: False
+) -> list[Any]:
     """Ask for numbers out of a list, such as "1,3"; asks again after a slip or an objection."""
     if not items:
         raise BatchregError(f"{what}: this region has none. Make some, or choose another --region.")
@@ -183,5 +207,6 @@ def _chosen(what: str, items: list[Any],
 
     with line_ended():
         chosen: list[Any] = click.prompt(
-            f"{what} (numbers, such as 1,2)", value_proc=parse, err=True)
+            f"{what} (numbers, such as 1,2)", value_proc=parse, err=True
+        )
     return chosen

@@ -21,9 +21,22 @@ from batchreg.stack.states import Stack
 
 
 @commands.failures_too
-def run(*, stack_name: str, registry_url: str | None, image: str | None, check: bool, now: bool,
-        follow: bool, undo: bool, password_stdin: bool, yes: bool, machine: bool,
-        profile: str | None, region: str | None, endpoint_url: str | None) -> None:
+def run(
+    *,
+    stack_name: str,
+    registry_url: str | None,
+    image: str | None,
+    check: bool,
+    now: bool,
+    follow: bool,
+    undo: bool,
+    password_stdin: bool,
+    yes: bool,
+    machine: bool,
+    profile: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+) -> None:
     """Make a new password current, and say when the instances will have it."""
     console = Console(machine=machine)
     parsed = parse(image) if image else None
@@ -33,14 +46,17 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
     client, manager = session.client("cloudformation"), session.client("secretsmanager")
     present = stacks.find(client, stack_name)
     if present is None:
-        raise BatchregError(f"There is no stack {stack_name} in this region: batchreg deploy "
-                            f"--stack-name {stack_name} makes it.")
+        raise BatchregError(
+            f"There is no stack {stack_name} in this region: batchreg deploy "
+            f"--stack-name {stack_name} makes it."
+        )
     if present.busy:  # an earlier rotate, interrupted, or somebody else's that has just begun
         present = deploy.attach(client, present, console, again="rotate again")
     if present is None or present.status not in stacks.UPDATABLE:
         state = f"is in {present.status}" if present else "is gone"
-        raise BatchregError(f"{stack_name} {state}: batchreg deploy --stack-name {stack_name} "
-                            "leads on from there.")
+        raise BatchregError(
+            f"{stack_name} {state}: batchreg deploy --stack-name {stack_name} leads on from there."
+        )
     body = stacks.template_of(client, present)
     made = commands.ours(present, body, False, console)
     target = rotate.choose(rotate.targets(present, made, manager), registry_url)
@@ -62,22 +78,29 @@ def run(*, stack_name: str, registry_url: str | None, image: str | None, check: 
     try:
         told = _refresh(session, present, console, follow) if changed and (now or follow) else {}
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {host} has its new password, and instances that have not "
-                          "refreshed yet do so by their timer.") from None
+        raise Interrupted(
+            f"interrupted; {host} has its new password, and instances that have not "
+            "refreshed yet do so by their timer."
+        ) from None
     if changed:
         _say_when(present, host, told, console, undo)
     console.emit("result", stack=stack_name, registry=host, changed=changed, instances=told)
     failed = [instance for instance, status in told.items() if status not in ("Success", "Asked")]
     if failed:
-        raise BatchregError(f"{', '.join(failed)} did not take the password: the timer tries "
-                            "again; the reason is on the instance's console.")
+        raise BatchregError(
+            f"{', '.join(failed)} did not take the password: the timer tries "
+            "again; the reason is on the instance's console."
+        )
 
 
 def _check(target: rotate.Target, username: str, password: str, image: Any) -> None:
     """Refuse a password that the registry refuses."""
     login = registry.Login(username, password)
-    verdict = registry.check(image, login) if image else registry.check_login(
-        "docker.io" if target.key == HUB else target.key, login)
+    verdict = (
+        registry.check(image, login)
+        if image
+        else registry.check_login("docker.io" if target.key == HUB else target.key, login)
+    )
     if not verdict.ok:
         raise BatchregError(f"{verdict.text} Nothing has changed. --no-check skips this.")
 
@@ -98,16 +121,19 @@ def _refresh(session: Session, present: Stack, console: Console, follow: bool) -
 
 
 def _asked(session: Session, present: Stack, console: Console, follow: bool) -> dict[str, str]:
-    running = rotate.instances(session.client("batch"), session.client("ecs"),
-                               present.outputs["ComputeEnvironmentArn"])
+    running = rotate.instances(
+        session.client("batch"), session.client("ecs"), present.outputs["ComputeEnvironmentArn"]
+    )
     if not running:
         return {}
     ssm = session.client("ssm")
     reached = rotate.reachable(ssm, running)
     if len(reached) < len(running):
-        console.note(f"Systems Manager reaches {len(reached)} of {len(running)} instances; the "
-                     "others wait for their timer. For all: attach AmazonSSMManagedInstanceCore to "
-                     "the instance role.")
+        console.note(
+            f"Systems Manager reaches {len(reached)} of {len(running)} instances; the "
+            "others wait for their timer. For all: attach AmazonSSMManagedInstanceCore to "
+            "the instance role."
+        )
     if not reached:
         return {}
     asked = rotate.refresh(ssm, reached)
@@ -116,12 +142,14 @@ def _asked(session: Session, present: Stack, console: Console, follow: bool) -> 
     return rotate.reported(ssm, asked, reached)
 
 
-def _say_when(present: Stack, host: str, told: dict[str, str], console: Console,
-              undo: bool) -> None:
+def _say_when(
+    present: Stack, host: str, told: dict[str, str], console: Console, undo: bool
+) -> None:
     minutes = int(present.parameters.get("CredentialRefreshMinutes") or 30) + 1
     latest = datetime.now() + timedelta(minutes=minutes)
-    done, asked = (sum(status == wanted for status in told.values())
-                   for wanted in ("Success", "Asked"))
+    done, asked = (
+        sum(status == wanted for status in told.values()) for wanted in ("Success", "Asked")
+    )
     who = "Running instances use it"
     if done or asked:
         number = f"{done or asked} instance{'s' * (done + asked > 1)}"

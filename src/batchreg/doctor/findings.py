@@ -9,7 +9,13 @@ from batchreg.doctor.rules import ANY, Rule, hints, image, job, network, stack
 from batchreg.doctor.rules import credentials as login
 
 RULES: list[Rule] = [
-    *stack.RULES, *login.RULES, *network.RULES, *image.RULES, *job.RULES, *hints.RULES]
+    *stack.RULES,
+    *login.RULES,
+    *network.RULES,
+    *image.RULES,
+    *job.RULES,
+    *hints.RULES,
+]
 
 MOST = 4  # pieces of evidence that are shown
 
@@ -34,8 +40,10 @@ def diagnose(facts: Facts) -> list[Finding]:
             _, seen, fixes = found.setdefault(rule.cause, (rule.text, [], []))
             seen.append(" ".join(evidence.split()))
             fixes.append(fix)
-    return [Finding(cause, text, _some(seen), tuple(dict.fromkeys(fixes))[:MOST])
-            for cause, (text, seen, fixes) in found.items()]
+    return [
+        Finding(cause, text, _some(seen), tuple(dict.fromkeys(fixes))[:MOST])
+        for cause, (text, seen, fixes) in found.items()
+    ]
 
 
 def _some(evidence: list[str]) -> tuple[str, ...]:
@@ -50,20 +58,37 @@ def looked_at(facts: Facts) -> list[tuple[str, str]]:
     if facts.stack:
         rows.append((f"Stack {facts.stack.name}", facts.stack.status or "missing"))
     for kind, parts in (("Compute environment", facts.environments), ("Job queue", facts.queues)):
-        rows += [(f"{kind} {part.name}", f"{part.status}, {part.state}" if part.exists else
-                  "missing") for part in parts or ()]
+        rows += [
+            (f"{kind} {part.name}", f"{part.status}, {part.state}" if part.exists else "missing")
+            for part in parts or ()
+        ]
     if facts.jobs is not None:
         rows += [(job.label, job.status or "missing") for job in facts.jobs] or [
-            ("Jobs", "none waits, and none failed within the last hour")]
+            ("Jobs", "none waits, and none failed within the last hour")
+        ]
     if facts.launch_template:
         template = facts.launch_template
         rows.append((f"Launch template {template.id}", f"version {template.version}"))
     for secret in facts.secrets or ():
-        rows.append((f"Secret {secret.name}", f"changed {secret.changed}" if secret.changed
-                     else "there" if secret.exists else "missing"))
+        rows.append(
+            (
+                f"Secret {secret.name}",
+                f"changed {secret.changed}"
+                if secret.changed
+                else "there"
+                if secret.exists
+                else "missing",
+            )
+        )
     if facts.role:
-        rows.append((f"Role {facts.role.name}", f"{len(facts.role.denied)} permissions missing"
-                     if facts.role.denied else "has its permissions"))
+        rows.append(
+            (
+                f"Role {facts.role.name}",
+                f"{len(facts.role.denied)} permissions missing"
+                if facts.role.denied
+                else "has its permissions",
+            )
+        )
     if facts.service_linked_role is not None:
         rows.append(("AWSServiceRoleForBatch", "there" if facts.service_linked_role else "missing"))
     for subnet in facts.subnets or ():

@@ -29,8 +29,9 @@ def load(text: str, name: str) -> Facts:
             raise ValueError
         facts: Facts = _read(Facts, raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise BatchregError(f"{name} is not what batchreg {__version__} doctor --save writes: save "
-                            "the facts again.") from None
+        raise BatchregError(
+            f"{name} is not what batchreg {__version__} doctor --save writes: save the facts again."
+        ) from None
     return facts
 
 

@@ -20,8 +20,15 @@ STATES = (*UNFINISHED, "SUCCEEDED", "FAILED")
 Sleep = Callable[[float], None]
 
 
-def submit(batch: Any, *, name: str, queue: str, definition_arn: str, command: Sequence[str] = (),
-           array_size: int | None = None) -> str:
+def submit(
+    batch: Any,
+    *,
+    name: str,
+    queue: str,
+    definition_arn: str,
+    command: Sequence[str] = (),
+    array_size: int | None = None,
+) -> str:
     """Submit a job and return its id."""
     request: dict[str, Any] = {"jobName": name, "jobQueue": queue, "jobDefinition": definition_arn}
     if command:
@@ -44,14 +51,21 @@ def find(batch: Any, job_id: str) -> dict[str, Any]:
     """Return the job as Batch describes it; BatchregError where there is none."""
     found: list[dict[str, Any]] = batch.describe_jobs(jobs=[job_id])["jobs"]
     if not found:
-        raise BatchregError(f"There is no job {job_id} in this region; Batch forgets jobs after a "
-                            "week.")
+        raise BatchregError(
+            f"There is no job {job_id} in this region; Batch forgets jobs after a week."
+        )
     return found[0]
 
 
-def follow(batch: Any, logs: Any, job_id: str, *, sleep: Sleep = time.sleep,
-           poll_seconds: float = 3, patience_seconds: float = 60
-           ) -> Iterator[State | Line | dict[str, Any]]:
+def follow(
+    batch: Any,
+    logs: Any,
+    job_id: str,
+    *,
+    sleep: Sleep = time.sleep,
+    poll_seconds: float = 3,
+    patience_seconds: float = 60,
+) -> Iterator[State | Line | dict[str, Any]]:
     """Yield a job's states and log lines in order, and at last the job itself.
 
     A network that is away for less than `patience_seconds` is waited for.
@@ -86,8 +100,11 @@ def follow(batch: Any, logs: Any, job_id: str, *, sleep: Sleep = time.sleep,
 def state(job: Mapping[str, Any]) -> State:
     """Return the state of a job as Batch describes it."""
     children = job.get("arrayProperties", {}).get("statusSummary", {})
-    return State(job["status"], " ".join(job.get("statusReason", "").split()), tuple(
-        (status, children[status]) for status in STATES if children.get(status)))
+    return State(
+        job["status"],
+        " ".join(job.get("statusReason", "").split()),
+        tuple((status, children[status]) for status in STATES if children.get(status)),
+    )
 
 
 def verdict(job: Mapping[str, Any]) -> tuple[int, str]:
@@ -102,56 +119,81 @@ def verdict(job: Mapping[str, Any]) -> tuple[int, str]:
 
 
 # What a job that does not start or dies without an exit code calls for.
-ADVICE = {
-    r"CannotPullContainer.*(toomanyrequests|rate limit|\b429\b)":
+ADVICE = (
+    (
+        r"CannotPullContainer.*(toomanyrequests|rate limit|\b429\b)",
         "The registry limits the pulls: use a login with a plan that allows more.",
-    r"CannotPullContainer.*(manifest unknown|not found)": "Check the image's name and tag.",
-    r"CannotPullContainer.*no space left":
+    ),
+    (r"CannotPullContainer.*(manifest unknown|not found)", "Check the image's name and tag."),
+    (
+        r"CannotPullContainer.*no space left",
         "The disk is full: batchreg deploy --root-volume-gib with more.",
-    r"CannotPullContainer.*no matching manifest":
+    ),
+    (
+        r"CannotPullContainer.*no matching manifest",
         "The image is for another architecture than the instance types.",
-    r"CannotPullContainer.*(timeout|deadline exceeded|dial tcp)":
+    ),
+    (
+        r"CannotPullContainer.*(timeout|deadline exceeded|dial tcp)",
         "The subnets do not reach the registry: check their route and the security groups.",
-    r"CannotPullContainer":
-        "The login may be wrong, or may not read this image: check it, then batchreg deploy with "
-        "the right one.",
-    r"ResourceInitializationError.*(secret|registry auth)":
+    ),
+    (
+        r"CannotPullContainer",
+        "The login may be wrong, or may not read this image: "
+        "check it, then batchreg deploy with the right one.",
+    ),
+    (
+        r"ResourceInitializationError.*(secret|registry auth)",
         "The subnets do not reach Secrets Manager, or the execution role may not read the secret.",
-    r"CannotStartContainer": "Check the command behind --.",
-    r"COMPUTE_ENVIRONMENT_MAX_RESOURCE":
-        "The job is larger than the compute environment: give less --vcpus or --memory, or "
-        "batchreg deploy --max-vcpus with more.",
-    r"JOB_RESOURCE_REQUIREMENT":
-        "The job is larger than every instance type: give less --vcpus, --memory or --gpus, or "
-        "batchreg deploy --instance-type with larger ones.",
-    r"INSUFFICIENT_INSTANCE_CAPACITY":
+    ),
+    (r"CannotStartContainer", "Check the command behind --."),
+    (
+        r"COMPUTE_ENVIRONMENT_MAX_RESOURCE",
+        "The job is larger than the compute environment: "
+        "give less --vcpus or --memory, or batchreg deploy --max-vcpus with more.",
+    ),
+    (
+        r"JOB_RESOURCE_REQUIREMENT",
+        "The job is larger than every instance type: "
+        "give less --vcpus, --memory or --gpus, or batchreg deploy --instance-type with larger ones.",
+    ),
+    (
+        r"INSUFFICIENT_INSTANCE_CAPACITY",
         "AWS has no such instances free: batchreg deploy --instance-type with more types, or wait.",
-    r"ACTION_REQUIRED": "batchreg status says what is wrong with the compute environment.",
-    r"SERVICE_ROLE_PERMISSIONS":
+    ),
+    (r"ACTION_REQUIRED", "batchreg status says what is wrong with the compute environment."),
+    (
+        r"SERVICE_ROLE_PERMISSIONS",
         "AWS Batch lacks a permission: look at AWSServiceRoleForBatch in the IAM console.",
-    r"UNDETERMINED": "Check the subnets' route to AWS and the registry, and your EC2 vCPU quota.",
-    r"OutOfMemory": "Give it more --memory.",
-    r"exceeded timeout": "Give it a longer --timeout.",
-    r"Host EC2.*terminated": "The instance went away, as Spot Instances do: give it --retries.",
-}
+    ),
+    (r"UNDETERMINED", "Check the subnets' route to AWS and the registry, and your EC2 vCPU quota."),
+    (r"OutOfMemory", "Give it more --memory."),
+    (r"exceeded timeout", "Give it a longer --timeout."),
+    (r"Host EC2.*terminated", "The instance went away, as Spot Instances do: give it --retries."),
+)
 
 
 def advice(reason: str) -> str:
     """Return what to do about the reason of a job, empty where it speaks for itself."""
-    return next((step for pattern, step in ADVICE.items()
-                 if re.search(pattern, reason, re.IGNORECASE | re.DOTALL)), "")
+    return next(
+        (step for pattern, step in ADVICE if re.search(pattern, reason, re.IGNORECASE | re.DOTALL)),
+        "",
+    )
 
 
 def check_queue(batch: Any, queue: str) -> None:
     """Refuse a queue that cannot run a job: it, or its compute environment, is off or invalid."""
     queues = batch.describe_job_queues(jobQueues=[queue])["jobQueues"]
     if not queues:
-        raise BatchregError(f"The job queue {queue.rsplit('/', 1)[-1]} is gone: batchreg destroy, "
-                            "then deploy again.")
+        raise BatchregError(
+            f"The job queue {queue.rsplit('/', 1)[-1]} is gone: batchreg destroy, "
+            "then deploy again."
+        )
     orders = queues[0]["computeEnvironmentOrder"]
     # The compute environment first: a queue is INVALID because of it.
-    for environment in batch.describe_compute_environments(computeEnvironments=[
-            order["computeEnvironment"] for order in orders])["computeEnvironments"]:
+    for environment in batch.describe_compute_environments(
+        computeEnvironments=[order["computeEnvironment"] for order in orders]
+    )["computeEnvironments"]:
         _check(f"compute environment {environment['computeEnvironmentName']}", environment)
     _check(f"job queue {queues[0]['jobQueueName']}", queues[0])
 
@@ -193,8 +235,15 @@ def counted(jobs: Sequence[dict[str, Any]]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
-def terminate(batch: Any, queue: str, jobs: Sequence[dict[str, Any]], reason: str, *,
-              sleep: Sleep = time.sleep, patience_seconds: float = 300) -> None:
+def terminate(
+    batch: Any,
+    queue: str,
+    jobs: Sequence[dict[str, Any]],
+    reason: str,
+    *,
+    sleep: Sleep = time.sleep,
+    patience_seconds: float = 300,
+) -> None:
     """End the jobs and wait until the queue has none left.
 
     Raises BatchregError where some are still there after `patience_seconds`.
@@ -204,8 +253,9 @@ def terminate(batch: Any, queue: str, jobs: Sequence[dict[str, Any]], reason: st
     pause, waited = 0.2, 0.0
     while left := unfinished(batch, queue):
         if waited > patience_seconds:
-            raise BatchregError(f"After {waited:.0f} s, {number(left)} did not end yet: wait, then "
-                                "destroy again.")
+            raise BatchregError(
+                f"After {waited:.0f} s, {number(left)} did not end yet: wait, then destroy again."
+            )
         sleep(pause)
         waited += pause
         pause = min(pause * 2, 5)

@@ -62,17 +62,23 @@ class Spec:
             raise BatchregError("Fargate has no GPUs: leave out --gpus or --fargate.")
         if self.memory not in FARGATE.get(self.vcpus, ()):
             pairs = [(vcpus, memory) for vcpus, sizes in FARGATE.items() for memory in sizes]
-            near = sorted(pairs, key=lambda pair: abs(pair[0] - self.vcpus) * 4096
-                          + abs(pair[1] - self.memory))[:3]
+            near = sorted(
+                pairs,
+                key=lambda pair: abs(pair[0] - self.vcpus) * 4096 + abs(pair[1] - self.memory),
+            )[:3]
             fits = ", ".join(f"--vcpus {vcpus:g} --memory {memory}" for vcpus, memory in near)
-            raise BatchregError(f"Fargate has no {self.vcpus:g} vCPUs with {self.memory} MiB; the "
-                                f"nearest are {fits}.")
+            raise BatchregError(
+                f"Fargate has no {self.vcpus:g} vCPUs with {self.memory} MiB; the "
+                f"nearest are {fits}."
+            )
 
 
 def definition(spec: Spec, command: Sequence[str] = ()) -> dict[str, Any]:
     """Return the job definition, in the form that RegisterJobDefinition takes."""
-    resources = [{"type": "VCPU", "value": f"{spec.vcpus:g}"},
-                 {"type": "MEMORY", "value": str(spec.memory)}]
+    resources = [
+        {"type": "VCPU", "value": f"{spec.vcpus:g}"},
+        {"type": "MEMORY", "value": str(spec.memory)},
+    ]
     if spec.gpus:
         resources.append({"type": "GPU", "value": str(spec.gpus)})
     container: dict[str, Any] = {"image": spec.image.name, "resourceRequirements": resources}
@@ -110,9 +116,14 @@ def register(batch: Any, body: Mapping[str, Any]) -> str:
     """Return the ARN of a job definition like `body`: the newest there is of ours, or a new one."""
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     pages = batch.get_paginator("describe_job_definitions").paginate(
-        jobDefinitionName=body["jobDefinitionName"], status="ACTIVE")
-    same = [found for page in pages for found in page["jobDefinitions"]
-            if found.get("tags", {}).get(TAG) == digest]
+        jobDefinitionName=body["jobDefinitionName"], status="ACTIVE"
+    )
+    same = [
+        found
+        for page in pages
+        for found in page["jobDefinitions"]
+        if found.get("tags", {}).get(TAG) == digest
+    ]
     if same:
         return str(max(same, key=lambda found: found["revision"])["jobDefinitionArn"])
     return str(batch.register_job_definition(**body, tags={TAG: digest})["jobDefinitionArn"])

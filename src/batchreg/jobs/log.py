@@ -41,8 +41,14 @@ class LogReader:
         for stream in streams(job):
             yield from self._read(stream)
 
-    def drain(self, job: Mapping[str, Any], sleep: Callable[[float], None], *,
-              quiet_seconds: float = 2, patience_seconds: float = 5) -> Iterator[Line]:
+    def drain(
+        self,
+        job: Mapping[str, Any],
+        sleep: Callable[[float], None],
+        *,
+        quiet_seconds: float = 2,
+        patience_seconds: float = 5,
+    ) -> Iterator[Line]:
         """Yield the last lines of a job that has ended; they can come some seconds late.
 
         It ends when none has come for `quiet_seconds`, or none at all for `patience_seconds`.
@@ -88,7 +94,8 @@ class LogReader:
 
 def streams(job: Mapping[str, Any]) -> list[str]:
     """Return the names of a job's log streams, the first attempt's first."""
-    attempts = [attempt.get("container", {}).get("logStreamName")
-                for attempt in job.get("attempts", [])]
+    attempts = [
+        attempt.get("container", {}).get("logStreamName") for attempt in job.get("attempts", [])
+    ]
     attempts.append(job.get("container", {}).get("logStreamName"))
     return list(dict.fromkeys(filter(None, attempts)))

@@ -14,12 +14,14 @@ from batchreg.registry.images import Image
 
 Headers = Mapping[str, str] | Any
 
-ACCEPT = ", ".join((
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-))
+ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = rf'({_TOKEN})\s*=\s*("(?:[^"\\]|\\.)*"|{_TOKEN})'
@@ -49,8 +51,10 @@ def pulls_left(headers: Headers) -> dict[str, str]:
 
     Only with a window, as in `100;w=21600`: other registries count requests under these names.
     """
-    limit, left = (re.fullmatch(r"\s*(\d{1,9})\s*;\s*w=(\d{1,9})\s*", headers[name] or "")
-                   for name in ("ratelimit-limit", "ratelimit-remaining"))
+    limit, left = (
+        re.fullmatch(r"\s*(\d{1,9})\s*;\s*w=(\d{1,9})\s*", headers[name] or "")
+        for name in ("ratelimit-limit", "ratelimit-remaining")
+    )
     if not limit or not left:
         return {}
     return {"left": left[1], "text": f"{left[1]} of {limit[1]}"}
@@ -88,22 +92,30 @@ def platforms(manifest: Mapping[str, Any], config: Callable[[str], dict[str, Any
         digest = str(described.get("digest"))
         kind = str(described.get("mediaType"))
         if not re.fullmatch(r"application/vnd\.(docker\.container|oci)\.image\S*json", kind):
-            raise Failed("not-an-image", "It is no container image but something else that "
-                         "registries keep, such as a chart: push an image.")
+            raise Failed(
+                "not-an-image",
+                "It is no container image but something else that "
+                "registries keep, such as a chart: push an image.",
+            )
         if re.fullmatch(r"[a-z0-9]+:[0-9a-f]{32,128}", digest):
             name = _platform(config(digest))
             return [name] if name else []
     if manifest.get("schemaVersion") == 1:
-        raise Failed("not-an-image", "It is in the image format of 2015, which Docker no longer "
-                     "pulls: build it anew.")
-    raise Failed("not-a-registry", "What the registry gives for it is no manifest: check the "
-                 "registry's host.")
+        raise Failed(
+            "not-an-image",
+            "It is in the image format of 2015, which Docker no longer pulls: build it anew.",
+        )
+    raise Failed(
+        "not-a-registry",
+        "What the registry gives for it is no manifest: check the registry's host.",
+    )
 
 
 def _platform(described: Mapping[str, Any]) -> str:
     """Name a platform by its architecture; attestations have `unknown` there."""
     system, machine, variant = (
-        str(described.get(name) or "") for name in ("os", "architecture", "variant"))
+        str(described.get(name) or "") for name in ("os", "architecture", "variant")
+    )
     if not re.fullmatch("[a-z0-9_]{1,20}", machine) or machine == "unknown":
         return ""
     if machine == "arm" and re.fullmatch("v[0-9]", variant):
@@ -114,25 +126,40 @@ def _platform(described: Mapping[str, Any]) -> str:
 def wrong_architecture(there: Sequence[str], missing: Sequence[str]) -> Failed:
     have, lack = ", ".join(there), ", ".join(missing)
     builds = ",".join(f"linux/{name}" for name in missing)
-    return Failed("wrong-architecture", f"It is built for {have} and not for {lack}, which the "
-                  f"instances need: docker buildx build --platform {builds}, or choose other "
-                  "instance types.", architectures=have)
+    return Failed(
+        "wrong-architecture",
+        f"It is built for {have} and not for {lack}, which the "
+        f"instances need: docker buildx build --platform {builds}, or choose other "
+        "instance types.",
+        architectures=have,
+    )
 
 
 def tags(answer: Mapping[str, Any]) -> list[str]:
     listed = answer.get("tags")
-    return [tag for tag in listed if isinstance(tag, str) and re.fullmatch(
-        r"\w[\w.-]{0,127}", tag, re.ASCII)] if isinstance(listed, list) else []
+    return (
+        [
+            tag
+            for tag in listed
+            if isinstance(tag, str) and re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII)
+        ]
+        if isinstance(listed, list)
+        else []
+    )
 
 
 def missing_tag(image: Image, where: str, repository: str, there: Sequence[str]) -> Failed:
     """Say that the tag is not there, and which ones are near it."""
     if image.digest:
-        return Failed("no-tag", f"{where} has no {image.digest[:19]}... in {repository}: it may "
-                      "have been deleted there; push it again, or name a tag.")
+        return Failed(
+            "no-tag",
+            f"{where} has no {image.digest[:19]}... in {repository}: it may "
+            "have been deleted there; push it again, or name a tag.",
+        )
     tag = image.tag or "latest"
     near = difflib.get_close_matches(tag, there, n=3, cutoff=0.5) or (
-        sorted(there) if len(there) <= 5 else [])
+        sorted(there) if len(there) <= 5 else []
+    )
     has = f"; it has {', '.join(near)}" if near else ""
     fact = f"{where} has no tag {tag} in {repository}{has}"
     if not image.tag:

@@ -35,17 +35,28 @@ class Verdict:
     details: Mapping[str, str]
 
 
-def check(image: Image, login: Login | None, *, architectures: Collection[str] = ("amd64",),
-          seconds: float = 10) -> Verdict:
+def check(
+    image: Image,
+    login: Login | None,
+    *,
+    architectures: Collection[str] = ("amd64",),
+    seconds: float = 10,
+) -> Verdict:
     """Return whether the image can be pulled for each of the architectures, within `seconds`."""
     return start(image, login, architectures=architectures, seconds=seconds)()
 
 
-def start(image: Image, login: Login | None, *, architectures: Collection[str] = ("amd64",),
-          seconds: float = 10) -> Callable[[], Verdict]:
+def start(
+    image: Image,
+    login: Login | None,
+    *,
+    architectures: Collection[str] = ("amd64",),
+    seconds: float = 10,
+) -> Callable[[], Verdict]:
     """Begin a check, beside others, and return the function that waits for its verdict."""
-    return _start(image, seconds, lambda talk: registry_pull.Pull(image, login, talk).run(
-        architectures))
+    return _start(
+        image, seconds, lambda talk: registry_pull.Pull(image, login, talk).run(architectures)
+    )
 
 
 def check_login(host: str, login: Login, *, seconds: float = 10) -> Verdict:
@@ -54,8 +65,9 @@ def check_login(host: str, login: Login, *, seconds: float = 10) -> Verdict:
     return _start(image, seconds, lambda talk: registry_pull.Pull(image, login, talk).log_in())()
 
 
-def _start(image: Image, seconds: float,
-           judge: Callable[[Talk], tuple[str, dict[str, str]]]) -> Callable[[], Verdict]:
+def _start(
+    image: Image, seconds: float, judge: Callable[[Talk], tuple[str, dict[str, str]]]
+) -> Callable[[], Verdict]:
     """Judge in a thread: while it looks up a name nothing can stop it, yet the wait must end."""
     talk = Talk(registry_pull.host_of(image), seconds)
     done: queue.SimpleQueue[Verdict | Exception] = queue.SimpleQueue()

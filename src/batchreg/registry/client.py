@@ -71,8 +71,9 @@ class Talk:
         self._proxy = ""
         self._connections: dict[Origin, http.client.HTTPConnection] = {}
 
-    def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, *,
-            login: str = "") -> Answer:
+    def ask(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, login: str = ""
+    ) -> Answer:
         """Send a request, follow its redirects, and return the answer, whatever its status.
 
         `login` is the Authorization header, and does not follow a redirect to another origin.
@@ -80,8 +81,12 @@ class Talk:
         """
         for _ in range(MOST_REDIRECTS):
             origin = self.origin(url)
-            sent = {"User-Agent": f"batchreg/{__version__}", "Accept": "application/json",
-                    **(headers or {}), **({"Authorization": login} if login else {})}
+            sent = {
+                "User-Agent": f"batchreg/{__version__}",
+                "Accept": "application/json",
+                **(headers or {}),
+                **({"Authorization": login} if login else {}),
+            }
             answer = self._send(origin, method, url, sent)
             where = answer.headers["Location"]
             if answer.status not in (301, 302, 303, 307, 308) or not where:
@@ -91,8 +96,9 @@ class Talk:
             url = where
             if self.origin(url) != origin:
                 login = ""  # and it stays away, even if the next redirect leads back
-        raise Failed("not-a-registry", f"{self.peer} sends requests in a circle: "
-                     "check the registry's host.")
+        raise Failed(
+            "not-a-registry", f"{self.peer} sends requests in a circle: check the registry's host."
+        )
 
     def origin(self, url: str) -> Origin:
         """Return whom a URL would be asked from; Failed where it is not safe to ask there.
@@ -106,12 +112,18 @@ class Talk:
         except ValueError:
             host, port = "", 0
         if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
-            raise Failed("not-a-registry", f"{self.peer} names an address that is none: "
-                         "check the registry's host and port.")
+            raise Failed(
+                "not-a-registry",
+                f"{self.peer} names an address that is none: check the registry's host and port.",
+            )
         if parts.scheme != "https" and not (
-                parts.scheme == "http" and self.local and is_local(host)):
-            raise Failed("no-tls", f"{self.peer} sends us to {host} without TLS, where others "
-                         "could read the login: it must be reached by https.")
+            parts.scheme == "http" and self.local and is_local(host)
+        ):
+            raise Failed(
+                "no-tls",
+                f"{self.peer} sends us to {host} without TLS, where others "
+                "could read the login: it must be reached by https.",
+            )
         return parts.scheme, host, port
 
     def close(self) -> None:
@@ -154,13 +166,17 @@ class Talk:
         proxy = "" if is_local(host) or proxy_bypass(host) else getproxies().get(scheme, "")
         via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         address = (via.hostname, via.port or 80) if via.hostname else (host, port)
-        connection = http.client.HTTPConnection(*address) if scheme == "http" else (
-            http.client.HTTPSConnection(*address, context=self._tls))
+        connection = (
+            http.client.HTTPConnection(*address)
+            if scheme == "http"
+            else (http.client.HTTPSConnection(*address, context=self._tls))
+        )
         if via.hostname:
             self._proxy = f" (through the proxy {via.hostname})"
             login = f"{unquote(via.username or '')}:{unquote(via.password or '')}"
             connection.set_tunnel(
-                host, port, {"Proxy-Authorization": basic(login)} if via.username else {})
+                host, port, {"Proxy-Authorization": basic(login)} if via.username else {}
+            )
         talk = self
 
         class Response(http.client.HTTPResponse):
@@ -205,40 +221,70 @@ class Talk:
             return self.timeout()
         if isinstance(error, ssl.SSLCertVerificationError):
             why = error.verify_message.rstrip(".")
-            return Failed("tls", f"The certificate of {peer} is refused ({why}): give it one that "
-                          "public authorities vouch for, or install your own authority's on the "
-                          "instances (--user-data), and set SSL_CERT_FILE to that here.")
+            return Failed(
+                "tls",
+                f"The certificate of {peer} is refused ({why}): give it one that "
+                "public authorities vouch for, or install your own authority's on the "
+                "instances (--user-data), and set SSL_CERT_FILE to that here.",
+            )
         if isinstance(error, ssl.SSLError):
             if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-                return Failed("tls", f"{peer} does not speak TLS: check the port, or give the "
-                              "registry a certificate.", why="plain")
+                return Failed(
+                    "tls",
+                    f"{peer} does not speak TLS: check the port, or give the "
+                    "registry a certificate.",
+                    why="plain",
+                )
             reason = (error.reason or "no TLS").lower().replace("_", " ")
-            return Failed("tls", f"No secure connection to {peer} ({reason}): check the registry's "
-                          "TLS settings.")
+            return Failed(
+                "tls",
+                f"No secure connection to {peer} ({reason}): check the registry's TLS settings.",
+            )
         if isinstance(error, socket.gaierror | UnicodeError):
-            return Failed("unreachable", f"There is no host {peer} as far as this machine knows: "
-                          "check the spelling, the network and HTTPS_PROXY.", why="dns")
+            return Failed(
+                "unreachable",
+                f"There is no host {peer} as far as this machine knows: "
+                "check the spelling, the network and HTTPS_PROXY.",
+                why="dns",
+            )
         if isinstance(error, ConnectionRefusedError):
-            return Failed("unreachable", f"{peer} refuses the connection: is the registry up, and "
-                          "is this its port?", why="refused")
+            return Failed(
+                "unreachable",
+                f"{peer} refuses the connection: is the registry up, and is this its port?",
+                why="refused",
+            )
         if isinstance(error, ConnectionError):  # before HTTPException: one error of it is both
-            return Failed("unreachable", f"{peer} hangs up without an answer: is this the "
-                          "registry's port, or is a firewall in the way?", why="closed")
+            return Failed(
+                "unreachable",
+                f"{peer} hangs up without an answer: is this the "
+                "registry's port, or is a firewall in the way?",
+                why="closed",
+            )
         if str(error).startswith("Tunnel connection failed"):
-            return Failed("unreachable", f"The proxy does not let us through to {peer}: check "
-                          "HTTPS_PROXY and NO_PROXY.", why="proxy")
+            return Failed(
+                "unreachable",
+                f"The proxy does not let us through to {peer}: check HTTPS_PROXY and NO_PROXY.",
+                why="proxy",
+            )
         if isinstance(error, OSError):
             why = f" ({error.strerror})" if error.strerror else ""
-            return Failed("unreachable", f"{peer} cannot be reached{why}: check the network and "
-                          "the registry's port.", why="network")
-        return Failed("not-a-registry", f"{peer} does not answer in HTTP: check the registry's "
-                      "host and port.")
+            return Failed(
+                "unreachable",
+                f"{peer} cannot be reached{why}: check the network and the registry's port.",
+                why="network",
+            )
+        return Failed(
+            "not-a-registry", f"{peer} does not answer in HTTP: check the registry's host and port."
+        )
 
     def timeout(self) -> Failed:
         """Say that the time is up."""
-        return Failed("unreachable", f"{self.peer}{self._proxy} did not answer within "
-                      f"{self.seconds:g} s: is it up, and does the network let us through to it?",
-                      why="timeout")
+        return Failed(
+            "unreachable",
+            f"{self.peer}{self._proxy} did not answer within "
+            f"{self.seconds:g} s: is it up, and does the network let us through to it?",
+            why="timeout",
+        )
 
 
 class _Timed(io.RawIOBase):

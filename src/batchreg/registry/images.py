@@ -54,12 +54,16 @@ def parse(name: str) -> Image:
     """Return the parts of an image's name; BatchregError where it is none."""
     found = _IMAGE.fullmatch(name)
     if found and len(name) > MOST_CHARACTERS:
-        raise BatchregError(f"The image's name has {len(name)} characters, and AWS Batch takes "
-                            f"{MOST_CHARACTERS}: give it a shorter one.")
+        raise BatchregError(
+            f"The image's name has {len(name)} characters, and AWS Batch takes "
+            f"{MOST_CHARACTERS}: give it a shorter one."
+        )
     if not found:
         hint = ", without a scheme" if "://" in name else ""
         hint = hint or (", in lower case" if name.lower() != name else "")
         raise BatchregError(
-            f"{name!r} is not the name of an image: write it like ghcr.io/lab/align:3{hint}.")
-    return Image(name, found["host"] or "docker.io", found["path"], found["tag"] or "",
-                 found["digest"] or "")
+            f"{name!r} is not the name of an image: write it like ghcr.io/lab/align:3{hint}."
+        )
+    return Image(
+        name, found["host"] or "docker.io", found["path"], found["tag"] or "", found["digest"] or ""
+    )

@@ -17,8 +17,13 @@ from batchreg.render.settings import suffix
 PROMPT, DOCKER, ENV = "prompt", "docker-config", "env:"
 
 # Registries that people call by a name, which is no host.
-NAMES = {"docker-hub": HUB, "dockerhub": HUB, "ghcr": "ghcr.io", "gitlab": "registry.gitlab.com",
-         "quay": "quay.io"}
+NAMES = {
+    "docker-hub": HUB,
+    "dockerhub": HUB,
+    "ghcr": "ghcr.io",
+    "gitlab": "registry.gitlab.com",
+    "quay": "quay.io",
+}
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,15 @@ class Wanted:
         wanted = cls(address_of(url), values.pop("username", None) or None, source)
         if values:
             raise BatchregError(f"--registry knows username and password, not {', '.join(values)}.")
-        if source not in (PROMPT, DOCKER) and not re.fullmatch(f"{ENV}[A-Za-z_][A-Za-z0-9_]*",
-                                                               source):
+        if source not in (PROMPT, DOCKER) and not re.fullmatch(
+            f"{ENV}[A-Za-z_][A-Za-z0-9_]*", source
+        ):
             # Not quoted: somebody may have written the password itself.
-            raise BatchregError(f"The password of {host_of(wanted.key)} comes from {PROMPT}, "
-                                f"{DOCKER} or {ENV}NAME, a variable's name: it never stands there "
-                                "itself.")
+            raise BatchregError(
+                f"The password of {host_of(wanted.key)} comes from {PROMPT}, "
+                f"{DOCKER} or {ENV}NAME, a variable's name: it never stands there "
+                "itself."
+            )
         return wanted
 
 
@@ -92,8 +100,10 @@ def merged(wanted: Sequence[Wanted]) -> list[Wanted]:
     for one in wanted:
         known = found.setdefault(one.key, one)
         if (known.username, known.source) != (one.username, one.source):
-            raise BatchregError(f"{host_of(one.key)} is named twice, with different logins: an "
-                                "instance can use one. Leave one out.")
+            raise BatchregError(
+                f"{host_of(one.key)} is named twice, with different logins: an "
+                "instance can use one. Leave one out."
+            )
     return list(found.values())
 
 
@@ -104,8 +114,11 @@ def assign(wanted: Sequence[Wanted], present: Mapping[int, str]) -> dict[int, Wa
     return {slots.get(one.key) or next(free): one for one in merged(wanted)}
 
 
-def parameters(assigned: Mapping[int, Wanted], present: Mapping[int, str],
-               find: Callable[[Wanted, bool], Login]) -> dict[str, str]:
+def parameters(
+    assigned: Mapping[int, Wanted],
+    present: Mapping[int, str],
+    find: Callable[[Wanted, bool], Login],
+) -> dict[str, str]:
     """Return the template's parameters for the registries; what the stack keeps is left out.
 
     `find(wanted, new)` returns the login; of a registry that is not `new` it may be without values.
@@ -137,8 +150,10 @@ def of_one(given: Mapping[str, str], present: Mapping[int, str]) -> dict[str, st
         slots = [slot for slot, url in present.items() if key_of(url) == key]
         if "RegistryUrl" not in given or not slots:
             hosts = ", ".join(host_of(key_of(url)) for url in present.values())
-            raise BatchregError(f"The stack has several registries: name one of {hosts} with "
-                                "--registry-url, or list them all with --registry.")
+            raise BatchregError(
+                f"The stack has several registries: name one of {hosts} with "
+                "--registry-url, or list them all with --registry."
+            )
         del mine["RegistryUrl"]
     return {**rest, **{name + suffix(slots[0]): value for name, value in mine.items()}}
 
@@ -154,23 +169,32 @@ def from_docker(wanted: Wanted, folder: Path, *, seconds: float = 10) -> Login:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BatchregError(f"Cannot read {path}: {error.strerror}. Run docker login first.") \
-            from None
+        raise BatchregError(
+            f"Cannot read {path}: {error.strerror}. Run docker login first."
+        ) from None
     except ValueError:
         raise BatchregError(f"{path} is not JSON: run docker login anew.") from None
-    helpers, auths = (config.get(name) or {} if isinstance(config, dict) else None
-                      for name in ("credHelpers", "auths"))
+    helpers, auths = (
+        config.get(name) or {} if isinstance(config, dict) else None
+        for name in ("credHelpers", "auths")
+    )
     if not isinstance(helpers, dict) or not isinstance(auths, dict):
         raise BatchregError(f"{path} is not as Docker writes it: run docker login anew.")
-    spelt = [wanted.url, wanted.key, *filter(lambda name: _same(name, wanted.key),
-                                             [*helpers, *auths])]
+    spelt = [
+        wanted.url,
+        wanted.key,
+        *filter(lambda name: _same(name, wanted.key), [*helpers, *auths]),
+    ]
     for name in dict.fromkeys(spelt):
         helper = helpers.get(name) or config.get("credsStore")
         login = _from_helper(helper, name, seconds) if helper else _decoded(auths.get(name))
         if login:
             return login
-    raise BatchregError(f"Docker has no login for {host_of(wanted.key)}: run docker login "
-                        f"{'' if wanted.key == HUB else wanted.key}".rstrip() + " first.")
+    raise BatchregError(
+        f"Docker has no login for {host_of(wanted.key)}: run docker login "
+        f"{'' if wanted.key == HUB else wanted.key}".rstrip()
+        + " first."
+    )
 
 
 def _same(name: str, key: str) -> bool:
@@ -184,8 +208,10 @@ def _decoded(entry: object) -> Login | None:
     if not isinstance(entry, dict):
         return None
     if entry.get("identitytoken"):
-        raise BatchregError("Docker holds an identity token there, which the ECS agent cannot use: "
-                            "log in with an access token.")
+        raise BatchregError(
+            "Docker holds an identity token there, which the ECS agent cannot use: "
+            "log in with an access token."
+        )
     try:
         username, colon, password = base64.b64decode(entry["auth"]).decode().partition(":")
     except (KeyError, TypeError, ValueError):
@@ -196,20 +222,25 @@ def _decoded(entry: object) -> Login | None:
 def _from_helper(helper: str, name: str, seconds: float) -> Login | None:
     program = f"docker-credential-{helper}"
     try:
-        done = subprocess.run([program, "get"], input=name, capture_output=True, text=True,
-                              timeout=seconds)
+        done = subprocess.run(
+            [program, "get"], input=name, capture_output=True, text=True, timeout=seconds
+        )
     except FileNotFoundError:
-        raise BatchregError(f"Docker's credential helper {program} is not installed here.") \
-            from None
+        raise BatchregError(
+            f"Docker's credential helper {program} is not installed here."
+        ) from None
     except subprocess.TimeoutExpired:
-        raise BatchregError(f"{program} has not answered in {seconds:.0f} s: unlock it, then try "
-                            "again.") from None
+        raise BatchregError(
+            f"{program} has not answered in {seconds:.0f} s: unlock it, then try again."
+        ) from None
     try:
         answer = json.loads(done.stdout)
         username, password = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
         return None  # "credentials not found in native keychain"
     if username == "<token>":
-        raise BatchregError(f"{program} holds an identity token there, which the ECS agent cannot "
-                            "use: log in with an access token.")
+        raise BatchregError(
+            f"{program} holds an identity token there, which the ECS agent cannot "
+            "use: log in with an access token."
+        )
     return Login(username, password) if username else None

@@ -32,11 +32,17 @@ def _refuse_misspelt(image: Image) -> None:
     """Refuse hosts for which the ECS agent finds no login, although one is there."""
     if not image.on_hub and registry_login.HUB_HOST.fullmatch(image.registry.lower()):
         name = re.sub(r"^(r|repository/docker)/", "", image.name.partition("/")[2])
-        raise Failed("hub-misspelt", f"{image.registry} is not what Docker Hub's images are called "
-                     f"by, so they get no login: write {name}.")
+        raise Failed(
+            "hub-misspelt",
+            f"{image.registry} is not what Docker Hub's images are called "
+            f"by, so they get no login: write {name}.",
+        )
     if image.registry != image.registry.lower():
-        raise Failed("host-case", f"The ECS agent has no login for {image.registry} in capitals: "
-                     f"write {image.name.replace(image.registry, image.registry.lower(), 1)}.")
+        raise Failed(
+            "host-case",
+            f"The ECS agent has no login for {image.registry} in capitals: "
+            f"write {image.name.replace(image.registry, image.registry.lower(), 1)}.",
+        )
 
 
 class Pull:
@@ -74,11 +80,15 @@ class Pull:
         rate = manifests.pulls_left(manifest.headers)
         if rate:
             details["remaining"] = rate["text"]
-        how = ("with this login" if self.authorization else "no login asked for") if (
-            self.login) else "without a login"
+        how = (
+            ("with this login" if self.authorization else "no login asked for")
+            if (self.login)
+            else "without a login"
+        )
         pulls = f"{rate['text']} pulls left" if rate else ""
-        return ", ".join(filter(None, [
-            details["architectures"] or "architecture not told", how, pulls])), details
+        return ", ".join(
+            filter(None, [details["architectures"] or "architecture not told", how, pulls])
+        ), details
 
     def log_in(self) -> tuple[str, dict[str, str]]:
         """Do what `docker login` does; without a path in the image, no repository is asked for."""
@@ -107,8 +117,11 @@ class Pull:
                 return
             if answer.status == 200 and not answer.html:
                 return
-            failure = self._blocked() if answer.status == 403 and not answer.html else (
-                self._trouble(answer))
+            failure = (
+                self._blocked()
+                if answer.status == 403 and not answer.html
+                else (self._trouble(answer))
+            )
         assert failure
         raise failure
 
@@ -120,8 +133,10 @@ class Pull:
         """Return an image's configuration, which many registries keep elsewhere."""
         answer = self._get(f"blobs/{quote(digest, ':')}")
         if answer.status == 404:
-            raise Failed("incomplete", f"{self.where} has lost a part of {self.repository}: "
-                         "push the image again.")
+            raise Failed(
+                "incomplete",
+                f"{self.where} has lost a part of {self.repository}: push the image again.",
+            )
         if answer.status != 200 or answer.html:
             raise self._refusal(answer)
         return answer.json()
@@ -148,8 +163,11 @@ class Pull:
             if not self._login_works():
                 raise self._wrong_login()
         else:
-            raise Failed("not-a-registry", f"{self.where} asks for a login in a way that Docker "
-                         "does not know: check the registry's host.")
+            raise Failed(
+                "not-a-registry",
+                f"{self.where} asks for a login in a way that Docker "
+                "does not know: check the registry's host.",
+            )
 
     def _basic(self) -> str:
         return basic(f"{self.login.username}:{self.login.password}") if self.login else ""
@@ -160,7 +178,8 @@ class Pull:
         query = {"service": self.bearer.get("service", ""), "scope": scope, "account": account}
         realm = self.bearer.get("realm", "")
         url = f"{realm}{'&' if '?' in realm else '?'}" + urlencode(
-            {name: value for name, value in query.items() if value})
+            {name: value for name, value in query.items() if value}
+        )
         answer = self.talk.ask("GET", url, login=self._basic())
         if answer.status in (401, 403) and not scope:
             return ""
@@ -174,8 +193,10 @@ class Pull:
         if answer.status != 200 or not isinstance(token, str):
             raise self._trouble(answer)
         if not re.fullmatch("[!-~]+", token):
-            raise Failed("registry-error", f"{answer.host} gives a token that is none: ask who "
-                         "runs the registry.")
+            raise Failed(
+                "registry-error",
+                f"{answer.host} gives a token that is none: ask who runs the registry.",
+            )
         return token
 
     def _login_works(self) -> bool:
@@ -200,29 +221,44 @@ class Pull:
         if answer.status in (401, 403) and not answer.html:
             offers = manifests.challenges(answer.headers.get_all("WWW-Authenticate") or [])
             if offers.get("bearer", {}).get("error") == "invalid_token":
-                return Failed("registry-error", f"{self.where} refuses the token of its own token "
-                              "server: ask who runs it to compare their clocks and certificates.")
+                return Failed(
+                    "registry-error",
+                    f"{self.where} refuses the token of its own token "
+                    "server: ask who runs it to compare their clocks and certificates.",
+                )
             return self._denied()
         return self._missing() if answer.status == 404 else self._trouble(answer)
 
     def _wrong_login(self) -> Failed:
-        return Failed("wrong-login", f"{self.where} refuses this login: check the user name and "
-                      "the password, or make a new token.")
+        return Failed(
+            "wrong-login",
+            f"{self.where} refuses this login: check the user name and "
+            "the password, or make a new token.",
+        )
 
     def _denied(self) -> Failed:
         if not self.login:
-            return Failed("login-needed", f"{self.where} does not let everybody pull "
-                          f"{self.repository}, or has no such repository: give a login, or check "
-                          "the name.")
+            return Failed(
+                "login-needed",
+                f"{self.where} does not let everybody pull "
+                f"{self.repository}, or has no such repository: give a login, or check "
+                "the name.",
+            )
         if not self._login_works():
             return self._wrong_login()
-        return Failed("no-right", f"{self.where} takes this login, but does not let it pull "
-                      f"{self.repository}, or has no such repository: give it the right to read "
-                      "there, or check the name.")
+        return Failed(
+            "no-right",
+            f"{self.where} takes this login, but does not let it pull "
+            f"{self.repository}, or has no such repository: give it the right to read "
+            "there, or check the name.",
+        )
 
     def _blocked(self) -> Failed:
-        return Failed("blocked", f"{self.where} refuses this network before any login (HTTP 403): "
-                      "ask who runs it to let this address in.")
+        return Failed(
+            "blocked",
+            f"{self.where} refuses this network before any login (HTTP 403): "
+            "ask who runs it to let this address in.",
+        )
 
     def _limited(self, answer: Answer) -> Failed:
         rate = manifests.pulls_left(answer.headers)
@@ -232,19 +268,27 @@ class Pull:
         step = when if self.login else f"{when}, or give a login, which has a limit of its own"
         who = "login" if self.login else "network"
         details = {"remaining": rate.get("text", ""), "retry_after": str(seconds or "")}
-        return Failed("rate-limited", f"{self.where} lets this {who} pull no more for now{left}: "
-                      f"{step}.", **{name: value for name, value in details.items() if value})
+        return Failed(
+            "rate-limited",
+            f"{self.where} lets this {who} pull no more for now{left}: {step}.",
+            **{name: value for name, value in details.items() if value},
+        )
 
     def _trouble(self, answer: Answer) -> Failed:
         """Say what is wrong with an answer that no healthy registry gives."""
         if answer.status == 429:
             return self._limited(answer)
         if answer.status >= 500:
-            return Failed("registry-error", f"{answer.host} has trouble (HTTP {answer.status}): "
-                          "try again later, or ask who runs it.")
+            return Failed(
+                "registry-error",
+                f"{answer.host} has trouble (HTTP {answer.status}): "
+                "try again later, or ask who runs it.",
+            )
         what = "a web page" if answer.html else f"HTTP {answer.status}"
-        return Failed("not-a-registry", f"{answer.host} answers with {what}, as no registry does: "
-                      "check the registry's host.")
+        return Failed(
+            "not-a-registry",
+            f"{answer.host} answers with {what}, as no registry does: check the registry's host.",
+        )
 
     def _missing(self) -> Failed:
         """Say what there is instead of the tag, as far as the registry tells."""
@@ -262,8 +306,11 @@ class Pull:
         for _ in range(MOST_PAGES):
             answer = self._get(path)
             if answer.status == 404:
-                raise Failed("no-repository", f"{self.where} has no repository {self.repository}, "
-                             "or hides it from this login: check the name.")
+                raise Failed(
+                    "no-repository",
+                    f"{self.where} has no repository {self.repository}, "
+                    "or hides it from this login: check the name.",
+                )
             if answer.status != 200:
                 break
             tags += manifests.tags(answer.json())

@@ -38,11 +38,20 @@ PARAMETERS = {
 
 # What batchreg.yaml may hold: an option that is worth keeping, and whether it takes several values.
 CONFIG_KEYS = {
-    "stack_name": False, "region": False, "profile": False, "role_arn": False, "tag": True,
-    "secret_arn": True, "image_type": False, "user_data": False,
-    "fargate": False, "registries": True,
+    "stack_name": False,
+    "region": False,
+    "profile": False,
+    "role_arn": False,
+    "tag": True,
+    "secret_arn": True,
+    "image_type": False,
+    "user_data": False,
+    "fargate": False,
+    "registries": True,
     **dict.fromkeys(PARAMETERS.keys() - {"password"}, False),
-    "subnet_id": True, "security_group_id": True, "instance_type": True,
+    "subnet_id": True,
+    "security_group_id": True,
+    "instance_type": True,
 }
 
 
@@ -72,8 +81,10 @@ class Settings:
                     "characters at its end, from `aws secretsmanager list-secrets`."
                 )
         if len({arn.split(":")[3] for arn in self.secret_arns}) > 1:
-            raise BatchregError("The secrets are in several regions: an instance asks one. "
-                                "Replicate them into the region of the stack.")
+            raise BatchregError(
+                "The secrets are in several regions: an instance asks one. "
+                "Replicate them into the region of the stack."
+            )
         if len(set(self.secret_arns)) < len(self.secret_arns):
             raise BatchregError("A secret's ARN is given twice: leave one out.")
         if self.image_type not in IMAGE_TYPES:
@@ -101,17 +112,22 @@ def of_template(body: str) -> tuple[str, Settings] | None:
     from batchreg.render import userdata
 
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type("Loader", (base,), {"yaml_multi_constructors": {
-        "!": lambda loader, tag, node: getattr(node, "value", None)}})
+    loader = type(
+        "Loader",
+        (base,),
+        {"yaml_multi_constructors": {"!": lambda loader, tag, node: getattr(node, "value", None)}},
+    )
     try:
         parsed = yaml.load(body, loader)
         made = parsed["Metadata"]["batchreg"]
         data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
         text = data["UserData"]["Fn::Base64"]
         return made["Version"], Settings(
-            secret_arns=tuple(made["SecretArns"]), image_type=made["ImageType"],
+            secret_arns=tuple(made["SecretArns"]),
+            image_type=made["ImageType"],
             user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]),
             fargate="FargateJobQueue" in parsed["Resources"],
-            slots=slots_of(parsed["Parameters"]) or (1,))
+            slots=slots_of(parsed["Parameters"]) or (1,),
+        )
     except (yaml.YAMLError, KeyError, TypeError, BatchregError):
         return None

@@ -84,10 +84,16 @@ def to_yaml(template: Template) -> str:
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text = yaml.dump(
         _shortened(_in_reading_order(template)),
-        Dumper=type("Dumper", (dumper,), {"yaml_representers": {
-            **dumper.yaml_representers, str: _text, Tagged: _tagged,
-        }, "ignore_aliases": lambda self, data: True}),
-        sort_keys=False, width=100_000,
+        Dumper=type(
+            "Dumper",
+            (dumper,),
+            {
+                "yaml_representers": {**dumper.yaml_representers, str: _text, Tagged: _tagged},
+                "ignore_aliases": lambda self, data: True,
+            },
+        ),
+        sort_keys=False,
+        width=100_000,
     )
     return str(text)
 
@@ -99,11 +105,17 @@ class Tagged(tuple[str, Any]):
 def _in_reading_order(template: Template) -> dict[str, Any]:
     body = template.to_dict()
     body["Resources"] = {
-        name: {"Type": resource["Type"], **resource}
-        for name, resource in body["Resources"].items()
+        name: {"Type": resource["Type"], **resource} for name, resource in body["Resources"].items()
     }
-    sections = ("AWSTemplateFormatVersion", "Description", "Metadata", "Parameters", "Conditions",
-                "Resources", "Outputs")
+    sections = (
+        "AWSTemplateFormatVersion",
+        "Description",
+        "Metadata",
+        "Parameters",
+        "Conditions",
+        "Resources",
+        "Outputs",
+    )
     return {section: body[section] for section in sections}
 
 
@@ -113,7 +125,7 @@ def _shortened(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        (key, argument), = value.items()
+        ((key, argument),) = value.items()
         if key == "Fn::GetAtt":
             return Tagged(("!GetAtt", ".".join(argument)))
         # A short form right inside a scalar one, as in !Base64 !Sub, is not valid YAML.
@@ -149,64 +161,139 @@ def _parameters(template: Template, settings: Settings) -> None:
     for slot in () if settings.secret_arns else settings.slots:
         n = suffix(slot)
         group = f"{registry} {n}".strip()
-        add(group, f"RegistryUrl{n}", "Registry", "String",
+        add(
+            group,
+            f"RegistryUrl{n}",
+            "Registry",
+            "String",
             "Host of the registry, such as ghcr.io or registry.example.com:5050. "
             "The default is Docker Hub.",
-            Default=DOCKER_HUB, AllowedPattern=REGISTRY_URL,
+            Default=DOCKER_HUB,
+            AllowedPattern=REGISTRY_URL,
             ConstraintDescription="A host with a dot or a port, such as ghcr.io or "
             "registry.example.com:5050 (with https://, leave out :443). "
-            f"For Docker Hub: {DOCKER_HUB}")
-        add(group, f"Username{n}", "User name", "String",
-            "User name at the registry.", NoEcho=True, AllowedPattern=USERNAME,
+            f"For Docker Hub: {DOCKER_HUB}",
+        )
+        add(
+            group,
+            f"Username{n}",
+            "User name",
+            "String",
+            "User name at the registry.",
+            NoEcho=True,
+            AllowedPattern=USERNAME,
             ConstraintDescription="At least one character, no colon, no control characters, "
-            "no {{resolve:.")
-        add(group, f"Password{n}", "Password or access token", "String",
+            "no {{resolve:.",
+        )
+        add(
+            group,
+            f"Password{n}",
+            "Password or access token",
+            "String",
             "Kept in AWS Secrets Manager and nowhere else. A token that may only read is best.",
-            NoEcho=True, AllowedPattern=CREDENTIAL,
+            NoEcho=True,
+            AllowedPattern=CREDENTIAL,
             ConstraintDescription="At least one character, no line breaks or control characters, "
-            "no {{resolve:.")
-    add(registry, "KmsKeyArn", "KMS key", "String",
+            "no {{resolve:.",
+        )
+    add(
+        registry,
+        "KmsKeyArn",
+        "KMS key",
+        "String",
         "ARN of the customer managed key of the secret. Empty: AWS's own key for Secrets Manager.",
-        Default="", AllowedPattern="|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
-        ConstraintDescription="The ARN of a KMS key (not of an alias), or nothing.")
-    add(registry, "CredentialRefreshMinutes", "Refresh the login every (minutes)", "Number",
+        Default="",
+        AllowedPattern="|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
+        ConstraintDescription="The ARN of a KMS key (not of an alias), or nothing.",
+    )
+    add(
+        registry,
+        "CredentialRefreshMinutes",
+        "Refresh the login every (minutes)",
+        "Number",
         "How often the running instances read the secret again, give or take a minute.",
-        Default=30, MinValue=5, MaxValue=1440)
-    add(network, "SubnetIDs", "Subnets", "List<AWS::EC2::Subnet::Id>",
-        "Subnets for the instances, with a route to the registry: the internet, for most.")
-    add(network, "SecurityGroupIDs", "Security groups", "List<AWS::EC2::SecurityGroup::Id>",
-        "Security groups of the instances. They need outgoing HTTPS and nothing incoming.")
-    add(compute, "ProvisioningModel", "Provisioning model", "String",
+        Default=30,
+        MinValue=5,
+        MaxValue=1440,
+    )
+    add(
+        network,
+        "SubnetIDs",
+        "Subnets",
+        "List<AWS::EC2::Subnet::Id>",
+        "Subnets for the instances, with a route to the registry: the internet, for most.",
+    )
+    add(
+        network,
+        "SecurityGroupIDs",
+        "Security groups",
+        "List<AWS::EC2::SecurityGroup::Id>",
+        "Security groups of the instances. They need outgoing HTTPS and nothing incoming.",
+    )
+    add(
+        compute,
+        "ProvisioningModel",
+        "Provisioning model",
+        "String",
         "EC2: On-Demand Instances. SPOT: cheaper, and interrupted at times.",
-        Default="EC2", AllowedValues=["EC2", "SPOT"])
-    add(compute, "InstanceTypes", "Instance types", "CommaDelimitedList",
+        Default="EC2",
+        AllowedValues=["EC2", "SPOT"],
+    )
+    add(
+        compute,
+        "InstanceTypes",
+        "Instance types",
+        "CommaDelimitedList",
         "Instance types or families, such as m7i or c7g.4xlarge; no mix of x86 and Graviton.",
-        Default=INSTANCE_TYPES[settings.image_type])
-    add(compute, "MaxvCpus", "Most vCPUs at a time", "Number",
+        Default=INSTANCE_TYPES[settings.image_type],
+    )
+    add(
+        compute,
+        "MaxvCpus",
+        "Most vCPUs at a time",
+        "Number",
         "Upper limit for all instances together. With no jobs, none run.",
-        Default=256, MinValue=1, MaxValue=1000000)
-    add(compute, "RootVolumeGiB", "Disk of an instance (GiB)", "Number",
+        Default=256,
+        MinValue=1,
+        MaxValue=1000000,
+    )
+    add(
+        compute,
+        "RootVolumeGiB",
+        "Disk of an instance (GiB)",
+        "Number",
         "For the images and for what jobs write into their containers.",
-        Default=100, MinValue=30, MaxValue=16384)
-    add(compute, "ImagePullBehavior", "When to pull", "String",
+        Default=100,
+        MinValue=30,
+        MaxValue=16384,
+    )
+    add(
+        compute,
+        "ImagePullBehavior",
+        "When to pull",
+        "String",
         "ECS_IMAGE_PULL_BEHAVIOR of the ECS agent. default: pull each time, use the cached image "
         "where that fails.",
-        Default="default", AllowedValues=["default", "always", "once", "prefer-cached"])
-    template.set_metadata({
-        # What a later `deploy` takes as given (settings.of_template).
-        "batchreg": {
-            "Version": __version__,
-            "ImageType": settings.image_type,
-            "SecretArns": list(settings.secret_arns),
-        },
-        "AWS::CloudFormation::Interface": {
-            "ParameterGroups": [
-                {"Label": {"default": group}, "Parameters": names}
-                for group, names in groups.items()
-            ],
-            "ParameterLabels": {name: {"default": label} for name, label in labels.items()},
-        },
-    })
+        Default="default",
+        AllowedValues=["default", "always", "once", "prefer-cached"],
+    )
+    template.set_metadata(
+        {
+            # What a later `deploy` takes as given (settings.of_template).
+            "batchreg": {
+                "Version": __version__,
+                "ImageType": settings.image_type,
+                "SecretArns": list(settings.secret_arns),
+            },
+            "AWS::CloudFormation::Interface": {
+                "ParameterGroups": [
+                    {"Label": {"default": group}, "Parameters": names}
+                    for group, names in groups.items()
+                ],
+                "ParameterLabels": {name: {"default": label} for name, label in labels.items()},
+            },
+        }
+    )
     template.add_condition("HasKmsKey", Not(Equals(Ref("KmsKeyArn"), "")))
     template.add_condition("IsSpot", Equals(Ref("ProvisioningModel"), "SPOT"))
 
@@ -223,14 +310,16 @@ def _secret(template: Template, n: str) -> secretsmanager.Secret:
     pieces: list[Any] = []
     for key, parameter in fields:
         pieces += ['{"' if not pieces else '","', key, '":"', _json_escaped(Ref(parameter + n))]
-    secret = template.add_resource(secretsmanager.Secret(
-        f"RegistrySecret{n}",
-        Description=Sub("Login of the private container registry of ${AWS::StackName}"),
-        KmsKeyId=If("HasKmsKey", Ref("KmsKeyArn"), NoValue),
-        SecretString=Join("", [*pieces, '"}']),
-        DeletionPolicy="Delete",
-        UpdateReplacePolicy="Delete",
-    ))
+    secret = template.add_resource(
+        secretsmanager.Secret(
+            f"RegistrySecret{n}",
+            Description=Sub("Login of the private container registry of ${AWS::StackName}"),
+            KmsKeyId=If("HasKmsKey", Ref("KmsKeyArn"), NoValue),
+            SecretString=Join("", [*pieces, '"}']),
+            DeletionPolicy="Delete",
+            UpdateReplacePolicy="Delete",
+        )
+    )
     _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Secret with the registry login")
     return secret
 
@@ -244,37 +333,52 @@ def _json_escaped(value: AWSHelperFn) -> AWSHelperFn:
 
 def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.InstanceProfile:
     """Add the roles that may read exactly these secrets; return the instances' profile."""
+
     def role(name: str, service: str, managed_policy: str) -> iam.Role:
         arn = f"arn:${{AWS::Partition}}:iam::aws:policy/service-role/{managed_policy}"
         via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
-        return template.add_resource(iam.Role(
-            name,
-            AssumeRolePolicyDocument=_policy(
-                "sts:AssumeRole", Principal={"Service": service}),
-            ManagedPolicyArns=[Sub(arn)],
-            Policies=[
-                iam.Policy(
-                    PolicyName="ReadRegistryLogin",
-                    PolicyDocument=_policy("secretsmanager:GetSecretValue", Resource=secrets)),
-                If("HasKmsKey", iam.Policy(
-                    PolicyName="DecryptRegistryLogin",
-                    PolicyDocument=_policy(
-                        "kms:Decrypt", Resource=Ref("KmsKeyArn"),
-                        Condition={"StringEquals": {"kms:ViaService": via}})), NoValue),
-            ],
-            **_lint_exception(settings),
-        ))
+        return template.add_resource(
+            iam.Role(
+                name,
+                AssumeRolePolicyDocument=_policy("sts:AssumeRole", Principal={"Service": service}),
+                ManagedPolicyArns=[Sub(arn)],
+                Policies=[
+                    iam.Policy(
+                        PolicyName="ReadRegistryLogin",
+                        PolicyDocument=_policy("secretsmanager:GetSecretValue", Resource=secrets),
+                    ),
+                    If(
+                        "HasKmsKey",
+                        iam.Policy(
+                            PolicyName="DecryptRegistryLogin",
+                            PolicyDocument=_policy(
+                                "kms:Decrypt",
+                                Resource=Ref("KmsKeyArn"),
+                                Condition={"StringEquals": {"kms:ViaService": via}},
+                            ),
+                        ),
+                        NoValue,
+                    ),
+                ],
+                **_lint_exception(settings),
+            )
+        )
 
-    instance_role = role(
-        "InstanceRole", "ec2.amazonaws.com", "AmazonEC2ContainerServiceforEC2Role")
-    profile = template.add_resource(iam.InstanceProfile(
-        "InstanceProfile", Roles=[Ref(instance_role)]))
+    instance_role = role("InstanceRole", "ec2.amazonaws.com", "AmazonEC2ContainerServiceforEC2Role")
+    profile = template.add_resource(
+        iam.InstanceProfile("InstanceProfile", Roles=[Ref(instance_role)])
+    )
     execution_role = role(
-        "JobExecutionRole", "ecs-tasks.amazonaws.com", "AmazonECSTaskExecutionRolePolicy")
+        "JobExecutionRole", "ecs-tasks.amazonaws.com", "AmazonECSTaskExecutionRolePolicy"
+    )
     _output(template, "InstanceRoleArn", GetAtt(instance_role, "Arn"), "Role of the instances")
     _output(template, "InstanceProfileArn", GetAtt(profile, "Arn"), "Profile of the instances")
-    _output(template, "JobExecutionRoleArn", GetAtt(execution_role, "Arn"),
-            "Execution role for job definitions with repositoryCredentials")
+    _output(
+        template,
+        "JobExecutionRoleArn",
+        GetAtt(execution_role, "Arn"),
+        "Execution role for job definitions with repositoryCredentials",
+    )
     return profile
 
 
@@ -293,63 +397,79 @@ def _lint_exception(settings: Settings) -> dict[str, Any]:
 
 def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTemplate:
     secret_ids = settings.secret_arns or [
-        f"${{RegistrySecret{suffix(slot)}}}" for slot in settings.slots]
-    launch_template = template.add_resource(ec2.LaunchTemplate(
-        "LaunchTemplate",
-        LaunchTemplateData=ec2.LaunchTemplateData(
-            BlockDeviceMappings=[ec2.LaunchTemplateBlockDeviceMapping(
-                DeviceName="/dev/xvda",  # the root volume of the ECS-optimized AL2023 images
-                Ebs=ec2.EBSBlockDevice(
-                    Encrypted=True, VolumeSize=Ref("RootVolumeGiB"), VolumeType="gp3"),
-            )],
-            # An instance that got no login powers off; it must not stay around, stopped.
-            InstanceInitiatedShutdownBehavior="terminate",
-            # One hop: containers with a network of their own cannot reach the role's keys.
-            MetadataOptions=ec2.MetadataOptions(HttpTokens="required", HttpPutResponseHopLimit=1),
-            UserData=Base64(Sub(userdata.build(secret_ids, settings.user_parts))),
-        ),
-        **_lint_exception(settings),
-    ))
+        f"${{RegistrySecret{suffix(slot)}}}" for slot in settings.slots
+    ]
+    launch_template = template.add_resource(
+        ec2.LaunchTemplate(
+            "LaunchTemplate",
+            LaunchTemplateData=ec2.LaunchTemplateData(
+                BlockDeviceMappings=[
+                    ec2.LaunchTemplateBlockDeviceMapping(
+                        DeviceName="/dev/xvda",  # the root volume of the ECS-optimized AL2023 images
+                        Ebs=ec2.EBSBlockDevice(
+                            Encrypted=True, VolumeSize=Ref("RootVolumeGiB"), VolumeType="gp3"
+                        ),
+                    )
+                ],
+                # An instance that got no login powers off; it must not stay around, stopped.
+                InstanceInitiatedShutdownBehavior="terminate",
+                # One hop: containers with a network of their own cannot reach the role's keys.
+                MetadataOptions=ec2.MetadataOptions(
+                    HttpTokens="required", HttpPutResponseHopLimit=1
+                ),
+                UserData=Base64(Sub(userdata.build(secret_ids, settings.user_parts))),
+            ),
+            **_lint_exception(settings),
+        )
+    )
     _output(template, "LaunchTemplateId", Ref(launch_template), "Launch template of the instances")
     return launch_template
 
 
-def _batch(template: Template, settings: Settings, profile: iam.InstanceProfile,
-           launch_template: ec2.LaunchTemplate) -> None:
+def _batch(
+    template: Template,
+    settings: Settings,
+    profile: iam.InstanceProfile,
+    launch_template: ec2.LaunchTemplate,
+) -> None:
     """Add the compute environment and its queue, such that CloudFormation updates them in place.
 
     That asks for the service-linked role, no names, no DesiredvCpus, an allocation strategy other
     than BEST_FIT and the launch template's version by number
     (docs.aws.amazon.com/batch/latest/userguide/updating-compute-environments.html).
     """
-    environment = template.add_resource(batch.ComputeEnvironment(
-        "ComputeEnvironment",
-        Type="MANAGED",
-        State="ENABLED",
-        ReplaceComputeEnvironment=False,
-        ComputeResources=batch.ComputeResources(
-            Type=Ref("ProvisioningModel"),
-            AllocationStrategy=If(
-                "IsSpot", "SPOT_PRICE_CAPACITY_OPTIMIZED", "BEST_FIT_PROGRESSIVE"),
-            MinvCpus=0,
-            MaxvCpus=Ref("MaxvCpus"),
-            InstanceTypes=Ref("InstanceTypes"),
-            InstanceRole=GetAtt(profile, "Arn"),
-            Subnets=Ref("SubnetIDs"),
-            SecurityGroupIds=Ref("SecurityGroupIDs"),
-            Ec2Configuration=[batch.Ec2ConfigurationObject(ImageType=settings.image_type)],
-            LaunchTemplate=batch.LaunchTemplateSpecification(
-                LaunchTemplateId=Ref(launch_template),
-                Version=GetAtt(launch_template, "LatestVersionNumber"),
+    environment = template.add_resource(
+        batch.ComputeEnvironment(
+            "ComputeEnvironment",
+            Type="MANAGED",
+            State="ENABLED",
+            ReplaceComputeEnvironment=False,
+            ComputeResources=batch.ComputeResources(
+                Type=Ref("ProvisioningModel"),
+                AllocationStrategy=If(
+                    "IsSpot", "SPOT_PRICE_CAPACITY_OPTIMIZED", "BEST_FIT_PROGRESSIVE"
+                ),
+                MinvCpus=0,
+                MaxvCpus=Ref("MaxvCpus"),
+                InstanceTypes=Ref("InstanceTypes"),
+                InstanceRole=GetAtt(profile, "Arn"),
+                Subnets=Ref("SubnetIDs"),
+                SecurityGroupIds=Ref("SecurityGroupIDs"),
+                Ec2Configuration=[batch.Ec2ConfigurationObject(ImageType=settings.image_type)],
+                LaunchTemplate=batch.LaunchTemplateSpecification(
+                    LaunchTemplateId=Ref(launch_template),
+                    Version=GetAtt(launch_template, "LatestVersionNumber"),
+                ),
+                Tags={"Name": Ref("AWS::StackName")},
+                UpdateToLatestImageVersion=True,
             ),
-            Tags={"Name": Ref("AWS::StackName")},
-            UpdateToLatestImageVersion=True,
-        ),
-    ))
+        )
+    )
     # troposphere takes UpdatePolicy for the resource attribute of that name; Batch's is a property.
     # Jobs that run while an update replaces the instances have six hours; the default is half one.
     environment.properties["UpdatePolicy"] = batch.UpdatePolicy(
-        TerminateJobsOnUpdate=False, JobExecutionTimeoutMinutes=360)
+        TerminateJobsOnUpdate=False, JobExecutionTimeoutMinutes=360
+    )
     queue = _queue(template, "JobQueue", environment)
     _output(template, "ComputeEnvironmentArn", Ref(environment), "Compute environment")
     _output(template, "JobQueueArn", Ref(queue), "Job queue: submit your jobs here")
@@ -357,38 +477,49 @@ def _batch(template: Template, settings: Settings, profile: iam.InstanceProfile,
 
 def _fargate(template: Template) -> None:
     """Add a compute environment and a queue for jobs that carry their own login."""
-    environment = template.add_resource(batch.ComputeEnvironment(
-        "FargateComputeEnvironment",
-        Type="MANAGED",
-        State="ENABLED",
-        ReplaceComputeEnvironment=False,
-        ComputeResources=batch.ComputeResources(
-            Type="FARGATE",  # no update in place could change it
-            MaxvCpus=Ref("MaxvCpus"),
-            Subnets=Ref("SubnetIDs"),
-            SecurityGroupIds=Ref("SecurityGroupIDs"),
-        ),
-    ))
+    environment = template.add_resource(
+        batch.ComputeEnvironment(
+            "FargateComputeEnvironment",
+            Type="MANAGED",
+            State="ENABLED",
+            ReplaceComputeEnvironment=False,
+            ComputeResources=batch.ComputeResources(
+                Type="FARGATE",  # no update in place could change it
+                MaxvCpus=Ref("MaxvCpus"),
+                Subnets=Ref("SubnetIDs"),
+                SecurityGroupIds=Ref("SecurityGroupIDs"),
+            ),
+        )
+    )
     queue = _queue(template, "FargateJobQueue", environment)
-    _output(template, "FargateComputeEnvironmentArn", Ref(environment),
-            "Compute environment on Fargate")
-    _output(template, "FargateJobQueueArn", Ref(queue),
-            "Job queue on Fargate: for job definitions with repositoryCredentials")
+    _output(
+        template, "FargateComputeEnvironmentArn", Ref(environment), "Compute environment on Fargate"
+    )
+    _output(
+        template,
+        "FargateJobQueueArn",
+        Ref(queue),
+        "Job queue on Fargate: for job definitions with repositoryCredentials",
+    )
 
 
 def _queue(template: Template, name: str, environment: batch.ComputeEnvironment) -> batch.JobQueue:
-    return template.add_resource(batch.JobQueue(
-        name,
-        Priority=1,
-        State="ENABLED",
-        ComputeEnvironmentOrder=[batch.ComputeEnvironmentOrder(
-            ComputeEnvironment=Ref(environment), Order=1)],
-        JobStateTimeLimitActions=[
-            batch.JobStateTimeLimitAction(
-                Action="CANCEL", MaxTimeSeconds=600, Reason=reason, State="RUNNABLE")
-            for reason in NEVER_STARTS
-        ],
-    ))
+    return template.add_resource(
+        batch.JobQueue(
+            name,
+            Priority=1,
+            State="ENABLED",
+            ComputeEnvironmentOrder=[
+                batch.ComputeEnvironmentOrder(ComputeEnvironment=Ref(environment), Order=1)
+            ],
+            JobStateTimeLimitActions=[
+                batch.JobStateTimeLimitAction(
+                    Action="CANCEL", MaxTimeSeconds=600, Reason=reason, State="RUNNABLE"
+                )
+                for reason in NEVER_STARTS
+            ],
+        )
+    )
 
 
 def _output(template: Template, name: str, value: Any, text: str) -> None:

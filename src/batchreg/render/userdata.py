@@ -76,8 +76,12 @@ WantedBy=timers.target
 
 # Where AWS is not amazonaws.com, by the region's first letters.
 URL_SUFFIXES = {
-    "cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu", "us-iso-": "c2s.ic.gov",
-    "us-isob-": "sc2s.sgov.gov", "us-isof-": "csp.hci.ic.gov", "eu-isoe-": "cloud.adc-e.uk",
+    "cn-": "amazonaws.com.cn",
+    "eusc-": "amazonaws.eu",
+    "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov",
+    "us-isof-": "csp.hci.ic.gov",
+    "eu-isoe-": "cloud.adc-e.uk",
 }
 
 # A ${ within ${...}, or one that nothing closes. How CloudFormation reads these is not documented.
@@ -131,24 +135,34 @@ def build(secret_ids: Sequence[str], user_parts: Sequence[str] = ()) -> str:
     boundary = "==batchreg=="
     while any(f"--{boundary}" in part for part in parts):
         boundary += "="
-    text = "".join([
-        f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{boundary}"\n\n',
-        *(f"--{boundary}\n{part.rstrip()}\n\n" for part in parts),
-        f"--{boundary}--\n",
-    ])
+    text = "".join(
+        [
+            f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{boundary}"\n\n',
+            *(f"--{boundary}\n{part.rstrip()}\n\n" for part in parts),
+            f"--{boundary}--\n",
+        ]
+    )
     size = len(text) + ARN_BYTES * sum(secret_id.startswith("${") for secret_id in secret_ids)
     if size > LIMIT:
         raise BatchregError(
-            f"The user data is {size:,} bytes long, and {LIMIT:,} are the limit: " + (
+            f"The user data is {size:,} bytes long, and {LIMIT:,} are the limit: "
+            + (
                 f"shorten your own part by {size - LIMIT:,}, for example by fetching a longer "
-                "script from S3." if user_parts else
-                f"{len(secret_ids)} registries are too many for one stack."))
+                "script from S3."
+                if user_parts
+                else f"{len(secret_ids)} registries are too many for one stack."
+            )
+        )
     return text
 
 
 def for_instance(
-    secret_ids: Sequence[str], region: str, user_parts: Sequence[str] = (), *,
-    refresh_minutes: int = 30, image_pull_behavior: str = "default",
+    secret_ids: Sequence[str],
+    region: str,
+    user_parts: Sequence[str] = (),
+    *,
+    refresh_minutes: int = 30,
+    image_pull_behavior: str = "default",
 ) -> str:
     """Return the archive for a launch template that something else than CloudFormation makes."""
     for secret_id in secret_ids:
@@ -156,24 +170,31 @@ def for_instance(
         if not re.fullmatch(r"[A-Za-z0-9/_+=.@!:-]{1,2048}", secret_id):
             raise BatchregError(f"{secret_id!r} is neither the name nor the ARN of a secret.")
         if secret_id.startswith("arn:") and secret_id.split(":")[3:4] != [region]:
-            raise BatchregError(f"{secret_id} is not in {region}: an instance asks one region. "
-                                "Replicate the secret there.")
+            raise BatchregError(
+                f"{secret_id} is not in {region}: an instance asks one region. "
+                "Replicate the secret there."
+            )
     if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", region):
         raise BatchregError(f"{region!r} is not a region: write it like eu-central-1.")
-    return resolve(build(secret_ids, user_parts), {
-        "AWS::Region": region,
-        "AWS::URLSuffix": next((
-            domain for prefix, domain in URL_SUFFIXES.items() if region.startswith(prefix)
-        ), "amazonaws.com"),
-        "CredentialRefreshMinutes": str(refresh_minutes),
-        "ImagePullBehavior": image_pull_behavior,
-    })
+    return resolve(
+        build(secret_ids, user_parts),
+        {
+            "AWS::Region": region,
+            "AWS::URLSuffix": next(
+                (domain for prefix, domain in URL_SUFFIXES.items() if region.startswith(prefix)),
+                "amazonaws.com",
+            ),
+            "CredentialRefreshMinutes": str(refresh_minutes),
+            "ImagePullBehavior": image_pull_behavior,
+        },
+    )
 
 
 def resolve(text: str, values: Mapping[str, str]) -> str:
     """Return `text` as CloudFormation's `Fn::Sub` would: placeholders replaced, `${!` unescaped."""
     return re.sub(
-        r"\$\{(?:!|([^}!]*)\})", lambda found: "${" if found[1] is None else values[found[1]], text)
+        r"\$\{(?:!|([^}!]*)\})", lambda found: "${" if found[1] is None else values[found[1]], text
+    )
 
 
 def user_parts(text: str) -> tuple[str, ...]:
@@ -206,13 +227,15 @@ def read_parts(path: Path) -> tuple[str, ...]:
         if broken:
             raise BatchregError(
                 f"{path} is a broken MIME archive ({type(broken[0]).__name__}): mend its "
-                "boundaries and headers.")
+                "boundaries and headers."
+            )
     else:
         subtype = next((STARTS[start] for start in STARTS if raw.startswith(start)), None)
         if not subtype:
             raise BatchregError(
                 f"{path} cannot become a MIME part: let its first line be #! and an interpreter, "
-                "#cloud-config or #cloud-boothook, or make it a MIME archive.")
+                "#cloud-config or #cloud-boothook, or make it a MIME archive."
+            )
         leaf = Message()
         leaf["Content-Type"] = f'text/{subtype}; charset="utf-8"'
         leaf.set_payload(raw.decode("ascii", "surrogateescape"))
@@ -221,7 +244,8 @@ def read_parts(path: Path) -> tuple[str, ...]:
         if leaf.get_content_type() not in KNOWN:
             raise BatchregError(
                 f"{path}: part {number} is {leaf.get_content_type()}, which cloud-init does not "
-                "run: use text/x-shellscript or text/cloud-config.")
+                "run: use text/x-shellscript or text/cloud-config."
+            )
     return tuple(map(_ascii, leaves))
 
 

@@ -41,9 +41,17 @@ class ChangeSet:
     changes: tuple[Change, ...] = ()
 
 
-def plan(client: Client, name: str, body: str, parameters: Mapping[str, str | None], *,
-         creates: bool, tags: Mapping[str, str] | None = None, role_arn: str | None = None,
-         sleep: Sleep = time.sleep) -> ChangeSet:
+def plan(
+    client: Client,
+    name: str,
+    body: str,
+    parameters: Mapping[str, str | None],
+    *,
+    creates: bool,
+    tags: Mapping[str, str] | None = None,
+    role_arn: str | None = None,
+    sleep: Sleep = time.sleep,
+) -> ChangeSet:
     """Make a change set; a value of None keeps the parameter's present one.
 
     Raises StackFailed with CloudFormation's reason where the template or a value is refused.
@@ -57,8 +65,9 @@ def plan(client: Client, name: str, body: str, parameters: Mapping[str, str | No
         "TemplateBody": body,
         "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": [
-            {"ParameterKey": key, "UsePreviousValue": True} if value is None else
-            {"ParameterKey": key, "ParameterValue": value}
+            {"ParameterKey": key, "UsePreviousValue": True}
+            if value is None
+            else {"ParameterKey": key, "ParameterValue": value}
             for key, value in parameters.items()
         ],
     }
@@ -91,10 +100,14 @@ def _refusal(client: Client, change_set: ChangeSet, answer: dict[str, Any]) -> s
     if "DescribeEvents" not in reason or not hasattr(client, "describe_events"):
         return reason
     with suppress(client.exceptions.ClientError):  # who may not call it still learns what failed
-        found = client.describe_events(
-            ChangeSetName=change_set.id, Filters={"FailedEvents": True})["OperationEvents"]
-        findings = [f"{event.get('LogicalResourceId', '')}: {event['ValidationStatusReason']}"
-                    for event in found if event.get("ValidationStatusReason")]
+        found = client.describe_events(ChangeSetName=change_set.id, Filters={"FailedEvents": True})[
+            "OperationEvents"
+        ]
+        findings = [
+            f"{event.get('LogicalResourceId', '')}: {event['ValidationStatusReason']}"
+            for event in found
+            if event.get("ValidationStatusReason")
+        ]
         return "; ".join(dict.fromkeys(findings)).rstrip(".") or reason
     return reason
 
@@ -119,7 +132,8 @@ def _ids(client: Client, request: Mapping[str, Any]) -> tuple[str, str]:
     except client.exceptions.AlreadyExistsException:
         # The answer to a first request was lost on its way: nobody else knows the name.
         made = client.describe_change_set(
-            ChangeSetName=request["ChangeSetName"], StackName=request["StackName"])
+            ChangeSetName=request["ChangeSetName"], StackName=request["StackName"]
+        )
         return made["StackId"], made["ChangeSetId"]
 
 
@@ -127,13 +141,19 @@ def _changes(client: Client, answer: dict[str, Any]) -> Iterator[Change]:
     while True:
         for change in answer.get("Changes", []):
             resource = change["ResourceChange"]
-            yield Change(resource["Action"], resource["LogicalResourceId"],
-                         resource["ResourceType"], resource.get("Replacement", ""))
+            yield Change(
+                resource["Action"],
+                resource["LogicalResourceId"],
+                resource["ResourceType"],
+                resource.get("Replacement", ""),
+            )
         if not answer.get("NextToken"):
             return
         answer = client.describe_change_set(
-            ChangeSetName=answer["ChangeSetId"], StackName=answer["StackId"],
-            NextToken=answer["NextToken"])
+            ChangeSetName=answer["ChangeSetId"],
+            StackName=answer["StackId"],
+            NextToken=answer["NextToken"],
+        )
 
 
 @contextmanager
@@ -155,8 +175,11 @@ def discard(client: Client, change_set: ChangeSet) -> None:
         others = client.list_change_sets(StackName=change_set.stack_id)["Summaries"]
         present = find(client, change_set.stack_id)
         # Another batchreg may have created it meanwhile.
-        if present and present.status in NOT_CREATED and all(
-                other["ChangeSetName"].startswith(PREFIX) for other in others):
+        if (
+            present
+            and present.status in NOT_CREATED
+            and all(other["ChangeSetName"].startswith(PREFIX) for other in others)
+        ):
             client.delete_stack(StackName=change_set.stack_id)
 
 
@@ -166,8 +189,9 @@ def execute(client: Client, change_set: ChangeSet) -> str:
 
     token = new_token()
     try:
-        client.execute_change_set(ChangeSetName=change_set.id, StackName=change_set.stack_id,
-                                  ClientRequestToken=token)
+        client.execute_change_set(
+            ChangeSetName=change_set.id, StackName=change_set.stack_id, ClientRequestToken=token
+        )
     except ClientError:
         with suppress(Exception):
             if latest_token(client, change_set.stack_id) == token:

@@ -39,8 +39,16 @@ class Request:
     wait: bool = True
 
 
-def deploy(client: Any, request: Request, present: Stack | None, body: str, console: Console,
-           ask: Ask, *, sleep: stacks.Sleep = time.sleep) -> Stack | None:
+def deploy(
+    client: Any,
+    request: Request,
+    present: Stack | None,
+    body: str,
+    console: Console,
+    ask: Ask,
+    *,
+    sleep: stacks.Sleep = time.sleep,
+) -> Stack | None:
     """Bring the stack to what `request` says and return it; None where there is none (a dry run).
 
     `present` is the stack as it is, and `body` its template. Raises StackFailed, and BatchregError
@@ -61,18 +69,30 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
     secrets = [request.parameters[name] for name in request.masked & request.parameters.keys()]
     with console.waiting("CloudFormation works out what would change"), unspoken(secrets):
         change_set = changesets.plan(
-            client, request.name, request.body, parameters, creates=creates,
-            tags=_tags(request, present), role_arn=request.role_arn, sleep=sleep)
+            client,
+            request.name,
+            request.body,
+            parameters,
+            creates=creates,
+            tags=_tags(request, present),
+            role_arn=request.role_arn,
+            sleep=sleep,
+        )
     if change_set.id is None:
         return _finish(client, request, present, console)
     with changesets.taken_back(client, change_set):
         console.changes(change_set.changes)
-        if any((change.action, change.type) == ("Modify", "AWS::EC2::LaunchTemplate")
-               for change in change_set.changes):
-            console.note("New instances take the place of the running ones; jobs that run there "
-                         "have six hours to end.")
+        if any(
+            (change.action, change.type) == ("Modify", "AWS::EC2::LaunchTemplate")
+            for change in change_set.changes
+        ):
+            console.note(
+                "New instances take the place of the running ones; jobs that run there "
+                "have six hours to end."
+            )
         agreed = not request.dry_run and ask(
-            f"{'Create' if creates else 'Update'} {stacks.placed(change_set.stack_id)}?")
+            f"{'Create' if creates else 'Update'} {stacks.placed(change_set.stack_id)}?"
+        )
         if not agreed:
             changesets.discard(client, change_set)
     if request.dry_run:
@@ -89,11 +109,13 @@ def deploy(client: Any, request: Request, present: Stack | None, body: str, cons
             console.note(f"{verb} {request.name}. Look at it: {status_of(request.name)}")
             return begun
         settled = follow(
-            client, change_set.stack_id, request.name, token, console, verb, sleep=sleep)
+            client, change_set.stack_id, request.name, token, console, verb, sleep=sleep
+        )
         done = stacks.find(client, request.name)
         if settled not in ("CREATE_COMPLETE", "UPDATE_COMPLETE") or not done:
-            raise StackFailed(f"{request.name} ended in {settled}, without a failure of its own: "
-                              "deploy again.")
+            raise StackFailed(
+                f"{request.name} ended in {settled}, without a failure of its own: deploy again."
+            )
         _protect(client, request, done, console)
         console.note(f"{request.name} is {'up' if creates else 'up to date'}.")
     return done
@@ -134,11 +156,18 @@ def goes_on(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; {name} goes on without batchreg. To follow it, run the same command "
-            f"again; to look at it: {status_of(name)}") from None
+            f"again; to look at it: {status_of(name)}"
+        ) from None
 
 
-def attach(client: Any, present: Stack, console: Console, *, again: str = "deploy again",
-           sleep: stacks.Sleep = time.sleep) -> Stack | None:
+def attach(
+    client: Any,
+    present: Stack,
+    console: Console,
+    *,
+    again: str = "deploy again",
+    sleep: stacks.Sleep = time.sleep,
+) -> Stack | None:
     """Follow an operation of ours that an earlier run began; return the stack as it then is.
 
     Raises BatchregError where somebody else began it.
@@ -147,18 +176,29 @@ def attach(client: Any, present: Stack, console: Console, *, again: str = "deplo
     if not token.startswith(stacks.PREFIX):
         raise BatchregError(
             f"{present.name} is in {present.status}, which batchreg did not begin: "
-            "wait until it has settled, then try again.")
+            "wait until it has settled, then try again."
+        )
     console.note(f"{present.name} is in {present.status} since an earlier run: following it.")
     try:
-        follow(client, present.id, present.name, token, console, "Following", again=again,
-               sleep=sleep)
+        follow(
+            client, present.id, present.name, token, console, "Following", again=again, sleep=sleep
+        )
     except StackFailed as failure:
         console.note(str(failure))
     return stacks.find(client, present.name)
 
 
-def follow(client: Any, stack_id: str, name: str, token: str, console: Console, verb: str, *,
-           again: str = "deploy again", sleep: stacks.Sleep = time.sleep) -> str:
+def follow(
+    client: Any,
+    stack_id: str,
+    name: str,
+    token: str,
+    console: Console,
+    verb: str,
+    *,
+    again: str = "deploy again",
+    sleep: stacks.Sleep = time.sleep,
+) -> str:
     """Show an operation until it settles and return the stack's state.
 
     `again` names the command that the user runs next. Raises StackFailed with the first cause where
@@ -185,8 +225,9 @@ def follow(client: Any, stack_id: str, name: str, token: str, console: Console, 
         cause = failed[0]
         raise StackFailed(
             f"{name}: {cause.logical_id} ({cause.type}) failed: {in_words(cause.reason)} "
-            f"{next_step(cause.reason, again)}", dict.fromkeys(
-                event.logical_id for event in failed if not event.of_stack))
+            f"{next_step(cause.reason, again)}",
+            dict.fromkeys(event.logical_id for event in failed if not event.of_stack),
+        )
     if happened and happened[-1].settles:
         return happened[-1].status
     present = stacks.find(client, stack_id)
@@ -197,9 +238,14 @@ def unchanged(request: Request, present: Stack, body: str) -> bool:
     """Tell, without asking CloudFormation, whether an update would change nothing."""
     same_values = all(
         name not in request.masked and present.parameters.get(name) == value
-        for name, value in request.parameters.items())
-    return (body == request.body and same_values and not request.role_arn
-            and all(present.tags.get(key) == value for key, value in request.tags.items()))
+        for name, value in request.parameters.items()
+    )
+    return (
+        body == request.body
+        and same_values
+        and not request.role_arn
+        and all(present.tags.get(key) == value for key, value in request.tags.items())
+    )
 
 
 def fill_in(request: Request, present: Mapping[str, str]) -> dict[str, str | None]:
@@ -223,15 +269,13 @@ def fill_in(request: Request, present: Mapping[str, str]) -> dict[str, str | Non
 
 # What the reason of a failed resource calls for.
 NEXT_STEPS = {
-    r"not authorized to perform|AccessDenied|access denied":
-        "Ask for this permission, or give --role-arn",
+    r"not authorized to perform|AccessDenied|access denied": "Ask for this permission, or give --role-arn",
     r"rate exceeded|throttl": "Wait a minute",
     r"security.?group": "Give security groups of the subnets' VPC with --security-group-id",
     r"subnet": "Give subnets of this region with --subnet-id",
     r"MIME|user ?data": "Mend the file of --user-data",
     r"JobQueue relationship": "Take the compute environment out of the queue that still uses it",
-    r"limit ?exceeded|exceeded your|vcpu limit|quota":
-        "Ask for a higher quota in the Service Quotas console",
+    r"limit ?exceeded|exceeded your|vcpu limit|quota": "Ask for a higher quota in the Service Quotas console",
     r"instance ?type": "Give types that this region has with --instance-type",
 }
 
@@ -244,16 +288,22 @@ def next_step(reason: str, again: str = "deploy again") -> str:
     return f"Mend that, then {again}."
 
 
-def _lead_out(client: Any, request: Request, present: Stack, console: Console, ask: Ask,
-              sleep: stacks.Sleep) -> Stack | None:
+def _lead_out(
+    client: Any, request: Request, present: Stack, console: Console, ask: Ask, sleep: stacks.Sleep
+) -> Stack | None:
     """Lead a stack out of a state in which it cannot be updated; None where it is gone."""
     deletes = present.status in stacks.ONLY_DELETABLE
     if not deletes and present.status not in stacks.TO_ROLL_BACK:
-        raise BatchregError(f"{present.name} is in {present.status}, which batchreg cannot lead "
-                            "out of: look at it in the CloudFormation console.")
+        raise BatchregError(
+            f"{present.name} is in {present.status}, which batchreg cannot lead "
+            "out of: look at it in the CloudFormation console."
+        )
     what = "remove what is left of it" if deletes else "finish its rollback"
-    why = "an update went wrong" if not deletes else (
-        "a delete got stuck" if present.status == "DELETE_FAILED" else "it never came up")
+    why = (
+        "an update went wrong"
+        if not deletes
+        else ("a delete got stuck" if present.status == "DELETE_FAILED" else "it never came up")
+    )
     console.note(f"{present.name} is in {present.status}: {why}.")
     if request.dry_run:
         console.note(f"Dry run: a deploy would first {what}.")
@@ -266,8 +316,9 @@ def _lead_out(client: Any, request: Request, present: Stack, console: Console, a
         try:
             follow(client, present.id, present.name, token, console, verb, sleep=sleep)
         except StackFailed as failure:
-            raise StackFailed(f"{failure}{leave_out(present.name, failure.stuck, deletes)}",
-                              failure.stuck) from None
+            raise StackFailed(
+                f"{failure}{leave_out(present.name, failure.stuck, deletes)}", failure.stuck
+            ) from None
         return stacks.find(client, present.name)
 
 
@@ -278,8 +329,10 @@ def leave_out(name: str, stuck: Sequence[str], deletes: bool) -> str:
     if deletes:
         options = " ".join(f"--retain {resource}" for resource in stuck)
         return f" Or leave it behind: batchreg destroy --stack-name {name} {options}"
-    return (" Or leave it as it is: aws cloudformation continue-update-rollback "
-            f"--stack-name {name} --resources-to-skip {' '.join(stuck)}")
+    return (
+        " Or leave it as it is: aws cloudformation continue-update-rollback "
+        f"--stack-name {name} --resources-to-skip {' '.join(stuck)}"
+    )
 
 
 def _tags(request: Request, present: Stack | None) -> dict[str, str] | None:
@@ -302,5 +355,6 @@ def _protect(client: Any, request: Request, present: Stack | None, console: Cons
         console.note(f"Dry run: a deploy would turn termination protection {word}.")
     else:
         client.update_termination_protection(
-            StackName=present.name, EnableTerminationProtection=request.protect)
+            StackName=present.name, EnableTerminationProtection=request.protect
+        )
         console.note(f"Termination protection is {word}.")

@@ -16,10 +16,19 @@ from batchreg.stack.states import Stack, StackFailed
 AGAIN = "destroy again"
 
 
-def destroy(client: Any, batch: Any, present: Stack, console: Console,
-            ask: Callable[[str], bool], *, terminate_jobs: bool = False,
-            retain: Sequence[str] = (), role_arn: str | None = None, wait: bool = True,
-            sleep: stacks.Sleep = time.sleep) -> None:
+def destroy(
+    client: Any,
+    batch: Any,
+    present: Stack,
+    console: Console,
+    ask: Callable[[str], bool],
+    *,
+    terminate_jobs: bool = False,
+    retain: Sequence[str] = (),
+    role_arn: str | None = None,
+    wait: bool = True,
+    sleep: stacks.Sleep = time.sleep,
+) -> None:
     """Delete the stack; `retain` names resources to leave behind where a delete got stuck.
 
     Raises BatchregError where jobs still run or the stack is protected, StackFailed with the first
@@ -34,24 +43,37 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
     if present.protected:
         raise BatchregError(
             f"{present.name} has termination protection. To lift it: batchreg deploy "
-            f"--stack-name {present.name} --no-termination-protection")
+            f"--stack-name {present.name} --no-termination-protection"
+        )
     if retain and present.status != "DELETE_FAILED":
-        raise BatchregError("CloudFormation leaves resources behind only after a delete has "
-                            "failed: try without --retain first.")
+        raise BatchregError(
+            "CloudFormation leaves resources behind only after a delete has "
+            "failed: try without --retain first."
+        )
     queues = _unfinished(batch, present)
     running = [job for found in queues.values() for job in found]
     doomed = _resources(client, present)
     if console.machine:
-        console.emit("resources", resources=[
-            {"resource": resource["LogicalResourceId"], "resource_type": resource["ResourceType"]}
-            for resource in doomed])
+        console.emit(
+            "resources",
+            resources=[
+                {
+                    "resource": resource["LogicalResourceId"],
+                    "resource_type": resource["ResourceType"],
+                }
+                for resource in doomed
+            ],
+        )
     elif doomed:
-        console.table(["Goes", "Type"], [
-            [resource["LogicalResourceId"], resource["ResourceType"]] for resource in doomed])
+        console.table(
+            ["Goes", "Type"],
+            [[resource["LogicalResourceId"], resource["ResourceType"]] for resource in doomed],
+        )
     if running and not terminate_jobs:
         raise BatchregError(
             f"{present.name} has {jobs.number(running)} that did not finish yet "
-            f"({jobs.counted(running)}): wait, or end them with --terminate-jobs.")
+            f"({jobs.counted(running)}): wait, or end them with --terminate-jobs."
+        )
     also = f" and end {jobs.number(running)}" if running else ""
     if not ask(f"Destroy {stacks.placed(present.id)}{also}?"):
         raise BatchregError(f"{present.name} is as it was.")
@@ -61,11 +83,14 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
             for queue, found in queues.items():
                 # Closed first, or a workflow that still submits would fill it again.
                 batch.update_job_queue(jobQueue=queue, state="DISABLED")
-                jobs.terminate(batch, queue, found, f"{present.name} is being destroyed",
-                               sleep=sleep)
+                jobs.terminate(
+                    batch, queue, found, f"{present.name} is being destroyed", sleep=sleep
+                )
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; jobs are being ended, and {present.name} is as it "
-                              "was. To go on, run the same command again.") from None
+            raise Interrupted(
+                f"interrupted; jobs are being ended, and {present.name} is as it "
+                "was. To go on, run the same command again."
+            ) from None
     with goes_on(present.name):
         token = stacks.delete(client, present, retain=retain, role_arn=role_arn)
         if not wait:
@@ -86,10 +111,10 @@ def destroy(client: Any, batch: Any, present: Stack, console: Console,
         console.note(f"{present.name} is gone.")
 
 
-def _follow(client: Any, present: Stack, token: str, console: Console,
-            sleep: stacks.Sleep) -> None:
-    settled = follow(client, present.id, present.name, token, console, "Destroying", again=AGAIN,
-                     sleep=sleep)
+def _follow(client: Any, present: Stack, token: str, console: Console, sleep: stacks.Sleep) -> None:
+    settled = follow(
+        client, present.id, present.name, token, console, "Destroying", again=AGAIN, sleep=sleep
+    )
     if settled != "DELETE_COMPLETE":
         raise StackFailed(f"{present.name} ended in {settled}: {AGAIN}.")
 
@@ -100,15 +125,21 @@ def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
     pages = batch.get_paginator("describe_job_queues").paginate() if environments else []
     own = present.arns("JobQueueArn")
     others = [
-        queue["jobQueueName"] for page in pages for queue in page["jobQueues"]
-        if queue["jobQueueArn"] not in own and any(
+        queue["jobQueueName"]
+        for page in pages
+        for queue in page["jobQueues"]
+        if queue["jobQueueArn"] not in own
+        and any(
             order["computeEnvironment"] in environments
-            for order in queue.get("computeEnvironmentOrder", []))
+            for order in queue.get("computeEnvironmentOrder", [])
+        )
     ]
     if others:
         return StackFailed(
             f"{present.name}: the job queue {', '.join(others)} still uses its compute "
-            f"environment: take it out there, then {AGAIN}.", failure.stuck)
+            f"environment: take it out there, then {AGAIN}.",
+            failure.stuck,
+        )
     return StackFailed(f"{failure}{leave_out(present.name, failure.stuck, True)}", failure.stuck)
 
 
@@ -131,5 +162,9 @@ def _resources(client: Any, present: Stack) -> list[dict[str, Any]]:
     if present.status in stacks.NOT_CREATED:
         return []
     pages = client.get_paginator("list_stack_resources").paginate(StackName=present.id)
-    return [resource for page in pages for resource in page["StackResourceSummaries"]
-            if resource["ResourceStatus"] != "DELETE_COMPLETE"]
+    return [
+        resource
+        for page in pages
+        for resource in page["StackResourceSummaries"]
+        if resource["ResourceStatus"] != "DELETE_COMPLETE"
+    ]

@@ -31,8 +31,9 @@ def default_vpc(ec2: Any) -> str:
     """Return the id of the region's default VPC; BatchregError where there is none."""
     found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
-        raise BatchregError("This region has no default VPC: give --subnet-id and "
-                            "--security-group-id.")
+        raise BatchregError(
+            "This region has no default VPC: give --subnet-id and --security-group-id."
+        )
     return str(found[0]["VpcId"])
 
 
@@ -42,9 +43,13 @@ def subnets(ec2: Any, vpc_id: str | None = None) -> list[Subnet]:
     tables = _all(ec2, "describe_route_tables", "RouteTables", filters)
     found = [
         Subnet(
-            id=raw["SubnetId"], vpc_id=raw["VpcId"], zone=raw.get("AvailabilityZone", ""),
+            id=raw["SubnetId"],
+            vpc_id=raw["VpcId"],
+            zone=raw.get("AvailabilityZone", ""),
             name=next((tag["Value"] for tag in raw.get("Tags", []) if tag["Key"] == "Name"), ""),
-            cidr=raw.get("CidrBlock", ""), internet=_internet(raw, tables))
+            cidr=raw.get("CidrBlock", ""),
+            internet=_internet(raw, tables),
+        )
         for raw in _all(ec2, "describe_subnets", "Subnets", filters)
     ]
     return sorted(found, key=lambda subnet: (subnet.vpc_id, subnet.zone, subnet.cidr))
@@ -52,20 +57,27 @@ def subnets(ec2: Any, vpc_id: str | None = None) -> list[Subnet]:
 
 def security_groups(ec2: Any, vpc_id: str) -> list[SecurityGroup]:
     """Return a VPC's security groups, its default one first."""
-    raw = _all(ec2, "describe_security_groups", "SecurityGroups",
-               [{"Name": "vpc-id", "Values": [vpc_id]}])
-    groups = [SecurityGroup(group["GroupId"], group["GroupName"], group.get("Description", ""))
-              for group in raw]
+    raw = _all(
+        ec2, "describe_security_groups", "SecurityGroups", [{"Name": "vpc-id", "Values": [vpc_id]}]
+    )
+    groups = [
+        SecurityGroup(group["GroupId"], group["GroupName"], group.get("Description", ""))
+        for group in raw
+    ]
     return sorted(groups, key=lambda group: (group.name != "default", group.name))
 
 
 def _internet(subnet: dict[str, Any], tables: list[dict[str, Any]]) -> str:
     """Follow the subnet's default route, in its own table or else the VPC's main one."""
+
     def serves(table: dict[str, Any], own: bool) -> bool:
-        return any(
-            link.get("SubnetId") == subnet["SubnetId"] if own else link.get("Main")
-            for link in table.get("Associations", [])
-        ) and table["VpcId"] == subnet["VpcId"]
+        return (
+            any(
+                link.get("SubnetId") == subnet["SubnetId"] if own else link.get("Main")
+                for link in table.get("Associations", [])
+            )
+            and table["VpcId"] == subnet["VpcId"]
+        )
 
     table = next((table for own in (True, False) for table in tables if serves(table, own)), {})
     for route in table.get("Routes", []):

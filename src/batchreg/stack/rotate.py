@@ -47,9 +47,14 @@ class Current:
 def targets(present: Stack, made: Settings, manager: Any) -> list[Target]:
     """Return the stack's registries, its own secrets' first to last."""
     if not made.secret_arns:
-        return [Target(key_of(present.parameters[f"RegistryUrl{suffix(slot)}"]),
-                       present.outputs[f"RegistrySecret{suffix(slot)}Arn"], slot)
-                for slot in slots_of(present.parameters)]
+        return [
+            Target(
+                key_of(present.parameters[f"RegistryUrl{suffix(slot)}"]),
+                present.outputs[f"RegistrySecret{suffix(slot)}Arn"],
+                slot,
+            )
+            for slot in slots_of(present.parameters)
+        ]
     found, broken = [], []
     for arn in made.secret_arns:
         try:
@@ -94,13 +99,24 @@ def read(manager: Any, secret: str, stage: str = "AWSCURRENT") -> Current:
         fields = json.loads(text, strict=False)
         registry_login.login(text)
     except (ValueError, registry_login.Refused):
-        raise BatchregError(f"The secret {secret.rsplit(':', 1)[-1]} does not hold a login: mend "
-                            "it in the Secrets Manager console.") from None
+        raise BatchregError(
+            f"The secret {secret.rsplit(':', 1)[-1]} does not hold a login: mend "
+            "it in the Secrets Manager console."
+        ) from None
     return Current(fields)
 
 
-def make_current(client: Any, manager: Any, present: Stack, body: str, target: Target,
-                 password: str, console: Console, *, sleep: stacks.Sleep = time.sleep) -> bool:
+def make_current(
+    client: Any,
+    manager: Any,
+    present: Stack,
+    body: str,
+    target: Target,
+    password: str,
+    console: Console,
+    *,
+    sleep: stacks.Sleep = time.sleep,
+) -> bool:
     """Make `password` the current one; False where it is that already.
 
     Where the stack made the secret, its parameter is the truth: a value put past it would come back
@@ -114,37 +130,55 @@ def make_current(client: Any, manager: Any, present: Stack, body: str, target: T
         try:
             manager.put_secret_value(
                 SecretId=target.secret,
-                SecretString=json.dumps({**current.fields, "password": password}))
+                SecretString=json.dumps({**current.fields, "password": password}),
+            )
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; {host_of(target.key)} has either its old or its new "
-                              "password: run the same command again.") from None
+            raise Interrupted(
+                f"interrupted; {host_of(target.key)} has either its old or its new "
+                "password: run the same command again."
+            ) from None
         return True
     name = f"Password{suffix(target.slot)}"
     parameters = {key: password if key == name else None for key in present.parameters}
     with unspoken([password]):
         change_set = changesets.plan(
-            client, present.name, body, parameters, creates=False, sleep=sleep)
+            client, present.name, body, parameters, creates=False, sleep=sleep
+        )
     if change_set.id is None:
         return False
     with goes_on(present.name):
         try:
             token = changesets.execute(client, change_set)
-        except (client.exceptions.ChangeSetNotFoundException,
-                client.exceptions.InvalidChangeSetStatusException):
-            raise BatchregError(f"Another change of {present.name} came first, and this one has "
-                                "not taken place: rotate again.") from None
-        settled = follow(client, change_set.stack_id, present.name, token, console, "Updating",
-                         again="rotate again", sleep=sleep)
+        except (
+            client.exceptions.ChangeSetNotFoundException,
+            client.exceptions.InvalidChangeSetStatusException,
+        ):
+            raise BatchregError(
+                f"Another change of {present.name} came first, and this one has "
+                "not taken place: rotate again."
+            ) from None
+        settled = follow(
+            client,
+            change_set.stack_id,
+            present.name,
+            token,
+            console,
+            "Updating",
+            again="rotate again",
+            sleep=sleep,
+        )
     if settled != "UPDATE_COMPLETE":
-        raise StackFailed(f"{present.name} ended in {settled}, without a failure of its own: "
-                          "rotate again.")
+        raise StackFailed(
+            f"{present.name} ended in {settled}, without a failure of its own: rotate again."
+        )
     return True
 
 
 def instances(batch: Any, ecs: Any, environment: str) -> list[str]:
     """Return the ids of the compute environment's running instances."""
-    found = batch.describe_compute_environments(
-        computeEnvironments=[environment])["computeEnvironments"]
+    found = batch.describe_compute_environments(computeEnvironments=[environment])[
+        "computeEnvironments"
+    ]
     cluster = found[0].get("ecsClusterArn") if found else None
     if not cluster:
         return []
@@ -154,7 +188,8 @@ def instances(batch: Any, ecs: Any, environment: str) -> list[str]:
         instance["ec2InstanceId"]
         for start in range(0, len(arns), 100)  # as many as one call takes
         for instance in ecs.describe_container_instances(
-            cluster=cluster, containerInstances=arns[start:start + 100])["containerInstances"]
+            cluster=cluster, containerInstances=arns[start : start + 100]
+        )["containerInstances"]
         if instance.get("ec2InstanceId")
     ]
 
@@ -162,8 +197,12 @@ def instances(batch: Any, ecs: Any, environment: str) -> list[str]:
 def reachable(ssm: Any, wanted: Sequence[str]) -> list[str]:
     """Return those of the instances that Systems Manager reaches."""
     pages = ssm.get_paginator("describe_instance_information").paginate()
-    online = {found["InstanceId"] for page in pages for found in page["InstanceInformationList"]
-              if found.get("PingStatus") == "Online"}
+    online = {
+        found["InstanceId"]
+        for page in pages
+        for found in page["InstanceInformationList"]
+        if found.get("PingStatus") == "Online"
+    }
     return [instance for instance in wanted if instance in online]
 
 
@@ -171,16 +210,23 @@ def refresh(ssm: Any, ids: Sequence[str]) -> list[str]:
     """Ask instances to read their secrets at once; return the commands' ids."""
     return [
         ssm.send_command(
-            DocumentName="AWS-RunShellScript", InstanceIds=list(ids[start:start + 50]),
-            Comment="batchreg rotate", Parameters={"commands": [REFRESH]},
+            DocumentName="AWS-RunShellScript",
+            InstanceIds=list(ids[start : start + 50]),
+            Comment="batchreg rotate",
+            Parameters={"commands": [REFRESH]},
         )["Command"]["CommandId"]
         for start in range(0, len(ids), 50)  # as many as one call takes
     ]
 
 
-def reported(ssm: Any, commands: Sequence[str], ids: Sequence[str], *,
-             sleep: Callable[[float], None] = time.sleep,
-             patience_seconds: float = 300) -> dict[str, str]:
+def reported(
+    ssm: Any,
+    commands: Sequence[str],
+    ids: Sequence[str],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    patience_seconds: float = 300,
+) -> dict[str, str]:
     """Wait until every instance has reported; return {instance id: status}.
 
     One that has not within `patience_seconds` has the status "No answer".

@@ -21,8 +21,13 @@ ONLY_DELETABLE = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELE
 TO_ROLL_BACK = ("UPDATE_FAILED", "UPDATE_ROLLBACK_FAILED")
 # The next deploy makes the stack anew, and its parameters have no present value to keep.
 FORGETTING = (*NOT_CREATED, *ONLY_DELETABLE, "ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS")
-UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE",
-             "IMPORT_ROLLBACK_COMPLETE")
+UPDATABLE = (
+    "CREATE_COMPLETE",
+    "UPDATE_COMPLETE",
+    "UPDATE_ROLLBACK_COMPLETE",
+    "IMPORT_COMPLETE",
+    "IMPORT_ROLLBACK_COMPLETE",
+)
 
 Client = Any
 Sleep = Callable[[float], None]
@@ -86,8 +91,9 @@ class Event:
 def check_name(name: str) -> None:
     """Refuse what CloudFormation would refuse as a stack's name."""
     if not re.fullmatch("[A-Za-z][A-Za-z0-9-]{0,127}", name):
-        raise BatchregError(f"{name!r} cannot be a stack's name: letters, digits and hyphens, "
-                            "a letter first.")
+        raise BatchregError(
+            f"{name!r} cannot be a stack's name: letters, digits and hyphens, a letter first."
+        )
 
 
 def find(client: Client, name: str) -> Stack | None:
@@ -104,12 +110,15 @@ def find(client: Client, name: str) -> Stack | None:
     if found["StackStatus"] == "DELETE_COMPLETE":
         return None
     return Stack(
-        name=found["StackName"], id=found["StackId"], status=found["StackStatus"],
+        name=found["StackName"],
+        id=found["StackId"],
+        status=found["StackStatus"],
         reason=found.get("StackStatusReason", ""),
-        parameters={parameter["ParameterKey"]: parameter.get("ParameterValue", "")
-                    for parameter in found.get("Parameters", [])},
-        outputs={output["OutputKey"]: output["OutputValue"]
-                 for output in found.get("Outputs", [])},
+        parameters={
+            parameter["ParameterKey"]: parameter.get("ParameterValue", "")
+            for parameter in found.get("Parameters", [])
+        },
+        outputs={output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])},
         tags={tag["Key"]: tag["Value"] for tag in found.get("Tags", [])},
         role_arn=found.get("RoleARN"),
         protected=found.get("EnableTerminationProtection", False),
@@ -122,8 +131,9 @@ def latest_token(client: Client, stack_id: str) -> str:
     return newest[0].get("ClientRequestToken", "") if newest else ""
 
 
-def events(client: Client, stack_id: str, token: str,
-           seen: frozenset[str] | set[str] = frozenset()) -> list[Event]:
+def events(
+    client: Client, stack_id: str, token: str, seen: frozenset[str] | set[str] = frozenset()
+) -> list[Event]:
     """Return the events of the operation of `token` that are not in `seen`, oldest first.
 
     AWS lists the newest first, a hundred a page, and remembers them for 90 days: reading stops
@@ -133,8 +143,11 @@ def events(client: Client, stack_id: str, token: str,
     for page in client.get_paginator("describe_stack_events").paginate(StackName=stack_id):
         for raw in page["StackEvents"]:
             event = Event(
-                id=raw["EventId"], time=raw["Timestamp"], logical_id=raw["LogicalResourceId"],
-                type=raw.get("ResourceType", ""), status=raw.get("ResourceStatus", ""),
+                id=raw["EventId"],
+                time=raw["Timestamp"],
+                logical_id=raw["LogicalResourceId"],
+                type=raw.get("ResourceType", ""),
+                status=raw.get("ResourceStatus", ""),
                 reason=raw.get("ResourceStatusReason", ""),
                 token=raw.get("ClientRequestToken", ""),
                 of_stack=raw.get("PhysicalResourceId") == stack_id,
@@ -148,8 +161,15 @@ def events(client: Client, stack_id: str, token: str,
     return new[::-1]
 
 
-def follow(client: Client, stack_id: str, token: str, *, sleep: Sleep = time.sleep,
-           poll_seconds: float = 1, patience_seconds: float = 60) -> Iterator[Event]:
+def follow(
+    client: Client,
+    stack_id: str,
+    token: str,
+    *,
+    sleep: Sleep = time.sleep,
+    poll_seconds: float = 1,
+    patience_seconds: float = 60,
+) -> Iterator[Event]:
     """Yield the events of the operation of `token` as they happen, until the stack settles.
 
     A network that is away for less than `patience_seconds` is waited for. After as long without an
@@ -188,16 +208,21 @@ def failures(happened: Iterable[Event]) -> list[Event]:
 
     The stack's own failure, whose reason lists the resources, counts where no resource's is there.
     """
-    failed = [event for event in happened if event.status.endswith("_FAILED") and not re.search(
-        "(creation|update|deletion) cancelled", event.reason, re.IGNORECASE)]
+    failed = [
+        event
+        for event in happened
+        if event.status.endswith("_FAILED")
+        and not re.search("(creation|update|deletion) cancelled", event.reason, re.IGNORECASE)
+    ]
     return [event for event in failed if not event.of_stack] or failed
 
 
 def in_words(reason: str) -> str:
     """Take the wrapping off a resource's reason: handler codes, request ids, service names."""
     text = " ".join(reason.split())
-    text = re.sub(r"\(Service: [^)]*\)|\(RequestToken: [^)]*\)|\(HandlerErrorCode: [^)]*\)", "",
-                  text)
+    text = re.sub(
+        r"\(Service: [^)]*\)|\(RequestToken: [^)]*\)|\(HandlerErrorCode: [^)]*\)", "", text
+    )
     text = re.sub(r'^Resource handler returned message: "(.*)"', r"\1", text.strip())
     return text.strip().rstrip(".,") + "." if text.strip() else "no reason given."
 
@@ -212,8 +237,9 @@ def new_token() -> str:
     return PREFIX + uuid.uuid4().hex[:16]
 
 
-def delete(client: Client, stack: Stack, *, retain: Iterable[str] = (),
-           role_arn: str | None = None) -> str:
+def delete(
+    client: Client, stack: Stack, *, retain: Iterable[str] = (), role_arn: str | None = None
+) -> str:
     """Start deleting the stack; return the token that its events carry."""
     token = new_token()
     request: dict[str, Any] = {"StackName": stack.id, "ClientRequestToken": token}

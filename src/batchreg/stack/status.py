@@ -45,28 +45,35 @@ class Status:
 
 def look(clients: Any, present: Stack) -> Status:
     """Collect the picture; `clients` gives a client by service name. Calls go out side by side."""
-    client, batch, manager = (clients(name) for name in (
-        "cloudformation", "batch", "secretsmanager"))
+    client, batch, manager = (
+        clients(name) for name in ("cloudformation", "batch", "secretsmanager")
+    )
     outputs = dict(present.outputs)
     with ThreadPoolExecutor() as pool:
         body = pool.submit(stacks.template_of, client, present)
-        environments = pool.submit(
-            _environments, batch, present.arns("ComputeEnvironmentArn"))
+        environments = pool.submit(_environments, batch, present.arns("ComputeEnvironmentArn"))
         queues = pool.submit(_queues, batch, present.arns("JobQueueArn"))
         counts = [pool.submit(jobs.per_state, batch, arn) for arn in present.arns("JobQueueArn")]
         made = settings.of_template(body.result())
         arns = made[1].secret_arns if made else ()
-        arns = arns or tuple(value for name, value in outputs.items()
-                             if name.startswith("RegistrySecret"))
+        arns = arns or tuple(
+            value for name, value in outputs.items() if name.startswith("RegistrySecret")
+        )
         secrets = {arn: pool.submit(_last_change, manager, arn) for arn in arns}
         difference = tuple(_difference(body.result(), made[1])) if made else ()
         return Status(
-            stack=present.name, status=present.status, reason=present.reason,
+            stack=present.name,
+            status=present.status,
+            reason=present.reason,
             version=made[0] if made else None,
-            differs=bool(difference) if made else None, difference=difference,
-            compute_environments=environments.result(), job_queues=queues.result(),
-            jobs=_summed(count.result() for count in counts), outputs=outputs,
-            secrets={arn: change.result() for arn, change in secrets.items()})
+            differs=bool(difference) if made else None,
+            difference=difference,
+            compute_environments=environments.result(),
+            job_queues=queues.result(),
+            jobs=_summed(count.result() for count in counts),
+            outputs=outputs,
+            secrets={arn: change.result() for arn, change in secrets.items()},
+        )
 
 
 def _difference(body: str, made: settings.Settings) -> list[str]:
@@ -75,13 +82,21 @@ def _difference(body: str, made: settings.Settings) -> list[str]:
     except BatchregError as error:  # a deployed part that no longer fits
         return [str(error)]
     # The version alone is no difference: CloudFormation would not update it.
-    body, *texts = (re.sub(r'(Version"?: )"?[0-9][^\s,"]*"?', r"\1x", text, count=1) for text in (
-        body.partition("Metadata")[2], template.to_yaml(built).partition("Metadata")[2],
-        template.to_json(built).partition("Metadata")[2]))
+    body, *texts = (
+        re.sub(r'(Version"?: )"?[0-9][^\s,"]*"?', r"\1x", text, count=1)
+        for text in (
+            body.partition("Metadata")[2],
+            template.to_yaml(built).partition("Metadata")[2],
+            template.to_json(built).partition("Metadata")[2],
+        )
+    )
     if body in texts:
         return []
-    return list(difflib.unified_diff(body.splitlines(), texts[0].splitlines(), "deployed",
-                                     "rendered now", lineterm="", n=1))
+    return list(
+        difflib.unified_diff(
+            body.splitlines(), texts[0].splitlines(), "deployed", "rendered now", lineterm="", n=1
+        )
+    )
 
 
 def _environments(batch: Any, arns: list[str]) -> tuple[Part, ...]:
@@ -97,8 +112,7 @@ def _queues(batch: Any, arns: list[str]) -> tuple[Part, ...]:
 
 
 def _part(raw: dict[str, Any], name: str) -> Part:
-    return Part(raw[name], raw.get("state", ""), raw.get("status", ""),
-                raw.get("statusReason", ""))
+    return Part(raw[name], raw.get("state", ""), raw.get("status", ""), raw.get("statusReason", ""))
 
 
 def _summed(counts: Iterable[dict[str, list[Any]]]) -> dict[str, int]:

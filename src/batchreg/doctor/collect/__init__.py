@@ -35,8 +35,14 @@ class Subject:
     image: str | None = None
 
 
-def collect(clients: Clients, subject: Subject, *, check: Check | None = None,
-            now: datetime | None = None, seconds: float = SECONDS) -> Facts:
+def collect(
+    clients: Clients,
+    subject: Subject,
+    *,
+    check: Check | None = None,
+    now: datetime | None = None,
+    seconds: float = SECONDS,
+) -> Facts:
     """Return the facts; `clients` gives a client by service name, `check` asks a registry.
 
     No call takes longer than `seconds`; what fails is listed in `not_looked_at`. Raises an error of
@@ -54,18 +60,19 @@ class Collection:
     call failed.
     """
 
-    def __init__(self, asker: Asker, subject: Subject, check: Check | None,
-                 now: datetime) -> None:
+    def __init__(self, asker: Asker, subject: Subject, check: Check | None, now: datetime) -> None:
         self.asker, self.subject = asker, subject
         self.check, self.now = check, now
 
     def begin(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Begin to look; the result is None where that fails."""
+
         def look() -> Any:
             try:
                 return function(self.asker, *arguments)
             except (Unseen, Absent):
                 return None
+
         return start(look)
 
     def run(self) -> tuple[Facts, tuple[str, ...]]:
@@ -75,24 +82,33 @@ class Collection:
         stack = self._find_stack()
         self.raw_job: dict[str, Any] = asked.result() or {}
         queue_arns = _arns(self.outputs, "JobQueueArn") or list(
-            filter(None, [self.raw_job.get("jobQueue")]))
+            filter(None, [self.raw_job.get("jobQueue")])
+        )
         queues = self.begin(batch.queues, queue_arns) if queue_arns else DONE
         jobs = start(self._jobs, queue_arns)
         names = _arns(self.outputs, "ComputeEnvironmentArn") or [
-            name for queue in queues.result() or () for name in queue.environments]
+            name for queue in queues.result() or () for name in queue.environments
+        ]
         self.secrets = start(self._secrets)
         self.environments: dict[str, Any] | None = (
-            self.begin(batch.environments, names).result() if names else None)
+            self.begin(batch.environments, names).result() if names else None
+        )
         self.main = _on_ec2(self.environments or {})
         more = self._beneath(list(map(name_of, names)))
         self.jobs = jobs.result()
         verdict = start(self._image)
         reads = self.secrets.result()
         seen = Facts(
-            time=self.now.isoformat(timespec="seconds"), region=self.subject.region,
-            stack=stack.result(), queues=_tuple(queues.result()), jobs=self.jobs,
+            time=self.now.isoformat(timespec="seconds"),
+            region=self.subject.region,
+            stack=stack.result(),
+            queues=_tuple(queues.result()),
+            jobs=self.jobs,
             secrets=None if reads is None else tuple(read.fact for read in reads),
-            service_linked_role=linked.result(), image=verdict.result(), **more)
+            service_linked_role=linked.result(),
+            image=verdict.result(),
+            **more,
+        )
         return seen, tuple(word for read in reads or () for word in read.words)
 
     def _find_stack(self) -> Future[facts.Stack | None]:
@@ -112,9 +128,12 @@ class Collection:
     def _stack(self, present: stacks.Stack) -> facts.Stack:
         minutes = present.parameters.get("CredentialRefreshMinutes", "")
         return facts.Stack(
-            name=present.name, status=present.status, reason=present.reason,
+            name=present.name,
+            status=present.status,
+            reason=present.reason,
             cause=self.begin(batch.cause, present).result() or "",
-            refresh_minutes=int(minutes) if minutes.isdecimal() else 30)
+            refresh_minutes=int(minutes) if minutes.isdecimal() else 30,
+        )
 
     def _beneath(self, names: list[str]) -> dict[str, Any]:
         """Look at what the compute environments are made of, all of it side by side."""
@@ -126,21 +145,25 @@ class Collection:
         failures = self.begin(instances.launch_failures, names, self.now) if names else DONE
         quota = self.begin(_quota, self.main) if self.main else DONE
         seen, lost = machines.result() or (None, False)
-        made = None if raws is None else [batch.environment(name, raws.get(name))
-                                          for name in names]
+        made = None if raws is None else [batch.environment(name, raws.get(name)) for name in names]
         return {
-            "environments": None if made is None else tuple(
-                replace(one, cluster_exists=one.fargate or not lost) for one in made),
-            "launch_template": template.result(), "role": role.result(), "instances": seen,
-            "launch_failures": _tuple(failures.result()), "quota": quota.result(), **net.result()}
+            "environments": None
+            if made is None
+            else tuple(replace(one, cluster_exists=one.fargate or not lost) for one in made),
+            "launch_template": template.result(),
+            "role": role.result(),
+            "instances": seen,
+            "launch_failures": _tuple(failures.result()),
+            "quota": quota.result(),
+            **net.result(),
+        }
 
     def _jobs(self, queues: Sequence[str]) -> tuple[facts.Job, ...] | None:
         if self.raw_job:
             return (batch.job(self.raw_job, asked=True),)
         if self.subject.job:
             unknown = any(gap.what == "job" for gap in self.asker.gaps.values())
-            return None if unknown else (
-                facts.Job(id=self.subject.job, asked=True, exists=False),)
+            return None if unknown else (facts.Job(id=self.subject.job, asked=True, exists=False),)
         found = [self.begin(batch.stuck_jobs, queue, self.now) for queue in queues]
         lists = [one.result() for one in found]
         if all(one is None for one in lists):
@@ -151,8 +174,11 @@ class Collection:
         """Look at the stack's secrets, or at those that its template names, and at the job's."""
         from batchreg.render import settings
 
-        arns = [value for name, value in self.outputs.items()
-                if name.startswith("RegistrySecret") and name.endswith("Arn")]
+        arns = [
+            value
+            for name, value in self.outputs.items()
+            if name.startswith("RegistrySecret") and name.endswith("Arn")
+        ]
         if not arns and (made := settings.of_template(self.body.result() or "")):
             arns = list(made[1].secret_arns)
         arns += filter(None, [batch.own_secret(self.raw_job)])
@@ -160,24 +186,34 @@ class Collection:
         return [one.result() for one in found] if found else None
 
     def _role(self, profile: str) -> facts.Role:
-        return login.role(self.asker, profile, self.outputs.get("InstanceRoleArn", ""),
-                          self.subject.region, self.secrets.result() or [])
+        return login.role(
+            self.asker,
+            profile,
+            self.outputs.get("InstanceRoleArn", ""),
+            self.subject.region,
+            self.secrets.result() or [],
+        )
 
     def _launch_template(self) -> facts.LaunchTemplate | None:
         used = self.main.get("launchTemplate") or (
             {"launchTemplateId": self.outputs["LaunchTemplateId"], "version": "$Latest"}
-            if "LaunchTemplateId" in self.outputs else None)
+            if "LaunchTemplateId" in self.outputs
+            else None
+        )
         if not used:
             return None
         values = {
             "AWS::Region": self.subject.region,
-            "AWS::URLSuffix": "amazonaws.com.cn" if self.subject.region.startswith("cn-")
+            "AWS::URLSuffix": "amazonaws.com.cn"
+            if self.subject.region.startswith("cn-")
             else "amazonaws.com",
             **(self.present.parameters if self.present else {}),
-            **{name.removesuffix("Arn"): value for name, value in self.outputs.items()}}
+            **{name.removesuffix("Arn"): value for name, value in self.outputs.items()},
+        }
         written = login.written_user_data(self.body.result() or "", values)
         found: facts.LaunchTemplate | None = self.begin(
-            login.launch_template, used, written).result()
+            login.launch_template, used, written
+        ).result()
         return found
 
     def _network(self) -> dict[str, Any]:
@@ -189,11 +225,13 @@ class Collection:
         seen: dict[str, Any] = {}
         if raw is not None:
             vpcs = sorted({one["VpcId"] for one in raw.values()})
-            tables, lists, endpoints, dns = (self.begin(look, vpcs) for look in (
-                network.route_tables, network.acls, network.endpoints, network.dns))
+            tables, lists, endpoints, dns = (
+                self.begin(look, vpcs)
+                for look in (network.route_tables, network.acls, network.endpoints, network.dns)
+            )
             seen["subnets"] = tuple(
-                network.subnet(name, raw.get(name), tables.result(), lists.result())
-                for name in ids)
+                network.subnet(name, raw.get(name), tables.result(), lists.result()) for name in ids
+            )
             seen["endpoints"], seen["dns"] = _tuple(endpoints.result()), dns.result()
         if (found := groups.result()) is not None:
             seen["egress"] = network.egress(found)
@@ -203,8 +241,11 @@ class Collection:
     def _instances(self, profile: str) -> tuple[tuple[facts.Instance, ...] | None, bool]:
         """Return the instances, and whether their cluster is gone."""
         raw = self.begin(instances.running, profile)
-        clusters = [one["ecsClusterArn"] for one in (self.environments or {}).values()
-                    if one.get("ecsClusterArn") and not _fargate(one)]
+        clusters = [
+            one["ecsClusterArn"]
+            for one in (self.environments or {}).values()
+            if one.get("ecsClusterArn") and not _fargate(one)
+        ]
         connected: dict[str, bool] | None = {} if clusters else None
         lost = False
         for cluster in clusters:
@@ -218,18 +259,20 @@ class Collection:
         machines = raw.result()
         if machines is None:
             return None, lost
-        doubtful = [one for one in machines if connected is None
-                    or not connected.get(one["InstanceId"])][:instances.CONSOLES]
-        consoles = {one["InstanceId"]: self.begin(instances.console, one["InstanceId"])
-                    for one in doubtful}
+        doubtful = [
+            one for one in machines if connected is None or not connected.get(one["InstanceId"])
+        ][: instances.CONSOLES]
+        consoles = {
+            one["InstanceId"]: self.begin(instances.console, one["InstanceId"]) for one in doubtful
+        }
         return tuple(
             instances.instance(one, connected, consoles.get(one["InstanceId"], DONE).result())
-            for one in machines), lost
+            for one in machines
+        ), lost
 
     def _image(self) -> facts.Verdict | None:
         """Ask the registry for the image: the one named, or the first job's."""
-        name = self.subject.image or next(
-            (job.image for job in self.jobs or () if job.image), "")
+        name = self.subject.image or next((job.image for job in self.jobs or () if job.image), "")
         if not name or not self.check:
             return None
         try:
@@ -239,16 +282,25 @@ class Collection:
         from batchreg.registry.check import Login
 
         wanted = HUB if image.on_hub else image.registry
-        fitting = [read for read in self.secrets.result() or ()
-                   if read.password and read.fact.host == wanted]
+        fitting = [
+            read
+            for read in self.secrets.result() or ()
+            if read.password and read.fact.host == wanted
+        ]
         # A job's own secret is the last of them, and counts before the instances'.
         mine = next(iter(fitting[::-1] if batch.own_secret(self.raw_job) else fitting), None)
         given = Login(mine.username, mine.password) if mine else None
         kinds = self.main.get("instanceTypes", ())
-        verdict = self.check(image, given, seconds=self.asker.seconds,
-                             architectures=instances.architectures(kinds))
-        return facts.Verdict(image=name, ok=verdict.ok, cause=verdict.cause, text=verdict.text,
-                             registry=image.registry)
+        verdict = self.check(
+            image, given, seconds=self.asker.seconds, architectures=instances.architectures(kinds)
+        )
+        return facts.Verdict(
+            image=name,
+            ok=verdict.ok,
+            cause=verdict.cause,
+            text=verdict.text,
+            registry=image.registry,
+        )
 
 
 def _quota(asker: Asker, main: dict[str, Any]) -> facts.Quota | None:
@@ -261,8 +313,9 @@ def _fargate(raw: dict[str, Any]) -> bool:
 
 def _on_ec2(raws: dict[str, Any]) -> dict[str, Any]:
     """Return the resources of the compute environment on EC2, empty where there is none."""
-    found: list[dict[str, Any]] = [raw.get("computeResources", {}) for raw in raws.values()
-                                   if not _fargate(raw)]
+    found: list[dict[str, Any]] = [
+        raw.get("computeResources", {}) for raw in raws.values() if not _fargate(raw)
+    ]
     return found[0] if found else {}
 
 

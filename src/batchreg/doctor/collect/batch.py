@@ -31,8 +31,11 @@ def cause(asker: Asker, present: stacks.Stack) -> str:
         return stacks.events(client, present.id, stacks.latest_token(client, present.id))
 
     events = asker.run("stack's events", "cloudformation:DescribeStackEvents", read)
-    failed = [event for event in events if event.status.endswith("_FAILED")
-              and "cancelled" not in event.reason]
+    failed = [
+        event
+        for event in events
+        if event.status.endswith("_FAILED") and "cancelled" not in event.reason
+    ]
     own = [event for event in failed if not event.of_stack] or failed
     return f"{own[0].logical_id} ({own[0].type}): {stacks.in_words(own[0].reason)}" if own else ""
 
@@ -40,14 +43,19 @@ def cause(asker: Asker, present: stacks.Stack) -> str:
 def template(asker: Asker, present: stacks.Stack) -> str:
     """Return the text of the deployed template."""
     client = asker.client("cloudformation")
-    return asker.run("template", "cloudformation:GetTemplate",
-                     lambda: stacks.template_of(client, present))
+    return asker.run(
+        "template", "cloudformation:GetTemplate", lambda: stacks.template_of(client, present)
+    )
 
 
 def environments(asker: Asker, arns: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return {name: compute environment as Batch describes it}."""
-    found = asker.ask("compute environment", "batch", "describe_compute_environments",
-                      computeEnvironments=list(arns))["computeEnvironments"]
+    found = asker.ask(
+        "compute environment",
+        "batch",
+        "describe_compute_environments",
+        computeEnvironments=list(arns),
+    )["computeEnvironments"]
     return {one["computeEnvironmentName"]: one for one in found}
 
 
@@ -57,17 +65,26 @@ def environment(name: str, raw: dict[str, Any] | None) -> facts.Environment:
     resources = raw.get("computeResources", {})
     configured = resources.get("ec2Configuration") or [{}]
     return facts.Environment(
-        name=name, type=resources.get("type", "UNMANAGED"), state=raw.get("state", ""),
-        status=raw.get("status", ""), reason=raw.get("statusReason", ""),
+        name=name,
+        type=resources.get("type", "UNMANAGED"),
+        state=raw.get("state", ""),
+        status=raw.get("status", ""),
+        reason=raw.get("statusReason", ""),
         max_vcpus=resources.get("maxvCpus", 0),
         instance_types=tuple(resources.get("instanceTypes", ())),
-        image_type=configured[0].get("imageType", ""), service_role=raw.get("serviceRole", ""))
+        image_type=configured[0].get("imageType", ""),
+        service_role=raw.get("serviceRole", ""),
+    )
 
 
 def queues(asker: Asker, arns: Sequence[str]) -> list[facts.Queue]:
     """Return the queues of these ARNs or names, those that are gone included."""
-    found = {one["jobQueueName"]: one for one in asker.ask(
-        "job queue", "batch", "describe_job_queues", jobQueues=list(arns))["jobQueues"]}
+    found = {
+        one["jobQueueName"]: one
+        for one in asker.ask("job queue", "batch", "describe_job_queues", jobQueues=list(arns))[
+            "jobQueues"
+        ]
+    }
     return [_queue(name, found.get(name)) for name in map(name_of, arns)]
 
 
@@ -75,10 +92,14 @@ def _queue(name: str, raw: dict[str, Any] | None) -> facts.Queue:
     if raw is None:
         return facts.Queue(name=name, exists=False)
     return facts.Queue(
-        name=name, state=raw.get("state", ""), status=raw.get("status", ""),
+        name=name,
+        state=raw.get("state", ""),
+        status=raw.get("status", ""),
         reason=raw.get("statusReason", ""),
-        environments=tuple(name_of(order["computeEnvironment"])
-                           for order in raw.get("computeEnvironmentOrder", ())))
+        environments=tuple(
+            name_of(order["computeEnvironment"]) for order in raw.get("computeEnvironmentOrder", ())
+        ),
+    )
 
 
 def asked_job(asker: Asker, job_id: str) -> dict[str, Any] | None:
@@ -89,12 +110,18 @@ def asked_job(asker: Asker, job_id: str) -> dict[str, Any] | None:
 
 def stuck_jobs(asker: Asker, queue: str, now: datetime) -> list[dict[str, Any]]:
     """Return jobs that wait, and those that failed within the last hour without an exit code."""
+
     def listed(state: str) -> list[str]:
-        jobs = asker.ask("jobs", "batch", "list_jobs", jobQueue=queue, jobStatus=state,
-                         maxResults=100)["jobSummaryList"]
+        jobs = asker.ask(
+            "jobs", "batch", "list_jobs", jobQueue=queue, jobStatus=state, maxResults=100
+        )["jobSummaryList"]
         if state == "FAILED":
-            jobs = [job for job in jobs if not job.get("container", {}).get("exitCode")
-                    and _ended(job) > now.timestamp() - FAILED_WITHIN_SECONDS]
+            jobs = [
+                job
+                for job in jobs
+                if not job.get("container", {}).get("exitCode")
+                and _ended(job) > now.timestamp() - FAILED_WITHIN_SECONDS
+            ]
         return [job["jobId"] for job in jobs[:JOBS]]
 
     ids = [job_id for state in (*WAITING, "FAILED") for job_id in listed(state)]
@@ -109,14 +136,21 @@ def job(raw: dict[str, Any], *, asked: bool) -> facts.Job:
     container = raw.get("container", {})
     needs = {one["type"]: float(one["value"]) for one in container.get("resourceRequirements", ())}
     return facts.Job(
-        id=raw["jobId"], name=raw.get("jobName", ""), asked=asked,
-        queue=name_of(raw.get("jobQueue", "")), status=raw.get("status", ""),
-        reasons=tuple(dict.fromkeys(_reasons(raw))), exit_code=container.get("exitCode"),
+        id=raw["jobId"],
+        name=raw.get("jobName", ""),
+        asked=asked,
+        queue=name_of(raw.get("jobQueue", "")),
+        status=raw.get("status", ""),
+        reasons=tuple(dict.fromkeys(_reasons(raw))),
+        exit_code=container.get("exitCode"),
         image=container.get("image", ""),
         vcpus=float(needs.get("VCPU", container.get("vcpus", 0))),
-        memory=int(needs.get("MEMORY", container.get("memory", 0))), gpus=int(needs.get("GPU", 0)),
+        memory=int(needs.get("MEMORY", container.get("memory", 0))),
+        gpus=int(needs.get("GPU", 0)),
         fargate="FARGATE" in raw.get("platformCapabilities", ()),
-        own_login=bool(own_secret(raw)), created=_iso(raw.get("createdAt")))
+        own_login=bool(own_secret(raw)),
+        created=_iso(raw.get("createdAt")),
+    )
 
 
 def own_secret(raw: dict[str, Any]) -> str:
@@ -139,5 +173,8 @@ def _ended(job: dict[str, Any]) -> float:
 
 
 def _iso(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else datetime.fromtimestamp(
-        milliseconds / 1000, UTC).isoformat(timespec="seconds")
+    return (
+        ""
+        if milliseconds is None
+        else datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+    )

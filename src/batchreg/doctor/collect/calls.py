@@ -21,7 +21,8 @@ ABSENT = re.compile("NotFound|NoSuch")
 # Whoever has no valid credentials learns that, instead of a list of all that was not looked at.
 NO_CREDENTIALS = re.compile(
     "ExpiredToken|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|InvalidSignature|"
-    "RequestExpired|MissingAuthenticationToken")
+    "RequestExpired|MissingAuthenticationToken"
+)
 
 
 class Unseen(Exception):
@@ -96,8 +97,13 @@ class Asker:
             return bounded(call, self.seconds)
         except TimeoutError as error:
             reason = str(error)
-        except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, SSOError,
-                TokenRetrievalError):
+        except (
+            NoCredentialsError,
+            PartialCredentialsError,
+            CredentialRetrievalError,
+            SSOError,
+            TokenRetrievalError,
+        ):
             raise
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
@@ -111,8 +117,9 @@ class Asker:
         except Exception as error:  # an answer of a form that nobody expects
             reason = aws.explain(error) or type(error).__name__
         # The first failure of a permission says what the others would.
-        self.gaps.setdefault((what, permitted_by),
-                             Gap(what=what, permission=permitted_by, reason=reason))
+        self.gaps.setdefault(
+            (what, permitted_by), Gap(what=what, permission=permitted_by, reason=reason)
+        )
         raise Unseen(what)
 
     def client(self, service: str) -> Any:

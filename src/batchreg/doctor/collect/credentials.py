@@ -19,12 +19,29 @@ from batchreg.doctor.collect.redact import words
 from batchreg.render import userdata
 
 # The fields that people use, whether right or wrong. Others are counted: a name could be a secret.
-FIELDS = ("username", "password", "registry_url", "user", "login", "url", "registry", "auth",
-          "auths", "email", "token")
-ECS = ("ecs:DiscoverPollEndpoint", "ecs:Poll", "ecs:RegisterContainerInstance",
-       "ecs:SubmitTaskStateChange")
-BLOCKS = re.compile(r"(?:systemctl|service)\b[^\n;&|#]*\b(?:re)?start\b[^\n;&|#]*\b(?:ecs|docker)\b"
-                    r"|systemctl\b[^\n;&|#]*--now\b[^\n;&|#]*\b(?:ecs|docker)\b")
+FIELDS = (
+    "username",
+    "password",
+    "registry_url",
+    "user",
+    "login",
+    "url",
+    "registry",
+    "auth",
+    "auths",
+    "email",
+    "token",
+)
+ECS = (
+    "ecs:DiscoverPollEndpoint",
+    "ecs:Poll",
+    "ecs:RegisterContainerInstance",
+    "ecs:SubmitTaskStateChange",
+)
+BLOCKS = re.compile(
+    r"(?:systemctl|service)\b[^\n;&|#]*\b(?:re)?start\b[^\n;&|#]*\b(?:ecs|docker)\b"
+    r"|systemctl\b[^\n;&|#]*--now\b[^\n;&|#]*\b(?:ecs|docker)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -52,26 +69,28 @@ def secret(asker: Asker, arn: str) -> Read:
     more: dict[str, Any] = {
         "changed": changed.isoformat(timespec="seconds") if changed else "",
         "deleted": deleted.isoformat(timespec="seconds") if deleted else "",
-        "key": described.get("KmsKeyId", "")}
+        "key": described.get("KmsKeyId", ""),
+    }
     if more["key"] and "alias/aws/" not in more["key"]:
         more["key_state"] = _key_state(asker, more["key"])
     username = password = ""
     text = None
     if not deleted:
         try:
-            text = asker.ask("secret's shape", "secretsmanager", "get_secret_value",
-                             SecretId=arn).get("SecretString")
+            text = asker.ask(
+                "secret's shape", "secretsmanager", "get_secret_value", SecretId=arn
+            ).get("SecretString")
         except Absent:
             pass
         except Unseen:
-            return Read(facts.Secret(name=name, **more,
-                                     keys=("username", "password")), arn)
+            return Read(facts.Secret(name=name, **more, keys=("username", "password")), arn)
         more |= shape(text)
         if text and {"username", "password"} <= set(more.get("keys", ())):
             fields = json.loads(text, strict=False)
             username, password = str(fields["username"]), str(fields["password"])
-    return Read(facts.Secret(name=name, **more), arn, username, password,
-                words(text) if text else ())
+    return Read(
+        facts.Secret(name=name, **more), arn, username, password, words(text) if text else ()
+    )
 
 
 def shape(text: str | None) -> dict[str, Any]:
@@ -112,14 +131,21 @@ def service_linked_role(asker: Asker) -> bool:
     return True
 
 
-def role(asker: Asker, profile: str, expected: str, region: str,
-         secrets: Iterable[Read]) -> facts.Role:
+def role(
+    asker: Asker, profile: str, expected: str, region: str, secrets: Iterable[Read]
+) -> facts.Role:
     """Look at the instances' role: `expected` is its ARN, or empty for the profile's own."""
     held, more = [], dict[str, Any]()
     try:
-        held = [one["Arn"] for one in asker.ask(
-            "instance profile", "iam", "get_instance_profile",
-            InstanceProfileName=name_of(profile))["InstanceProfile"]["Roles"]]
+        held = [
+            one["Arn"]
+            for one in asker.ask(
+                "instance profile",
+                "iam",
+                "get_instance_profile",
+                InstanceProfileName=name_of(profile),
+            )["InstanceProfile"]["Roles"]
+        ]
         more["in_profile"] = expected in held if expected else bool(held)
     except Absent:
         more["profile_exists"] = False
@@ -156,18 +182,35 @@ def _denied(asker: Asker, arn: str, region: str, secrets: list[Read]) -> Iterabl
     questions: list[dict[str, Any]] = [{"ActionNames": list(ECS)}]
     readable = [read.arn for read in secrets if read.fact.exists and read.arn.startswith("arn:")]
     if readable:
-        questions.append({"ActionNames": ["secretsmanager:GetSecretValue"],
-                          "ResourceArns": readable})
+        questions.append(
+            {"ActionNames": ["secretsmanager:GetSecretValue"], "ResourceArns": readable}
+        )
     keys = [read.fact.key for read in secrets if read.fact.key.startswith("arn:")]
     if keys:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-        questions.append({"ActionNames": ["kms:Decrypt"], "ResourceArns": keys, "ContextEntries": [{
-            "ContextKeyName": "kms:ViaService", "ContextKeyType": "string",
-            "ContextKeyValues": [f"secretsmanager.{region}.{suffix}"]}]})
+        questions.append(
+            {
+                "ActionNames": ["kms:Decrypt"],
+                "ResourceArns": keys,
+                "ContextEntries": [
+                    {
+                        "ContextKeyName": "kms:ViaService",
+                        "ContextKeyType": "string",
+                        "ContextKeyValues": [f"secretsmanager.{region}.{suffix}"],
+                    }
+                ],
+            }
+        )
     for question in questions:
         try:
-            results = asker.ask("role's permissions", "iam", "simulate_principal_policy",
-                                items="EvaluationResults", PolicySourceArn=arn, **question)
+            results = asker.ask(
+                "role's permissions",
+                "iam",
+                "simulate_principal_policy",
+                items="EvaluationResults",
+                PolicySourceArn=arn,
+                **question,
+            )
         except (Absent, Unseen):
             return
         for result in results:
@@ -175,31 +218,42 @@ def _denied(asker: Asker, arn: str, region: str, secrets: list[Read]) -> Iterabl
                 yield result["EvalActionName"], result.get("EvalResourceName", "*")
 
 
-def launch_template(asker: Asker, used: Mapping[str, str],
-                    written: str | None) -> facts.LaunchTemplate:
+def launch_template(
+    asker: Asker, used: Mapping[str, str], written: str | None
+) -> facts.LaunchTemplate:
     """Look at the version that the compute environment uses; `written` is what batchreg wrote."""
     by = "launchTemplateId" if used.get("launchTemplateId") else "launchTemplateName"
     wanted = used.get("version") or "$Default"
     try:
         versions = asker.ask(
-            "launch template", "ec2", "describe_launch_template_versions",
-            **{by[0].upper() + by[1:]: used[by]}, Versions=list({wanted, "$Latest"}),
+            "launch template",
+            "ec2",
+            "describe_launch_template_versions",
+            **{by[0].upper() + by[1:]: used[by]},
+            Versions=list({wanted, "$Latest"}),
         )["LaunchTemplateVersions"]
     except Absent:
         versions = []
     numbers = [version["VersionNumber"] for version in versions]
-    mine = [version for version in versions
-            if wanted == str(version["VersionNumber"])
-            or (wanted == "$Latest" and version["VersionNumber"] == max(numbers))
-            or (wanted == "$Default" and version.get("DefaultVersion"))]
+    mine = [
+        version
+        for version in versions
+        if wanted == str(version["VersionNumber"])
+        or (wanted == "$Latest" and version["VersionNumber"] == max(numbers))
+        or (wanted == "$Default" and version.get("DefaultVersion"))
+    ]
     if not mine:
         number = int(wanted) if wanted.isdecimal() else 0
         return facts.LaunchTemplate(id=used[by], exists=False, version=number)
     data = mine[0]["LaunchTemplateData"]
     return facts.LaunchTemplate(
-        id=used[by], version=mine[0]["VersionNumber"], latest=max(numbers),
+        id=used[by],
+        version=mine[0]["VersionNumber"],
+        latest=max(numbers),
         metadata=data.get("MetadataOptions", {}).get("HttpEndpoint") or "enabled",
-        machine_image=data.get("ImageId", ""), **user_data(data.get("UserData", ""), written))
+        machine_image=data.get("ImageId", ""),
+        **user_data(data.get("UserData", ""), written),
+    )
 
 
 def user_data(encoded: str, written: str | None) -> dict[str, Any]:
@@ -211,8 +265,9 @@ def user_data(encoded: str, written: str | None) -> dict[str, Any]:
     archive = email.message_from_bytes(raw)
     text = raw.decode(errors="replace")
     leaves = [leaf.get_payload(decode=True) for leaf in archive.walk() if not leaf.is_multipart()]
-    commands = BLOCKS.finditer("\n".join(leaf.decode(errors="replace") for leaf in leaves
-                                         if isinstance(leaf, bytes)))
+    commands = BLOCKS.finditer(
+        "\n".join(leaf.decode(errors="replace") for leaf in leaves if isinstance(leaf, bytes))
+    )
     return {
         "mime": not raw or (archive.is_multipart() and not archive.defects),
         "bytes": len(raw),
@@ -227,8 +282,11 @@ def written_user_data(body: str, values: Mapping[str, str]) -> str | None:
     import yaml
 
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type("Loader", (base,), {"yaml_multi_constructors": {
-        "!": lambda loader, tag, node: getattr(node, "value", None)}})
+    loader = type(
+        "Loader",
+        (base,),
+        {"yaml_multi_constructors": {"!": lambda loader, tag, node: getattr(node, "value", None)}},
+    )
     try:
         parsed = yaml.load(body, loader)
         data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]

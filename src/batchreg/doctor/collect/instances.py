@@ -29,34 +29,57 @@ def running(asker: Asker, profile: str) -> list[dict[str, Any]]:
 
     The profile is what tells them: AWS Batch starts them from a launch template of its own.
     """
-    reservations = asker.ask("instances", "ec2", "describe_instances", items="Reservations",
-                             Filters=[{"Name": "iam-instance-profile.arn", "Values": [profile]}])
-    found = [one for reservation in reservations for one in reservation["Instances"]
-             if name_of(one.get("IamInstanceProfile", {}).get("Arn", "")) == name_of(profile)]
+    reservations = asker.ask(
+        "instances",
+        "ec2",
+        "describe_instances",
+        items="Reservations",
+        Filters=[{"Name": "iam-instance-profile.arn", "Values": [profile]}],
+    )
+    found = [
+        one
+        for reservation in reservations
+        for one in reservation["Instances"]
+        if name_of(one.get("IamInstanceProfile", {}).get("Arn", "")) == name_of(profile)
+    ]
     return sorted(found, key=lambda one: str(one.get("LaunchTime", "")), reverse=True)[:NEWEST]
 
 
 def agents(asker: Asker, cluster: str) -> dict[str, bool]:
     """Return {instance id: whether its agent is connected}; Absent where the cluster is gone."""
-    arns = asker.ask("container instances", "ecs", "list_container_instances",
-                     items="containerInstanceArns", cluster=cluster)
+    arns = asker.ask(
+        "container instances",
+        "ecs",
+        "list_container_instances",
+        items="containerInstanceArns",
+        cluster=cluster,
+    )
     if not arns:
         return {}
-    found = asker.ask("container instances", "ecs", "describe_container_instances",
-                      cluster=cluster, containerInstances=arns[:100])["containerInstances"]
+    found = asker.ask(
+        "container instances",
+        "ecs",
+        "describe_container_instances",
+        cluster=cluster,
+        containerInstances=arns[:100],
+    )["containerInstances"]
     return {one.get("ec2InstanceId", ""): one.get("agentConnected", False) for one in found}
 
 
-def instance(raw: dict[str, Any], connected: dict[str, bool] | None,
-             console: tuple[str, ...] | None) -> facts.Instance:
+def instance(
+    raw: dict[str, Any], connected: dict[str, bool] | None, console: tuple[str, ...] | None
+) -> facts.Instance:
     """Put together what concerns one instance; without word from ECS, its agent counts as there."""
     launched = raw.get("LaunchTime")
     reason = raw.get("StateReason", {})
     return facts.Instance(
-        id=raw["InstanceId"], state=raw["State"]["Name"],
+        id=raw["InstanceId"],
+        state=raw["State"]["Name"],
         reason=f"{reason.get('Code', '')}: {reason.get('Message', '')}" if reason else "",
         launched=launched.isoformat(timespec="seconds") if launched else "",
-        agent=True if connected is None else connected.get(raw["InstanceId"]), console=console)
+        agent=True if connected is None else connected.get(raw["InstanceId"]),
+        console=console,
+    )
 
 
 def console(asker: Asker, instance_id: str) -> tuple[str, ...]:
@@ -81,13 +104,18 @@ def console(asker: Asker, instance_id: str) -> tuple[str, ...]:
 
 def launch_failures(asker: Asker, environments: Sequence[str], now: datetime) -> list[str]:
     """Return why Auto Scaling started no instances of these compute environments, lately."""
-    activities = asker.ask("launches", "autoscaling", "describe_scaling_activities",
-                           MaxRecords=100)["Activities"]
-    return list(dict.fromkeys(
-        " ".join(str(one.get("StatusMessage", "")).split())[:500] for one in activities
-        if one.get("StatusCode") == "Failed"
-        and any(name in one.get("AutoScalingGroupName", "") for name in environments)
-        and (now - one["StartTime"]).total_seconds() < RECENT_SECONDS))
+    activities = asker.ask(
+        "launches", "autoscaling", "describe_scaling_activities", MaxRecords=100
+    )["Activities"]
+    return list(
+        dict.fromkeys(
+            " ".join(str(one.get("StatusMessage", "")).split())[:500]
+            for one in activities
+            if one.get("StatusCode") == "Failed"
+            and any(name in one.get("AutoScalingGroupName", "") for name in environments)
+            and (now - one["StartTime"]).total_seconds() < RECENT_SECONDS
+        )
+    )
 
 
 def quota(asker: Asker, instance_types: Sequence[str], *, spot: bool) -> facts.Quota | None:
@@ -95,11 +123,19 @@ def quota(asker: Asker, instance_types: Sequence[str], *, spot: bool) -> facts.Q
     for pattern, kind, on_demand, of_spot in QUOTAS:
         if instance_types and re.match(pattern, instance_types[0]):
             code = of_spot if spot else on_demand
-            name = (f"All {kind} Spot Instance Requests" if spot else
-                    f"Running On-Demand {kind} instances")
+            name = (
+                f"All {kind} Spot Instance Requests"
+                if spot
+                else f"Running On-Demand {kind} instances"
+            )
             try:
-                found = asker.ask("vCPU quota", "service-quotas", "get_service_quota",
-                                  ServiceCode="ec2", QuotaCode=code)["Quota"]
+                found = asker.ask(
+                    "vCPU quota",
+                    "service-quotas",
+                    "get_service_quota",
+                    ServiceCode="ec2",
+                    QuotaCode=code,
+                )["Quota"]
             except (Absent, Unseen):
                 return None
             return facts.Quota(code=code, name=name, value=float(found["Value"]))
@@ -108,6 +144,7 @@ def quota(asker: Asker, instance_types: Sequence[str], *, spot: bool) -> facts.Q
 
 def architectures(instance_types: Sequence[str]) -> tuple[str, ...]:
     """Return the architectures, as images name them; Graviton's have a g behind the generation."""
-    graviton = [bool(re.match(r"a1\b|[a-z]+[0-9]+g|default_arm64", name))
-                for name in instance_types]
+    graviton = [
+        bool(re.match(r"a1\b|[a-z]+[0-9]+g|default_arm64", name)) for name in instance_types
+    ]
     return tuple(sorted({"arm64" if one else "amd64" for one in graviton or [False]}))

@@ -13,8 +13,13 @@ Raw = dict[str, Any]
 
 def subnets(asker: Asker, ids: Sequence[str]) -> dict[str, Raw]:
     """Return {id: subnet as EC2 describes it}; by a filter, so that one that is gone costs none."""
-    found = asker.ask("subnets", "ec2", "describe_subnets", items="Subnets",
-                      Filters=[{"Name": "subnet-id", "Values": list(ids)}])
+    found = asker.ask(
+        "subnets",
+        "ec2",
+        "describe_subnets",
+        items="Subnets",
+        Filters=[{"Name": "subnet-id", "Values": list(ids)}],
+    )
     return {one["SubnetId"]: one for one in found if one["SubnetId"] in ids}
 
 
@@ -28,39 +33,58 @@ def acls(asker: Asker, vpcs: Sequence[str]) -> list[Raw]:
 
 def endpoints(asker: Asker, vpcs: Sequence[str]) -> list[facts.Endpoint]:
     """Return the VPC's endpoints to services of AWS."""
-    return [facts.Endpoint(
-        # com.amazonaws.eu-central-1.ecs-agent; in China, cn.com.amazonaws. ...
-        service=one["ServiceName"].rsplit(".", 1)[-1], vpc=one["VpcId"],
-        state=str(one.get("State", "")).lower(), private_dns=one.get("PrivateDnsEnabled", True))
-        for one in _of(asker, vpcs, "VPC endpoints", "describe_vpc_endpoints", "VpcEndpoints")]
+    return [
+        facts.Endpoint(
+            # com.amazonaws.eu-central-1.ecs-agent; in China, cn.com.amazonaws. ...
+            service=one["ServiceName"].rsplit(".", 1)[-1],
+            vpc=one["VpcId"],
+            state=str(one.get("State", "")).lower(),
+            private_dns=one.get("PrivateDnsEnabled", True),
+        )
+        for one in _of(asker, vpcs, "VPC endpoints", "describe_vpc_endpoints", "VpcEndpoints")
+    ]
 
 
 def dns(asker: Asker, vpcs: Sequence[str]) -> bool:
     """Tell whether instances in the VPC can look up names."""
-    return all(asker.ask("VPC's DNS", "ec2", "describe_vpc_attribute", VpcId=vpc,
-                         Attribute="enableDnsSupport")["EnableDnsSupport"]["Value"]
-               for vpc in vpcs)
+    return all(
+        asker.ask(
+            "VPC's DNS", "ec2", "describe_vpc_attribute", VpcId=vpc, Attribute="enableDnsSupport"
+        )["EnableDnsSupport"]["Value"]
+        for vpc in vpcs
+    )
 
 
 def groups(asker: Asker, ids: Sequence[str]) -> dict[str, Raw]:
     """Return {id: security group as EC2 describes it}."""
-    found = asker.ask("security groups", "ec2", "describe_security_groups", items="SecurityGroups",
-                      Filters=[{"Name": "group-id", "Values": list(ids)}])
+    found = asker.ask(
+        "security groups",
+        "ec2",
+        "describe_security_groups",
+        items="SecurityGroups",
+        Filters=[{"Name": "group-id", "Values": list(ids)}],
+    )
     return {one["GroupId"]: one for one in found if one["GroupId"] in ids}
 
 
 def egress(found: dict[str, Raw]) -> tuple[facts.Egress, ...]:
     """Return what the security groups let out, one rule a target."""
     return tuple(
-        facts.Egress(group=group, protocol=str(rule["IpProtocol"]), **_ports(
-            rule, "FromPort", "ToPort"), target=target)
+        facts.Egress(
+            group=group,
+            protocol=str(rule["IpProtocol"]),
+            **_ports(rule, "FromPort", "ToPort"),
+            target=target,
+        )
         for group, raw in sorted(found.items())
         for rule in raw.get("IpPermissionsEgress", [])
-        for target in _targets(rule))
+        for target in _targets(rule)
+    )
 
 
-def subnet(name: str, raw: Raw | None, tables: list[Raw] | None,
-           lists: list[Raw] | None) -> facts.Subnet:
+def subnet(
+    name: str, raw: Raw | None, tables: list[Raw] | None, lists: list[Raw] | None
+) -> facts.Subnet:
     """Put together what concerns one subnet; where it goes to is unknown without route tables."""
     if raw is None:
         return facts.Subnet(id=name, exists=False)
@@ -78,13 +102,18 @@ def subnet(name: str, raw: Raw | None, tables: list[Raw] | None,
         more["acl"] = entry["NetworkAclId"]
         more["acl_rules"] = tuple(map(_acl_rule, entry.get("Entries", [])))
     return facts.Subnet(
-        id=name, vpc=raw["VpcId"], public=raw.get("MapPublicIpOnLaunch", False),
-        free=raw.get("AvailableIpAddressCount", 1), **more)
+        id=name,
+        vpc=raw["VpcId"],
+        public=raw.get("MapPublicIpOnLaunch", False),
+        free=raw.get("AvailableIpAddressCount", 1),
+        **more,
+    )
 
 
 def _of(asker: Asker, vpcs: Sequence[str], what: str, method: str, items: str) -> list[Raw]:
-    found: list[Raw] = asker.ask(what, "ec2", method, items=items,
-                                 Filters=[{"Name": "vpc-id", "Values": list(vpcs)}])
+    found: list[Raw] = asker.ask(
+        what, "ec2", method, items=items, Filters=[{"Name": "vpc-id", "Values": list(vpcs)}]
+    )
     return [one for one in found if one.get("VpcId") in vpcs]
 
 
@@ -94,21 +123,30 @@ def _serving(raw: Raw, candidates: Iterable[Raw], default: str) -> Raw:
     for one in own:
         if any(link.get("SubnetId") == raw["SubnetId"] for link in one.get("Associations", [])):
             return one
-    return next((one for one in own if one.get(default) or any(
-        link.get(default) for link in one.get("Associations", []))), {})
+    return next(
+        (
+            one
+            for one in own
+            if one.get(default) or any(link.get(default) for link in one.get("Associations", []))
+        ),
+        {},
+    )
 
 
 def _default_route(raw: Raw, tables: list[Raw]) -> Raw:
     routes: list[Raw] = _serving(raw, tables, "Main").get("Routes", [])
-    return next((route for route in routes
-                 if route.get("DestinationCidrBlock") == "0.0.0.0/0"), {})
+    return next((route for route in routes if route.get("DestinationCidrBlock") == "0.0.0.0/0"), {})
 
 
 def _acl_rule(entry: Raw) -> facts.AclRule:
     return facts.AclRule(
-        number=entry["RuleNumber"], egress=entry["Egress"], allows=entry["RuleAction"] == "allow",
-        protocol=str(entry["Protocol"]), **_ports(entry.get("PortRange", {}), "From", "To"),
-        target=entry.get("CidrBlock") or entry.get("Ipv6CidrBlock", ""))
+        number=entry["RuleNumber"],
+        egress=entry["Egress"],
+        allows=entry["RuleAction"] == "allow",
+        protocol=str(entry["Protocol"]),
+        **_ports(entry.get("PortRange", {}), "From", "To"),
+        target=entry.get("CidrBlock") or entry.get("Ipv6CidrBlock", ""),
+    )
 
 
 def _ports(record: Raw, first: str, last: str) -> dict[str, int]:

@@ -46,6 +46,8 @@ def without(value: Any, secret: tuple[str, ...]) -> Any:
     if isinstance(value, tuple):
         return tuple(without(item, secret) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: without(getattr(value, field.name), secret)
-                                 for field in fields(value)})
+        return replace(
+            value,
+            **{field.name: without(getattr(value, field.name), secret) for field in fields(value)},
+        )
     return value

@@ -35,12 +35,15 @@ ANY = "*"  # in `unless`: whatever has been found
 class Table(list[Rule]):
     """The rules of one module, the most likely first."""
 
-    def rule(self, cause: str, text: str, *,
-             unless: Collection[str] = ()) -> Callable[[Look], Look]:
+    def rule(
+        self, cause: str, text: str, *, unless: Collection[str] = ()
+    ) -> Callable[[Look], Look]:
         """Enter a function as a rule."""
+
         def enter(look: Look) -> Look:
             self.append(Rule(cause, text, look, frozenset(unless)))
             return look
+
         return enter
 
 

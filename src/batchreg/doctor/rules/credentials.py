@@ -16,26 +16,32 @@ SHAPE = '{"username": "...", "password": "...", "registry_url": "ghcr.io"}'
 
 def _put(facts: Facts, secret: Secret) -> str:
     """Return how to write the secret anew; `deploy` writes what the stack has made."""
-    return (f"{deploy(facts)} with the login; a secret of your own: aws secretsmanager "
-            f"put-secret-value --secret-id {secret.name} --secret-string file://login.json, with "
-            f"{SHAPE} in the file")
+    return (
+        f"{deploy(facts)} with the login; a secret of your own: aws secretsmanager "
+        f"put-secret-value --secret-id {secret.name} --secret-string file://login.json, with "
+        f"{SHAPE} in the file"
+    )
 
 
 @rule("secret-missing", "The secret with the login is gone")
 def secret_missing(facts: Facts) -> Found:
     for secret in facts.secrets or ():
         if not secret.exists:
-            yield f"Secrets Manager knows no secret {secret.name}.", \
-                f"batchreg destroy, then {deploy(facts)}; a secret of your own: make it anew and " \
-                f"{deploy(facts, '--secret-arn ARN')}"
+            yield (
+                f"Secrets Manager knows no secret {secret.name}.",
+                f"batchreg destroy, then {deploy(facts)}; a secret of your own: make it anew and "
+                f"{deploy(facts, '--secret-arn ARN')}",
+            )
 
 
 @rule("secret-deleted", "The secret with the login is marked for deletion")
 def secret_deleted(facts: Facts) -> Found:
     for secret in facts.secrets or ():
         if secret.exists and secret.deleted:
-            yield f"{secret.name} is to be deleted since {secret.deleted}.", \
-                f"aws secretsmanager restore-secret --secret-id {secret.name}"
+            yield (
+                f"{secret.name} is to be deleted since {secret.deleted}.",
+                f"aws secretsmanager restore-secret --secret-id {secret.name}",
+            )
 
 
 @rule("secret-empty", "The secret holds no text")
@@ -59,8 +65,10 @@ def secret_incomplete(facts: Facts) -> Found:
         if secret.has_value and secret.is_json and lacking:
             has = ", ".join(secret.keys) or "none of batchreg's fields"
             more = f" and {secret.others} more" if secret.others else ""
-            yield f"{secret.name} has {has}{more}, but no {' and no '.join(lacking)}.", \
-                _put(facts, secret)
+            yield (
+                f"{secret.name} has {has}{more}, but no {' and no '.join(lacking)}.",
+                _put(facts, secret),
+            )
 
 
 @rule("secret-unusable", "The login in the secret cannot work")
@@ -75,42 +83,60 @@ def secrets_clash(facts: Facts) -> Found:
     hosts = Counter(secret.host for secret in facts.secrets or () if secret.host)
     for host, count in hosts.items():
         if count > 1:
-            names = " and ".join(secret.name for secret in facts.secrets or ()
-                                 if secret.host == host)
-            yield f"{names} are both for {host}; an instance can use one.", \
-                "Leave one out: batchreg deploy with the --secret-arn of the others"
+            names = " and ".join(
+                secret.name for secret in facts.secrets or () if secret.host == host
+            )
+            yield (
+                f"{names} are both for {host}; an instance can use one.",
+                "Leave one out: batchreg deploy with the --secret-arn of the others",
+            )
 
 
 @rule("key-unusable", "The KMS key of the secret cannot be used")
 def key_unusable(facts: Facts) -> Found:
     for secret in facts.secrets or ():
         if secret.key_state not in ("", "Enabled"):
-            step = ("aws kms cancel-key-deletion, then enable-key" if "Deletion" in secret.key_state
-                    else "aws kms enable-key")
-            yield f"The key {secret.key} of {secret.name} is {secret.key_state}.", \
-                f"{step} --key-id {secret.key}"
+            step = (
+                "aws kms cancel-key-deletion, then enable-key"
+                if "Deletion" in secret.key_state
+                else "aws kms enable-key"
+            )
+            yield (
+                f"The key {secret.key} of {secret.name} is {secret.key_state}.",
+                f"{step} --key-id {secret.key}",
+            )
 
 
 @rule("profile-missing", "The instances have no role")
 def profile_missing(facts: Facts) -> Found:
     role = facts.role
     if role and not role.profile_exists:
-        yield f"IAM knows no instance profile {role.profile}.", \
-            f"batchreg destroy, then {deploy(facts)}"
+        yield (
+            f"IAM knows no instance profile {role.profile}.",
+            f"batchreg destroy, then {deploy(facts)}",
+        )
     elif role and not role.exists:
         yield f"IAM knows no role {role.name}.", f"batchreg destroy, then {deploy(facts)}"
     elif role and not role.in_profile:
-        yield f"The instance profile {role.profile} does not hold the role {role.name}.", (
-            "aws iam add-role-to-instance-profile --instance-profile-name "
-            f"{role.profile} --role-name {role.name}")
+        yield (
+            f"The instance profile {role.profile} does not hold the role {role.name}.",
+            (
+                "aws iam add-role-to-instance-profile --instance-profile-name "
+                f"{role.profile} --role-name {role.name}"
+            ),
+        )
 
 
 @rule("role-not-trusted", "EC2 may not give the role to the instances")
 def role_not_trusted(facts: Facts) -> Found:
     if facts.role and facts.role.exists and not facts.role.trusted:
-        yield f"The trust policy of {facts.role.name} does not name ec2.amazonaws.com.", (
-            f"IAM console, role {facts.role.name}, Trust relationships: allow ec2.amazonaws.com "
-            "sts:AssumeRole")
+        yield (
+            f"The trust policy of {facts.role.name} does not name ec2.amazonaws.com.",
+            (
+                f"IAM console, role {facts.role.name}, Trust relationships: allow ec2.amazonaws.com "
+                "sts:AssumeRole"
+            ),
+        )
 
 
 @rule("role-denied", "The instances may not read the secret")
@@ -128,9 +154,13 @@ def key_denied(facts: Facts) -> Found:
 def role_without_ecs(facts: Facts) -> Found:
     for evidence, _ in _denied(facts, "ecs:"):
         assert facts.role
-        yield evidence, (
-            f"aws iam attach-role-policy --role-name {facts.role.name} --policy-arn "
-            "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role")
+        yield (
+            evidence,
+            (
+                f"aws iam attach-role-policy --role-name {facts.role.name} --policy-arn "
+                "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
+            ),
+        )
 
 
 @rule("launch-template-missing", "The launch template is gone")
@@ -138,40 +168,53 @@ def launch_template_missing(facts: Facts) -> Found:
     template = facts.launch_template
     if template and not template.exists:
         version = f" in version {template.version}" if template.version else ""
-        yield f"EC2 knows no launch template {template.id}{version}.", \
-            f"batchreg destroy, then {deploy(facts)}"
+        yield (
+            f"EC2 knows no launch template {template.id}{version}.",
+            f"batchreg destroy, then {deploy(facts)}",
+        )
 
 
 @rule("user-data-without-login", "The instances' user data fetches no login")
 def user_data_without_login(facts: Facts) -> Found:
     template = facts.launch_template
     if template and template.exists and template.mime and not template.has_login:
-        yield (f"Version {template.version} of the launch template {template.id} does not run "
-               "registry_login.py."), mended(facts)
+        yield (
+            (
+                f"Version {template.version} of the launch template {template.id} does not run "
+                "registry_login.py."
+            ),
+            mended(facts),
+        )
 
 
 @rule("user-data-blocks", "The instances' user data waits for the ECS agent, which waits for it")
 def user_data_blocks(facts: Facts) -> Found:
     template = facts.launch_template
     if template and template.blocks:
-        yield f"It runs `{template.blocks}`, and ecs.service starts when user data has ended.", \
-            f"Write --no-block behind systemctl, then {deploy(facts, '--user-data FILE')}"
+        yield (
+            f"It runs `{template.blocks}`, and ecs.service starts when user data has ended.",
+            f"Write --no-block behind systemctl, then {deploy(facts, '--user-data FILE')}",
+        )
 
 
 @rule("user-data-too-long", "The instances' user data is too long")
 def user_data_too_long(facts: Facts) -> Found:
     template = facts.launch_template
     if template and template.bytes > 16_384:
-        yield f"It is {template.bytes:,} bytes long; EC2 takes 16,384.", \
-            f"Fetch longer scripts from S3 in it, then {deploy(facts, '--user-data FILE')}"
+        yield (
+            f"It is {template.bytes:,} bytes long; EC2 takes 16,384.",
+            f"Fetch longer scripts from S3 in it, then {deploy(facts, '--user-data FILE')}",
+        )
 
 
 @rule("metadata-off", "The instances cannot ask for their role's keys")
 def metadata_off(facts: Facts) -> Found:
     template = facts.launch_template
     if template and template.metadata == "disabled":
-        yield f"The launch template {template.id} switches the instance metadata service off.", \
-            mended(facts)
+        yield (
+            f"The launch template {template.id} switches the instance metadata service off.",
+            mended(facts),
+        )
 
 
 def _readable(facts: Facts) -> list[Secret]:
@@ -183,6 +226,10 @@ def _denied(facts: Facts, service: str) -> Found:
     if role and role.exists:
         for action, resource in role.denied:
             if action.startswith(service):
-                yield f"IAM denies {role.name} {action} on {resource}.", (
-                    f"{deploy(facts)}; if that changes nothing: IAM console, role {role.name}, "
-                    f"allow {action} on {resource}")
+                yield (
+                    f"IAM denies {role.name} {action} on {resource}.",
+                    (
+                        f"{deploy(facts)}; if that changes nothing: IAM console, role {role.name}, "
+                        f"allow {action} on {resource}"
+                    ),
+                )

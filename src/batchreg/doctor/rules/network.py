@@ -18,9 +18,12 @@ rule = RULES.rule
 NEEDED = ("ecs", "ecs-agent", "ecs-telemetry", "secretsmanager", "logs")
 PUBLIC = re.compile(
     r"([a-z0-9-]+\.)*(docker\.(io|com)|ghcr\.io|gitlab\.com|quay\.io|jfrog\.io|nvcr\.io|gcr\.io|"
-    r"pkg\.dev|azurecr\.io|mcr\.microsoft\.com)")
-PRIVATE = [ipaddress.ip_network(text) for text in (
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
+    r"pkg\.dev|azurecr\.io|mcr\.microsoft\.com)"
+)
+PRIVATE = [
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+]
 SOMEWHERE = "1.1.1.1"  # any address of the internet
 EPHEMERAL = (32768, 60999)  # where Linux expects answers: net.ipv4.ip_local_port_range
 
@@ -42,19 +45,24 @@ def group_missing(facts: Facts) -> Found:
 def no_route(facts: Facts) -> Found:
     for subnet in _cut_off(facts):
         if (not subnet.route or not subnet.route_works) and not _endpoints(facts, subnet):
-            why = (f"leads to {subnet.route}, which is gone" if subnet.route
-                   else "is missing")
-            yield f"{subnet.id}: the default route {why}; there are no VPC endpoints.", (
-                "VPC console, Route tables: a route from 0.0.0.0/0 to a NAT or internet gateway; "
-                f"or other subnets: {deploy(facts, '--subnet-id ID')}")
+            why = f"leads to {subnet.route}, which is gone" if subnet.route else "is missing"
+            yield (
+                f"{subnet.id}: the default route {why}; there are no VPC endpoints.",
+                (
+                    "VPC console, Route tables: a route from 0.0.0.0/0 to a NAT or internet gateway; "
+                    f"or other subnets: {deploy(facts, '--subnet-id ID')}"
+                ),
+            )
 
 
 @rule("no-public-address", "The instances get no public address, and there is no NAT")
 def no_public_address(facts: Facts) -> Found:
     for subnet in _cut_off(facts):
         if subnet.route and subnet.route_works and not _endpoints(facts, subnet):
-            yield f"{subnet.id} routes to {subnet.route} and assigns no public addresses.", \
-                f"aws ec2 modify-subnet-attribute --map-public-ip-on-launch --subnet-id {subnet.id}"
+            yield (
+                f"{subnet.id} routes to {subnet.route} and assigns no public addresses.",
+                f"aws ec2 modify-subnet-attribute --map-public-ip-on-launch --subnet-id {subnet.id}",
+            )
 
 
 @rule("endpoints-missing", "The subnets have no way to some services of AWS")
@@ -63,10 +71,14 @@ def endpoints_missing(facts: Facts) -> Found:
         has = _endpoints(facts, subnet)
         lacking = [service for service in NEEDED if service not in has]
         if has and lacking:
-            yield f"{subnet.id} has no way out, and {subnet.vpc} has no endpoint for " \
-                f"{', '.join(lacking)}.", (
-                    "VPC console, Endpoints: one each for " + ", ".join(
-                        f"com.amazonaws.{facts.region}.{service}" for service in lacking))
+            yield (
+                f"{subnet.id} has no way out, and {subnet.vpc} has no endpoint for "
+                f"{', '.join(lacking)}.",
+                (
+                    "VPC console, Endpoints: one each for "
+                    + ", ".join(f"com.amazonaws.{facts.region}.{service}" for service in lacking)
+                ),
+            )
 
 
 @rule("no-route-to-registry", "The subnets reach AWS and not the registry")
@@ -74,9 +86,13 @@ def no_route_to_registry(facts: Facts) -> Found:
     public = [host for host in _hosts(facts) if PUBLIC.fullmatch(host)]
     for subnet in _cut_off(facts):
         if public and _endpoints(facts, subnet) >= set(NEEDED):
-            yield f"{subnet.id} has VPC endpoints alone, and {public[0]} is on the internet.", (
-                "VPC console, Route tables: a route from 0.0.0.0/0 to a NAT gateway; or a registry "
-                "inside the VPC that mirrors it")
+            yield (
+                f"{subnet.id} has VPC endpoints alone, and {public[0]} is on the internet.",
+                (
+                    "VPC console, Route tables: a route from 0.0.0.0/0 to a NAT gateway; or a registry "
+                    "inside the VPC that mirrors it"
+                ),
+            )
 
 
 @rule("egress-closed", "The security groups let nothing out to AWS or the registry")
@@ -87,11 +103,19 @@ def egress_closed(facts: Facts) -> Found:
     wanted = {(443, "AWS", not inside)}
     wanted |= {(_port(host), host, bool(PUBLIC.fullmatch(host))) for host in _hosts(facts)}
     for port, peer, outside in sorted(wanted):
-        if not any(one.protocol in ("-1", "tcp", "6") and one.first <= port <= one.last
-                   and (not outside or _outward(one.target)) for one in facts.egress):
-            yield f"No outgoing rule allows TCP port {port} to {peer}.", (
-                "VPC console, Security groups, Outbound rules: allow TCP port "
-                f"{port}; or another group: {deploy(facts, '--security-group-id ID')}")
+        if not any(
+            one.protocol in ("-1", "tcp", "6")
+            and one.first <= port <= one.last
+            and (not outside or _outward(one.target))
+            for one in facts.egress
+        ):
+            yield (
+                f"No outgoing rule allows TCP port {port} to {peer}.",
+                (
+                    "VPC console, Security groups, Outbound rules: allow TCP port "
+                    f"{port}; or another group: {deploy(facts, '--security-group-id ID')}"
+                ),
+            )
 
 
 @rule("acl-closed", "The network ACL stops the traffic")
@@ -100,30 +124,42 @@ def acl_closed(facts: Facts) -> Found:
     for subnet in _standing(facts):
         if subnet.acl_rules is None or (not _open(subnet) and _endpoints(facts, subnet)):
             continue  # what goes to endpoints stays inside the VPC
-        stopped = [f"out to port {port}" for port in ports
-                   if not _passes(subnet.acl_rules, True, port)]
-        stopped += [f"answers in to port {port}" for port in EPHEMERAL
-                    if not _passes(subnet.acl_rules, False, port)]
+        stopped = [
+            f"out to port {port}" for port in ports if not _passes(subnet.acl_rules, True, port)
+        ]
+        stopped += [
+            f"answers in to port {port}"
+            for port in EPHEMERAL
+            if not _passes(subnet.acl_rules, False, port)
+        ]
         if stopped:
-            yield f"{subnet.acl} of {subnet.id} denies {', '.join(stopped)}.", (
-                "VPC console, Network ACLs: allow TCP out to the port, and TCP in to ports "
-                "1024-65535")
+            yield (
+                f"{subnet.acl} of {subnet.id} denies {', '.join(stopped)}.",
+                (
+                    "VPC console, Network ACLs: allow TCP out to the port, and TCP in to ports "
+                    "1024-65535"
+                ),
+            )
 
 
 @rule("dns-off", "The VPC resolves no names")
 def dns_off(facts: Facts) -> Found:
     if facts.dns is False:
         vpc = next((subnet.vpc for subnet in _standing(facts)), "VPC")
-        yield f"{vpc} has enableDnsSupport off.", \
-            f"aws ec2 modify-vpc-attribute --enable-dns-support --vpc-id {vpc}"
+        yield (
+            f"{vpc} has enableDnsSupport off.",
+            f"aws ec2 modify-vpc-attribute --enable-dns-support --vpc-id {vpc}",
+        )
 
 
 @rule("no-free-addresses", "A subnet has no addresses left")
 def no_free_addresses(facts: Facts) -> Found:
     for subnet in _standing(facts):
         if subnet.free == 0:
-            yield f"{subnet.id} has 0 free addresses.", deploy(facts, "--subnet-id ID") + \
-                " with larger or more subnets"
+            yield (
+                f"{subnet.id} has 0 free addresses.",
+                deploy(facts, "--subnet-id ID") + " with larger or more subnets",
+            )
 
 
 def _standing(facts: Facts) -> list[Subnet]:
@@ -132,8 +168,11 @@ def _standing(facts: Facts) -> list[Subnet]:
 
 def _open(subnet: Subnet) -> bool:
     """Tell whether an instance there reaches the internet, as far as routes go."""
-    return bool(subnet.route) and subnet.route_works and (
-        subnet.public or not subnet.route.startswith("igw-"))
+    return (
+        bool(subnet.route)
+        and subnet.route_works
+        and (subnet.public or not subnet.route.startswith("igw-"))
+    )
 
 
 def _cut_off(facts: Facts) -> list[Subnet]:
@@ -144,9 +183,14 @@ def _cut_off(facts: Facts) -> list[Subnet]:
 
 
 def _endpoints(facts: Facts, subnet: Subnet) -> set[str]:
-    return {endpoint.service for endpoint in facts.endpoints or ()
-            if endpoint.vpc == subnet.vpc and endpoint.state == "available"
-            and endpoint.private_dns and endpoint.service in NEEDED}
+    return {
+        endpoint.service
+        for endpoint in facts.endpoints or ()
+        if endpoint.vpc == subnet.vpc
+        and endpoint.state == "available"
+        and endpoint.private_dns
+        and endpoint.service in NEEDED
+    }
 
 
 def _hosts(facts: Facts) -> list[str]:
@@ -167,15 +211,18 @@ def _outward(target: str) -> bool:
         network = ipaddress.ip_network(target)
     except ValueError:
         return target.startswith("pl-")  # nobody can tell what is in there
-    return network.version == 4 and not any(
-        network.subnet_of(private) for private in PRIVATE)  # type: ignore[arg-type]
+    return network.version == 4 and not any(network.subnet_of(private) for private in PRIVATE)  # type: ignore[arg-type]
 
 
 def _passes(rules: tuple[AclRule, ...], egress: bool, port: int) -> bool:
     """Follow a network ACL as EC2 does: the first rule by number that fits decides."""
     for one in sorted(rules, key=lambda one: one.number):
-        if (one.egress == egress and one.protocol in ("-1", "6") and ":" not in one.target
-                and one.first <= port <= one.last
-                and ipaddress.ip_address(SOMEWHERE) in ipaddress.ip_network(one.target)):
+        if (
+            one.egress == egress
+            and one.protocol in ("-1", "6")
+            and ":" not in one.target
+            and one.first <= port <= one.last
+            and ipaddress.ip_address(SOMEWHERE) in ipaddress.ip_network(one.target)
+        ):
             return one.allows
     return False
