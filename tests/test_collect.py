@@ -22,7 +22,7 @@ from batchreg.doctor import collect, facts
 from batchreg.doctor.collect import batch, instances, network
 from batchreg.doctor.collect import credentials as login
 from batchreg.doctor.collect import redact as blot
-from batchreg.doctor.collect.calls import Absent, Asker, Unseen, bounded
+from batchreg.doctor.collect.calls import Absent, Caller, Unseen, bounded
 from batchreg.doctor.facts import Facts
 from batchreg.registry import check as registry
 from batchreg.render import userdata
@@ -51,7 +51,7 @@ class Stubs:
         self.stubs = {service: Stubber(made) for service, made in self.clients.items()}
         for stub in self.stubs.values():
             stub.activate()
-        self.asker = Asker(self.clients.__getitem__, seconds=5)
+        self.asker = Caller(self.clients.__getitem__, seconds=5)
 
     def __getattr__(self, service: str) -> Stubber:
         return self.stubs[service]

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from batchreg.cli import config as batchreg_config
 from batchreg.errors import BatchregError
 from batchreg.registry.logins import (
-    Login,
-    Wanted,
+    Credentials,
+    RegistrySpec,
     assign,
     from_docker,
     host_of,
@@ -76,7 +76,7 @@ def test_any_list_becomes_one_key_a_host_and_none_is_lost(data):
     """Up to twenty, in any spellings, with duplicates: the agent takes one key a host."""
     hosts = data.draw(registries())
     again = data.draw(st.lists(st.sampled_from(hosts), max_size=20 - len(hosts))) if hosts else []
-    wanted = [Wanted(spelt(host, data.draw), f"user of {host}") for host in [*hosts, *again]]
+    wanted = [RegistrySpec(spelt(host, data.draw), f"user of {host}") for host in [*hosts, *again]]
     found = merged(wanted)
     assert [host_of(one.key) for one in found] == list(hosts)
     assert [one.username for one in found] == [f"user of {host}" for host in hosts]
@@ -90,7 +90,7 @@ def test_a_registry_keeps_its_slot_for_life(data):
     slots = data.draw(st.lists(st.integers(1, 30), unique=True, max_size=len(hosts)))
     present = {slot: spelt(host, data.draw) for slot, host in zip(slots, hosts, strict=False)}
     kept = data.draw(st.permutations(hosts))[: data.draw(st.integers(0, len(hosts)))]
-    assigned = assign([Wanted(spelt(host, data.draw)) for host in kept], present)
+    assigned = assign([RegistrySpec(spelt(host, data.draw)) for host in kept], present)
     assert sorted(host_of(one.key) for one in assigned.values()) == sorted(kept)
     for slot, one in assigned.items():
         if slot in present:
@@ -109,8 +109,8 @@ def test_two_logins_for_one_registry_are_refused_by_its_name(data):
         st.sampled_from([{"username": "canary-eve"}, {"username": "lab", "source": "env:CANARY"}])
     )
     wanted = [
-        *(Wanted(spelt(host, data.draw), "lab") for host in hosts),
-        Wanted(spelt(twice, data.draw), **other),
+        *(RegistrySpec(spelt(host, data.draw), "lab") for host in hosts),
+        RegistrySpec(spelt(twice, data.draw), **other),
     ]
     with pytest.raises(BatchregError) as caught:
         merged(data.draw(st.permutations(wanted)))
@@ -125,11 +125,11 @@ def test_only_what_is_new_gets_all_its_parameters(data):
     hosts = data.draw(registries().filter(bool))
     present = dict(enumerate(hosts[: len(hosts) // 2], 1))
     assigned = assign(
-        [Wanted("docker.io" if host == "Docker Hub" else host) for host in hosts],
+        [RegistrySpec("docker.io" if host == "Docker Hub" else host) for host in hosts],
         {slot: spelt(host, data.draw) for slot, host in present.items()},
     )
     given_ = parameters(
-        assigned, present, lambda one, new: Login(*("u", "p") if new else (None, None))
+        assigned, present, lambda one, new: Credentials(*("u", "p") if new else (None, None))
     )
     new = assigned.keys() - present.keys()
     assert given_.keys() == {
@@ -142,18 +142,18 @@ def test_only_what_is_new_gets_all_its_parameters(data):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("ghcr.io", Wanted("ghcr.io")),
-        ("ghcr.io,username=lab", Wanted("ghcr.io", "lab")),
-        ("ghcr.io,password=env:TOKEN,username=a=b", Wanted("ghcr.io", "a=b", "env:TOKEN")),
-        ("ghcr.io,password=docker-config", Wanted("ghcr.io", None, "docker-config")),
-        ("GHCR,username=lab", Wanted("ghcr.io", "lab")),
-        ("docker-hub", Wanted(HUB)),
-        ("gitlab", Wanted("registry.gitlab.com")),
+        ("ghcr.io", RegistrySpec("ghcr.io")),
+        ("ghcr.io,username=lab", RegistrySpec("ghcr.io", "lab")),
+        ("ghcr.io,password=env:TOKEN,username=a=b", RegistrySpec("ghcr.io", "a=b", "env:TOKEN")),
+        ("ghcr.io,password=docker-config", RegistrySpec("ghcr.io", None, "docker-config")),
+        ("GHCR,username=lab", RegistrySpec("ghcr.io", "lab")),
+        ("docker-hub", RegistrySpec(HUB)),
+        ("gitlab", RegistrySpec("registry.gitlab.com")),
     ],
 )
 def test_entry_is_read(text, wanted):
     """As it stands in the help."""
-    assert Wanted.parse(text) == wanted
+    assert RegistrySpec.parse(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_entry_is_read(text, wanted):
 def test_wrong_entry_says_what_is_right_and_quotes_no_login(text, message):
     """A password in the wrong place is still a password."""
     with pytest.raises(BatchregError, match=message) as caught:
-        merged([Wanted.parse(text)])
+        merged([RegistrySpec.parse(text)])
     assert "canary" not in str(caught.value)
 
 
@@ -300,7 +300,7 @@ def helper(tmp_path, monkeypatch):
 def test_stored_login_is_found_under_any_spelling(docker, stored, wanted):
     """Docker and people write the same registry in several ways."""
     folder = docker(auths={"quay.io": encoded("no", "no"), stored: encoded("lab", "p:w")})
-    assert from_docker(Wanted(wanted), folder) == Login("lab", "p:w")
+    assert from_docker(RegistrySpec(wanted), folder) == Credentials("lab", "p:w")
 
 
 @pytest.mark.usefixtures("helper")
@@ -319,8 +319,8 @@ def test_stored_login_is_found_under_any_spelling(docker, stored, wanted):
 def test_credential_helper_is_asked(docker, config):
     """Where there is one, the file itself holds no passwords."""
     folder = docker(**config)
-    assert from_docker(Wanted("ghcr.io"), folder) == Login("lab", "s:e\\c")
-    assert from_docker(Wanted("docker.io"), folder) == Login("hub", "h")
+    assert from_docker(RegistrySpec("ghcr.io"), folder) == Credentials("lab", "s:e\\c")
+    assert from_docker(RegistrySpec("docker.io"), folder) == Credentials("hub", "h")
 
 
 @pytest.mark.usefixtures("helper")
@@ -350,7 +350,7 @@ def test_credential_helper_is_asked(docker, config):
 def test_login_that_docker_does_not_have_is_told(docker, config, url, message):
     """With what to do, and without a part of any login."""
     with pytest.raises(BatchregError, match=message) as caught:
-        from_docker(Wanted(url), docker(**config), seconds=0.2 if "slow" in url else 10)
+        from_docker(RegistrySpec(url), docker(**config), seconds=0.2 if "slow" in url else 10)
     assert "canary" not in str(caught.value)
 
 
@@ -368,7 +368,7 @@ def test_configuration_that_is_none_is_told(tmp_path, content, message):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(BatchregError, match=message):
-        from_docker(Wanted("ghcr.io"), tmp_path)
+        from_docker(RegistrySpec("ghcr.io"), tmp_path)
 
 
 # --- How many fit ---

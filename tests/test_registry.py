@@ -28,11 +28,11 @@ from secrets_server import certificate
 
 from batchreg.registry import check as registry
 from batchreg.registry.answers import challenges
-from batchreg.registry.check import Login, Verdict
+from batchreg.registry.check import Credentials, Verdict
 from batchreg.registry.images import architectures, parse
 
 PASSWORD = "canary/4711+x=="
-ADA = Login("ada", PASSWORD)
+ADA = Credentials("ada", PASSWORD)
 IMAGES = {
     "lab/align": {
         "3": index("linux/amd64", "linux/arm64/v8", "unknown/unknown"),
@@ -62,7 +62,10 @@ def serve() -> Iterator[Serve]:
 
 
 def check(
-    server: RegistryServer, name: str = "lab/align:3", login: Login | None = ADA, **options: object
+    server: RegistryServer,
+    name: str = "lab/align:3",
+    login: Credentials | None = ADA,
+    **options: object,
 ) -> Verdict:
     return registry.check(parse(f"{server.host}/{name}"), login, **options)
 
@@ -134,7 +137,9 @@ def test_registry_that_asks_late_gets_the_login_then(serve):
 def test_wrong_login_is_told(serve, login):
     """The most frequent cause of all."""
     server = serve(login=login)
-    assert says(check(server, login=Login("ada", "wrong")), "wrong-login", "refuses this login")
+    assert says(
+        check(server, login=Credentials("ada", "wrong")), "wrong-login", "refuses this login"
+    )
 
 
 @pytest.mark.parametrize("login", ["bearer", "basic"])
@@ -164,7 +169,7 @@ def test_403_of_a_token_server_is_told_apart_by_asking_once_more(serve):
     server = serve(steps={"GET /token": refuse})
     assert says(check(server), "ok")
     assert says(check(server, "other/align:3"), "no-right")
-    assert says(check(server, login=Login("ada", "wrong")), "wrong-login")
+    assert says(check(server, login=Credentials("ada", "wrong")), "wrong-login")
     assert says(check(server, login=None), "login-needed")
 
 
@@ -176,7 +181,7 @@ def test_token_for_a_wrong_login_is_found_out(serve):
         return None if request.basic == ("ada", PASSWORD) else nobody
 
     server = serve(steps={"GET /token": harbor})
-    assert says(check(server, login=Login("ada", "wrong")), "wrong-login")
+    assert says(check(server, login=Credentials("ada", "wrong")), "wrong-login")
     assert says(check(server, "other/align:3"), "no-right")
 
 
@@ -213,7 +218,7 @@ def test_login_alone_is_checked_as_docker_login_does(serve, login):
     assert says(registry.check_login(server.host, ADA), "ok", "login")
     assert not any("scope" in request.query for request in server.requests)
     if login != "none":
-        assert says(registry.check_login(server.host, Login("ada", "wrong")), "wrong-login")
+        assert says(registry.check_login(server.host, Credentials("ada", "wrong")), "wrong-login")
 
 
 @pytest.mark.parametrize(
@@ -748,7 +753,7 @@ def test_proxy_that_refuses_is_told(monkeypatch):
 
 def test_login_has_no_repr():
     """Tracebacks of other tools print locals."""
-    assert repr(ADA) == "Login()"
+    assert repr(ADA) == "Credentials()"
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 500])

@@ -1275,7 +1275,7 @@ def test_the_first_failure_is_the_cause_and_cancelled_is_none(events, causes):
 )
 def test_a_reason_is_told_without_its_wrapping(reason, words):
     """Request ids help support engineers; the user wants the sentence."""
-    assert stack.in_words(reason) == words
+    assert stack.plain_reason(reason) == words
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ NEXT_STEPS = {
 }
 
 
-def passes(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Tell whether the same call may work in a moment: throttling, or a network that is away."""
     import botocore.exceptions as known
 

@@ -2,10 +2,20 @@
 
 
 class BatchregError(Exception):
-    """One line for the user: the fact, then the next step."""
+    """An expected failure: a fact, and the next step. Both are sentences; together they are a line.
 
-    status = 1  # what the process exits with
+    `status` is what the process exits with.
+    """
+
+    status = 1
+
+    def __init__(self, fact: str, step: str = "") -> None:
+        super().__init__(fact, step)
+        self.fact, self.step = fact, step
+
+    def __str__(self) -> str:
+        return f"{self.fact} {self.step}".strip()
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, with the line to say: what goes on, and how to follow it. Exit status 130."""
+    """Ctrl-C, with the line to print: what continues, and how to watch it. Exit status 130."""

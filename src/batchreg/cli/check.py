@@ -19,7 +19,7 @@ from batchreg.cli.console import Console
 from batchreg.cli.output import report
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
-from batchreg.registry.check import Login, Verdict
+from batchreg.registry.check import Credentials, Verdict
 from batchreg.registry.images import Image, architectures, parse
 from batchreg.render import settings
 from batchreg.stack import states as stacks
@@ -33,11 +33,11 @@ class Logins:
     `problems`: one line for each secret that gives none. `whose`: where they come from.
     """
 
-    found: Mapping[str, Login] = field(default_factory=dict)
+    found: Mapping[str, Credentials] = field(default_factory=dict)
     problems: Sequence[str] = ()
     whose: str = ""
 
-    def of(self, image: Image) -> Login | None:
+    def of(self, image: Image) -> Credentials | None:
         return self.found.get(registry_login.HUB if image.on_hub else image.registry)
 
 
@@ -159,7 +159,7 @@ def _read(manager: Any, arns: Sequence[str]) -> Logins:
     """Read secrets as an instance does: one that is broken does not cost the others."""
     from botocore.exceptions import ClientError
 
-    found: dict[str, Login] = {}
+    found: dict[str, Credentials] = {}
     problems = []
     for arn in arns:
         name = arn.rsplit(":", 1)[-1]
@@ -172,7 +172,7 @@ def _read(manager: Any, arns: Sequence[str]) -> Logins:
             problems.append(f"The secret {name}: {refusal}. Mend it in Secrets Manager.")
         else:
             username, _, password = base64.b64decode(auth).decode().partition(":")
-            found.setdefault(key, Login(username, password))
+            found.setdefault(key, Credentials(username, password))
     return Logins(found, problems, "the stack's")
 
 
@@ -188,7 +188,7 @@ def _given(registry_url: str | None, username: str | None, password_stdin: bool)
             raise click.UsageError(f"Missing {asking.SOURCES['Password']}.")
         asking.ask_for_login(given, {"Password"})
     key = registry_login.registry_key(given.get("RegistryUrl", registry_login.HUB))
-    return Logins({key: Login(given["Username"], given["Password"])}, (), "the given")
+    return Logins({key: Credentials(given["Username"], given["Password"])}, (), "the given")
 
 
 def _future(
@@ -205,8 +205,8 @@ def _future(
     for n in slots:
         old_key = registry_login.registry_key(before.get(f"RegistryUrl{n}") or registry_login.HUB)
         key = registry_login.registry_key(given.get(f"RegistryUrl{n}") or old_key)
-        old = stored.found.get(old_key) or Login("", "")
-        found[key] = Login(
+        old = stored.found.get(old_key) or Credentials("", "")
+        found[key] = Credentials(
             given.get(f"Username{n}") or old.username, given.get(f"Password{n}") or old.password
         )
     return Logins(found, stored.problems, "the stack's")

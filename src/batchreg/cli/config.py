@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from batchreg.errors import BatchregError
-from batchreg.registry.logins import Wanted
+from batchreg.registry.logins import RegistrySpec
 from batchreg.render.settings import CONFIG_KEYS
 
 
@@ -90,7 +90,7 @@ def _registry(where: str, node: Any) -> str:
     else:
         text = ",".join([fields.pop("url"), *(f"{key}={value}" for key, value in fields.items())])
     try:
-        Wanted.parse(text).key  # noqa: B018  a wrong one raises
+        RegistrySpec.parse(text).key  # noqa: B018  a wrong one raises
     except BatchregError as problem:
         raise BatchregError(f"{where}: {problem}") from None
     return text

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from batchreg.stack.changesets import Change
-from batchreg.stack.states import Event, in_words
+from batchreg.stack.states import Event, plain_reason
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -132,7 +132,7 @@ class Follower:
             )
         elif not event.repeats:
             stamp = event.time.astimezone().strftime("%H:%M:%S")
-            reason = f"  {in_words(event.reason)}" if event.reason else ""
+            reason = f"  {plain_reason(event.reason)}" if event.reason else ""
             self._console.note(f"{stamp}  {event.logical_id:<25}  {event.status}{reason}")
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class LiveFollower:
             return
         row = self._rows.get(event.logical_id) or _Row(event.status, now)
         # What happens after a failure, as the resource is removed, says nothing about the failure.
-        reason = in_words(event.reason) if event.status.endswith("_FAILED") else row.reason
+        reason = plain_reason(event.reason) if event.status.endswith("_FAILED") else row.reason
         self._rows[event.logical_id] = _Row(
             event.status, row.began, None if event.status.endswith("_IN_PROGRESS") else now, reason
         )

@@ -98,7 +98,7 @@ def deploy(
     shape = structure(secret_arn, image_type, user_data, fargate, made)
     urls = (
         {}
-        if shape.secret_arns or not present or present.status in stacks.FORGETTING
+        if shape.secret_arns or not present or present.status in stacks.LOSES_PARAMETERS
         else {
             slot: present.parameters[f"RegistryUrl{settings.suffix(slot)}"]
             for slot in settings.slots_of(present.parameters)
@@ -121,7 +121,7 @@ def deploy(
         name for name, parameter in built.parameters.items() if getattr(parameter, "NoEcho", False)
     )
     known = set()
-    if present and present.status not in stacks.FORGETTING:
+    if present and present.status not in stacks.LOSES_PARAMETERS:
         known = set(present.parameters)
     missing = {name for name, has_default in declared.items() if not has_default}
     missing -= known | given.keys()

@@ -40,9 +40,9 @@ def parameters(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
     return given
 
 
-def registries(entries: tuple[str, ...], from_docker_config: bool) -> list[logins.Wanted]:
+def registries(entries: tuple[str, ...], from_docker_config: bool) -> list[logins.RegistrySpec]:
     """Return the registries of --registry, one an entry; refuses the options for a single one."""
-    wanted = logins.merged([logins.Wanted.parse(text) for text in entries])
+    wanted = logins.merged([logins.RegistrySpec.parse(text) for text in entries])
     single = [f"--{name.replace('_', '-')}" for name in LOGIN if wanted and asking.typed(name)]
     if single:
         raise click.UsageError(f"--registry and {', '.join(single)} exclude each other.")
@@ -51,7 +51,9 @@ def registries(entries: tuple[str, ...], from_docker_config: bool) -> list[login
     return [replace(one, source=logins.DOCKER) for one in wanted] if from_docker_config else wanted
 
 
-def login_finder(wanted: list[logins.Wanted]) -> Callable[[logins.Wanted, bool], logins.Login]:
+def login_finder(
+    wanted: list[logins.RegistrySpec],
+) -> Callable[[logins.RegistrySpec, bool], logins.Credentials]:
     """Return the function that finds logins.
 
     The variables are taken out of the environment: no credential helper sees them.
@@ -63,22 +65,24 @@ def login_finder(wanted: list[logins.Wanted]) -> Callable[[logins.Wanted, bool],
     return lambda one, new: _find_login(one, new, passwords)
 
 
-def _find_login(wanted: logins.Wanted, new: bool, passwords: Mapping[str, str]) -> logins.Login:
+def _find_login(
+    wanted: logins.RegistrySpec, new: bool, passwords: Mapping[str, str]
+) -> logins.Credentials:
     """Find a registry's login where it shall come from; only a new registry's is asked for."""
     host = logins.host_of(wanted.key)
     # What the stack has stays: it may come from a rotation that Docker's store knows nothing of.
     if wanted.source == logins.DOCKER and (new or asking.typed("from_docker_config")):
         folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
         stored = logins.from_docker(wanted, Path(folder))
-        login = logins.Login(wanted.username or stored.username, stored.password)
+        login = logins.Credentials(wanted.username or stored.username, stored.password)
     elif wanted.source.startswith(logins.ENV):
         name = wanted.source.removeprefix(logins.ENV)
         password = passwords[name] or None
         if new and not password:
             raise BatchregError(f"{host}: the variable {name} is not set: put the password there.")
-        login = logins.Login(wanted.username, password)
+        login = logins.Credentials(wanted.username, password)
     else:
-        login = logins.Login(wanted.username, None)
+        login = logins.Credentials(wanted.username, None)
     if new and (login.username is None or login.password is None):
         if not asking.interactive():
             raise click.UsageError(
@@ -90,7 +94,7 @@ def _find_login(wanted: logins.Wanted, new: bool, passwords: Mapping[str, str]) 
             password = login.password or click.prompt(
                 f"Password or access token for {host}", hide_input=True, err=True
             )
-        login = logins.Login(username, password)
+        login = logins.Credentials(username, password)
     for name, value in (("Username", login.username), ("Password", login.password)):
         if value is not None and (rule := asking.misfit(name, value)):
             raise BatchregError(f"{host}: {rule} Give it as the registry shows it.")

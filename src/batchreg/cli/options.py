@@ -167,7 +167,7 @@ connection_options = together(
     option(
         "--endpoint-url",
         metavar="URL",
-        help="Talk to this address instead of AWS.  [or AWS_ENDPOINT_URL]",
+        help="RegistryClient to this address instead of AWS.  [or AWS_ENDPOINT_URL]",
     ),
 )
 aws_options = together(

@@ -95,7 +95,7 @@ def run(
 
 def _check(target: rotate.Target, username: str, password: str, image: Any) -> None:
     """Refuse a password that the registry refuses."""
-    login = registry.Login(username, password)
+    login = registry.Credentials(username, password)
     verdict = (
         registry.check(image, login)
         if image

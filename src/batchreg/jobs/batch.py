@@ -90,7 +90,7 @@ def follow(
                 return
             silence = 0
         except Exception as error:
-            if silence > patience_seconds or not aws.passes(error):
+            if silence > patience_seconds or not aws.is_transient(error):
                 raise
             silence += pause + time.monotonic() - began
         sleep(pause)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from batchreg.registry import pull as registry_pull
-from batchreg.registry.client import Failed, Talk
+from batchreg.registry.client import Failed, RegistryClient
 from batchreg.registry.images import Image
 
 
 @dataclass(frozen=True)
-class Login:
+class Credentials:
     """A user name and a password, which no traceback shows."""
 
     username: str = field(repr=False)
@@ -37,7 +37,7 @@ class Verdict:
 
 def check(
     image: Image,
-    login: Login | None,
+    login: Credentials | None,
     *,
     architectures: Collection[str] = ("amd64",),
     seconds: float = 10,
@@ -48,7 +48,7 @@ def check(
 
 def start(
     image: Image,
-    login: Login | None,
+    login: Credentials | None,
     *,
     architectures: Collection[str] = ("amd64",),
     seconds: float = 10,
@@ -59,17 +59,17 @@ def start(
     )
 
 
-def check_login(host: str, login: Login, *, seconds: float = 10) -> Verdict:
+def check_login(host: str, login: Credentials, *, seconds: float = 10) -> Verdict:
     """Return whether `docker login` would succeed at a registry."""
     image = Image(host, host, "")
     return _start(image, seconds, lambda talk: registry_pull.Pull(image, login, talk).log_in())()
 
 
 def _start(
-    image: Image, seconds: float, judge: Callable[[Talk], tuple[str, dict[str, str]]]
+    image: Image, seconds: float, judge: Callable[[RegistryClient], tuple[str, dict[str, str]]]
 ) -> Callable[[], Verdict]:
     """Judge in a thread: while it looks up a name nothing can stop it, yet the wait must end."""
-    talk = Talk(registry_pull.host_of(image), seconds)
+    talk = RegistryClient(registry_pull.host_of(image), seconds)
     done: queue.SimpleQueue[Verdict | Exception] = queue.SimpleQueue()
 
     def work() -> None:

@@ -57,7 +57,7 @@ class Answer:
         return found if isinstance(found, dict) else {}
 
 
-class Talk:
+class RegistryClient:
     """Requests of one conversation, all of which end at the same time at the latest.
 
     Only looking up a host's name can take longer: the standard library knows no way to stop that.
@@ -290,7 +290,7 @@ class Talk:
 class _Timed(io.RawIOBase):
     """A socket's raw stream, each read of which has the time that is left."""
 
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase, talk: Talk) -> None:
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, talk: RegistryClient) -> None:
         self._sock, self._raw, self._talk = sock, raw, talk
 
     def readable(self) -> bool:

@@ -27,7 +27,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RegistrySpec:
     """A registry that a stack shall have. `source`: "prompt", "docker-config" or "env:NAME"."""
 
     url: str
@@ -39,7 +39,7 @@ class Wanted:
         return key_of(self.url)
 
     @classmethod
-    def parse(cls, text: str) -> Wanted:
+    def parse(cls, text: str) -> RegistrySpec:
         """Read "ghcr.io" or "ghcr.io,username=lab,password=env:GHCR_TOKEN"."""
         url, *fields = text.split(",")
         values = dict(field.partition("=")[::2] for field in fields)
@@ -60,7 +60,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Login:
+class Credentials:
     """A user name and a password; None keeps what the stack has."""
 
     username: str | None = field(repr=False)
@@ -94,9 +94,9 @@ def named(url: str) -> str:
         return url
 
 
-def merged(wanted: Sequence[Wanted]) -> list[Wanted]:
+def merged(wanted: Sequence[RegistrySpec]) -> list[RegistrySpec]:
     """Return one entry a registry; BatchregError where two entries contradict each other."""
-    found: dict[str, Wanted] = {}
+    found: dict[str, RegistrySpec] = {}
     for one in wanted:
         known = found.setdefault(one.key, one)
         if (known.username, known.source) != (one.username, one.source):
@@ -107,7 +107,7 @@ def merged(wanted: Sequence[Wanted]) -> list[Wanted]:
     return list(found.values())
 
 
-def assign(wanted: Sequence[Wanted], present: Mapping[int, str]) -> dict[int, Wanted]:
+def assign(wanted: Sequence[RegistrySpec], present: Mapping[int, str]) -> dict[int, RegistrySpec]:
     """Give each registry a slot: the one that it has in `present` ({slot: URL}), or a free one."""
     slots = {key_of(url): slot for slot, url in present.items()}
     free = (number for number in range(1, 1000) if number not in present)
@@ -115,9 +115,9 @@ def assign(wanted: Sequence[Wanted], present: Mapping[int, str]) -> dict[int, Wa
 
 
 def parameters(
-    assigned: Mapping[int, Wanted],
+    assigned: Mapping[int, RegistrySpec],
     present: Mapping[int, str],
-    find: Callable[[Wanted, bool], Login],
+    find: Callable[[RegistrySpec, bool], Credentials],
 ) -> dict[str, str]:
     """Return the template's parameters for the registries; what the stack keeps is left out.
 
@@ -158,7 +158,7 @@ def of_one(given: Mapping[str, str], present: Mapping[int, str]) -> dict[str, st
     return {**rest, **{name + suffix(slots[0]): value for name, value in mine.items()}}
 
 
-def from_docker(wanted: Wanted, folder: Path, *, seconds: float = 10) -> Login:
+def from_docker(wanted: RegistrySpec, folder: Path, *, seconds: float = 10) -> Credentials:
     """Return what `docker login` stored for a registry, from a credential helper if one has it.
 
     Source: docs.docker.com/reference/cli/docker/login/#credential-stores. The helper is asked as
@@ -204,7 +204,7 @@ def _same(name: str, key: str) -> bool:
         return False
 
 
-def _decoded(entry: object) -> Login | None:
+def _decoded(entry: object) -> Credentials | None:
     if not isinstance(entry, dict):
         return None
     if entry.get("identitytoken"):
@@ -216,10 +216,10 @@ def _decoded(entry: object) -> Login | None:
         username, colon, password = base64.b64decode(entry["auth"]).decode().partition(":")
     except (KeyError, TypeError, ValueError):
         return None
-    return Login(username, password) if colon and username else None
+    return Credentials(username, password) if colon and username else None
 
 
-def _from_helper(helper: str, name: str, seconds: float) -> Login | None:
+def _from_helper(helper: str, name: str, seconds: float) -> Credentials | None:
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run(
@@ -243,4 +243,4 @@ def _from_helper(helper: str, name: str, seconds: float) -> Login | None:
             f"{program} holds an identity token there, which the ECS agent cannot "
             "use: log in with an access token."
         )
-    return Login(username, password) if username else None
+    return Credentials(username, password) if username else None

@@ -13,11 +13,11 @@ from urllib.parse import quote, urlencode
 
 from batchreg import registry_login
 from batchreg.registry import answers as manifests
-from batchreg.registry.client import Answer, Failed, Talk, basic
+from batchreg.registry.client import Answer, Failed, RegistryClient, basic
 from batchreg.registry.images import Image
 
 if TYPE_CHECKING:
-    from batchreg.registry.check import Login
+    from batchreg.registry.check import Credentials
 
 HUB_ADDRESS = "registry-1.docker.io"
 MOST_PAGES = 5  # of a thousand tags each
@@ -48,7 +48,7 @@ def _refuse_misspelt(image: Image) -> None:
 class Pull:
     """A pull, up to where the layers would come."""
 
-    def __init__(self, image: Image, login: Login | None, talk: Talk) -> None:
+    def __init__(self, image: Image, login: Credentials | None, talk: RegistryClient) -> None:
         self.image, self.login, self.talk = image, login, talk
         self.where = "Docker Hub" if image.on_hub else image.registry
         official = image.on_hub and image.path and "/" not in image.path

@@ -76,7 +76,7 @@ def plan(
     if role_arn:
         request["RoleARN"] = role_arn
     made = ChangeSet(*_create(client, request, creates), creates)
-    with taken_back(client, made):
+    with discarding_on_failure(client, made):
         pause = 0.05
         while True:
             answer = client.describe_change_set(ChangeSetName=made.id, StackName=made.stack_id)
@@ -157,7 +157,7 @@ def _changes(client: Client, answer: dict[str, Any]) -> Iterator[Change]:
 
 
 @contextmanager
-def taken_back(client: Client, change_set: ChangeSet) -> Iterator[None]:
+def discarding_on_failure(client: Client, change_set: ChangeSet) -> Iterator[None]:
     """Discard the change set where the block fails or is interrupted, which is what then counts."""
     try:
         yield

@@ -14,7 +14,7 @@ from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.stack import changesets
 from batchreg.stack import states as stacks
-from batchreg.stack.states import Stack, StackFailed, in_words
+from batchreg.stack.states import Stack, StackFailed, plain_reason
 
 
 class Ask(Protocol):
@@ -58,7 +58,7 @@ def deploy(
         present = attach(client, present, console, sleep=sleep)
         body = ""  # unknown by now
     while present and present.status not in (*stacks.UPDATABLE, *stacks.NOT_CREATED):
-        present = _lead_out(client, request, present, console, ask, sleep)
+        present = _recover(client, request, present, console, ask, sleep)
         body = ""
         if request.dry_run and present:
             return present
@@ -67,7 +67,7 @@ def deploy(
     if present and not creates and unchanged(request, present, body):
         return _finish(client, request, present, console)
     secrets = [request.parameters[name] for name in request.masked & request.parameters.keys()]
-    with console.waiting("CloudFormation works out what would change"), unspoken(secrets):
+    with console.waiting("CloudFormation works out what would change"), masking(secrets):
         change_set = changesets.plan(
             client,
             request.name,
@@ -80,7 +80,7 @@ def deploy(
         )
     if change_set.id is None:
         return _finish(client, request, present, console)
-    with changesets.taken_back(client, change_set):
+    with changesets.discarding_on_failure(client, change_set):
         console.changes(change_set.changes)
         if any(
             (change.action, change.type) == ("Modify", "AWS::EC2::LaunchTemplate")
@@ -101,7 +101,7 @@ def deploy(
     if not agreed:
         raise BatchregError(f"{request.name} is as it was.")
     verb = "Creating" if creates else "Updating"
-    with goes_on(request.name):
+    with explaining_interrupt(request.name):
         token = changesets.execute(client, change_set)
         if not request.wait:
             begun = stacks.find(client, request.name)
@@ -122,7 +122,7 @@ def deploy(
 
 
 @contextmanager
-def unspoken(secrets: Sequence[str]) -> Iterator[None]:
+def masking(secrets: Sequence[str]) -> Iterator[None]:
     """Keep the login out of a refusal, which may quote the request."""
     from botocore.exceptions import ClientError
 
@@ -149,7 +149,7 @@ def status_of(name: str) -> str:
 
 
 @contextmanager
-def goes_on(name: str) -> Iterator[None]:
+def explaining_interrupt(name: str) -> Iterator[None]:
     """Say, after a Ctrl-C in the block, that CloudFormation goes on."""
     try:
         yield
@@ -206,7 +206,7 @@ def follow(
     """
     happened = []
     try:
-        with goes_on(name), console.following(f"{verb} {name}") as follower:
+        with explaining_interrupt(name), console.following(f"{verb} {name}") as follower:
             for event in stacks.follow(client, stack_id, token, sleep=sleep):
                 follower.show(event)
                 happened.append(event)
@@ -220,11 +220,13 @@ def follow(
     if failed and settled in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"):
         # The clean-up after an update may fail; the update has taken place.
         names = ", ".join(dict.fromkeys(event.logical_id for event in failed))
-        console.note(f"{name}: something is left behind of {names}: {in_words(failed[0].reason)}")
+        console.note(
+            f"{name}: something is left behind of {names}: {plain_reason(failed[0].reason)}"
+        )
     elif failed:
         cause = failed[0]
         raise StackFailed(
-            f"{name}: {cause.logical_id} ({cause.type}) failed: {in_words(cause.reason)} "
+            f"{name}: {cause.logical_id} ({cause.type}) failed: {plain_reason(cause.reason)} "
             f"{next_step(cause.reason, again)}",
             dict.fromkeys(event.logical_id for event in failed if not event.of_stack),
         )
@@ -288,7 +290,7 @@ def next_step(reason: str, again: str = "deploy again") -> str:
     return f"Mend that, then {again}."
 
 
-def _lead_out(
+def _recover(
     client: Any, request: Request, present: Stack, console: Console, ask: Ask, sleep: stacks.Sleep
 ) -> Stack | None:
     """Lead a stack out of a state in which it cannot be updated; None where it is gone."""
@@ -310,7 +312,7 @@ def _lead_out(
         return present
     if not ask(f"First {what}?"):
         raise BatchregError(f"{present.name} is as it was.")
-    with goes_on(request.name):
+    with explaining_interrupt(request.name):
         token = stacks.recover(client, present, role_arn=request.role_arn)
         verb = "Removing" if deletes else "Rolling back"
         try:

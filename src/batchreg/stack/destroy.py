@@ -10,7 +10,7 @@ from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
 from batchreg.stack import states as stacks
-from batchreg.stack.deploy import attach, follow, goes_on, leave_out, status_of
+from batchreg.stack.deploy import attach, explaining_interrupt, follow, leave_out, status_of
 from batchreg.stack.states import Stack, StackFailed
 
 AGAIN = "destroy again"
@@ -91,7 +91,7 @@ def destroy(
                 f"interrupted; jobs are being ended, and {present.name} is as it "
                 "was. To go on, run the same command again."
             ) from None
-    with goes_on(present.name):
+    with explaining_interrupt(present.name):
         token = stacks.delete(client, present, retain=retain, role_arn=role_arn)
         if not wait:
             console.note(f"Destroying {present.name}. Look at it: {status_of(present.name)}")

@@ -15,7 +15,7 @@ from batchreg.registry.logins import host_of, key_of
 from batchreg.render.settings import Settings, slots_of, suffix
 from batchreg.stack import changesets
 from batchreg.stack import states as stacks
-from batchreg.stack.deploy import follow, goes_on, unspoken
+from batchreg.stack.deploy import explaining_interrupt, follow, masking
 from batchreg.stack.states import Stack, StackFailed
 
 PREVIOUS = "AWSPREVIOUS"
@@ -140,13 +140,13 @@ def make_current(
         return True
     name = f"Password{suffix(target.slot)}"
     parameters = {key: password if key == name else None for key in present.parameters}
-    with unspoken([password]):
+    with masking([password]):
         change_set = changesets.plan(
             client, present.name, body, parameters, creates=False, sleep=sleep
         )
     if change_set.id is None:
         return False
-    with goes_on(present.name):
+    with explaining_interrupt(present.name):
         try:
             token = changesets.execute(client, change_set)
         except (

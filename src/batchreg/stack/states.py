@@ -20,7 +20,7 @@ NOT_CREATED = ("REVIEW_IN_PROGRESS",)  # a change set was made for it, and never
 ONLY_DELETABLE = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED")
 TO_ROLL_BACK = ("UPDATE_FAILED", "UPDATE_ROLLBACK_FAILED")
 # The next deploy makes the stack anew, and its parameters have no present value to keep.
-FORGETTING = (*NOT_CREATED, *ONLY_DELETABLE, "ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS")
+LOSES_PARAMETERS = (*NOT_CREATED, *ONLY_DELETABLE, "ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS")
 UPDATABLE = (
     "CREATE_COMPLETE",
     "UPDATE_COMPLETE",
@@ -189,7 +189,7 @@ def follow(
                     return
                 silence = 0
         except Exception as error:
-            if silence > patience_seconds or not aws.passes(error):
+            if silence > patience_seconds or not aws.is_transient(error):
                 raise
         for event in new:
             seen.add(event.id)
@@ -217,7 +217,7 @@ def failures(happened: Iterable[Event]) -> list[Event]:
     return [event for event in failed if not event.of_stack] or failed
 
 
-def in_words(reason: str) -> str:
+def plain_reason(reason: str) -> str:
     """Take the wrapping off a resource's reason: handler codes, request ids, service names."""
     text = " ".join(reason.split())
     text = re.sub(

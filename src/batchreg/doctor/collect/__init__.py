@@ -11,7 +11,7 @@ from typing import Any
 from batchreg.doctor import facts
 from batchreg.doctor.collect import batch, instances, network
 from batchreg.doctor.collect import credentials as login
-from batchreg.doctor.collect.calls import SECONDS, Absent, Asker, Clients, Unseen, name_of, start
+from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
 from batchreg.doctor.collect.redact import without
 from batchreg.doctor.facts import Facts, Gap
 from batchreg.errors import BatchregError
@@ -48,7 +48,7 @@ def collect(
     No call takes longer than `seconds`; what fails is listed in `not_looked_at`. Raises an error of
     botocore's where there are no credentials.
     """
-    asker = Asker(clients, seconds=seconds)
+    asker = Caller(clients, seconds=seconds)
     found, secret = Collection(asker, subject, check, now or datetime.now(UTC)).run()
     gaps = tuple(sorted(asker.gaps.values(), key=lambda gap: (gap.permission, gap.what)))
     done: Facts = without(replace(found, not_looked_at=gaps), secret)
@@ -60,7 +60,7 @@ class Collection:
     call failed.
     """
 
-    def __init__(self, asker: Asker, subject: Subject, check: Check | None, now: datetime) -> None:
+    def __init__(self, asker: Caller, subject: Subject, check: Check | None, now: datetime) -> None:
         self.asker, self.subject = asker, subject
         self.check, self.now = check, now
 
@@ -279,7 +279,7 @@ class Collection:
             image = images.parse(name)
         except BatchregError as error:
             return facts.Verdict(image=name, ok=False, cause="no-image-name", text=str(error))
-        from batchreg.registry.check import Login
+        from batchreg.registry.check import Credentials
 
         wanted = HUB if image.on_hub else image.registry
         fitting = [
@@ -289,7 +289,7 @@ class Collection:
         ]
         # A job's own secret is the last of them, and counts before the instances'.
         mine = next(iter(fitting[::-1] if batch.own_secret(self.raw_job) else fitting), None)
-        given = Login(mine.username, mine.password) if mine else None
+        given = Credentials(mine.username, mine.password) if mine else None
         kinds = self.main.get("instanceTypes", ())
         verdict = self.check(
             image, given, seconds=self.asker.seconds, architectures=instances.architectures(kinds)
@@ -303,7 +303,7 @@ class Collection:
         )
 
 
-def _quota(asker: Asker, main: dict[str, Any]) -> facts.Quota | None:
+def _quota(asker: Caller, main: dict[str, Any]) -> facts.Quota | None:
     return instances.quota(asker, main.get("instanceTypes", ()), spot=main.get("type") == "SPOT")
 
 

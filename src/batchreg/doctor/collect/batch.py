@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchreg.doctor import facts
-from batchreg.doctor.collect.calls import Asker, name_of
+from batchreg.doctor.collect.calls import Caller, name_of
 from batchreg.stack import states as stacks
 
 JOBS = 10  # per state
@@ -15,13 +15,13 @@ WAITING = ("RUNNABLE", "STARTING")
 FAILED_WITHIN_SECONDS = 3600
 
 
-def stack(asker: Asker, name: str) -> stacks.Stack | None:
+def stack(asker: Caller, name: str) -> stacks.Stack | None:
     """Return the stack, None where there is none."""
     client = asker.client("cloudformation")
     return asker.run("stack", "cloudformation:DescribeStacks", lambda: stacks.find(client, name))
 
 
-def cause(asker: Asker, present: stacks.Stack) -> str:
+def cause(asker: Caller, present: stacks.Stack) -> str:
     """Return the first failure of the stack's last operation, empty where it went well."""
     if present.status in stacks.UPDATABLE and "ROLLBACK" not in present.status:
         return ""
@@ -37,10 +37,12 @@ def cause(asker: Asker, present: stacks.Stack) -> str:
         if event.status.endswith("_FAILED") and "cancelled" not in event.reason
     ]
     own = [event for event in failed if not event.of_stack] or failed
-    return f"{own[0].logical_id} ({own[0].type}): {stacks.in_words(own[0].reason)}" if own else ""
+    return (
+        f"{own[0].logical_id} ({own[0].type}): {stacks.plain_reason(own[0].reason)}" if own else ""
+    )
 
 
-def template(asker: Asker, present: stacks.Stack) -> str:
+def template(asker: Caller, present: stacks.Stack) -> str:
     """Return the text of the deployed template."""
     client = asker.client("cloudformation")
     return asker.run(
@@ -48,7 +50,7 @@ def template(asker: Asker, present: stacks.Stack) -> str:
     )
 
 
-def environments(asker: Asker, arns: Sequence[str]) -> dict[str, dict[str, Any]]:
+def environments(asker: Caller, arns: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return {name: compute environment as Batch describes it}."""
     found = asker.ask(
         "compute environment",
@@ -77,7 +79,7 @@ def environment(name: str, raw: dict[str, Any] | None) -> facts.Environment:
     )
 
 
-def queues(asker: Asker, arns: Sequence[str]) -> list[facts.Queue]:
+def queues(asker: Caller, arns: Sequence[str]) -> list[facts.Queue]:
     """Return the queues of these ARNs or names, those that are gone included."""
     found = {
         one["jobQueueName"]: one
@@ -102,13 +104,13 @@ def _queue(name: str, raw: dict[str, Any] | None) -> facts.Queue:
     )
 
 
-def asked_job(asker: Asker, job_id: str) -> dict[str, Any] | None:
+def asked_job(asker: Caller, job_id: str) -> dict[str, Any] | None:
     """Return the job that the user names, None where there is none."""
     found = asker.ask("job", "batch", "describe_jobs", jobs=[job_id])["jobs"]
     return found[0] if found else None
 
 
-def stuck_jobs(asker: Asker, queue: str, now: datetime) -> list[dict[str, Any]]:
+def stuck_jobs(asker: Caller, queue: str, now: datetime) -> list[dict[str, Any]]:
     """Return jobs that wait, and those that failed within the last hour without an exit code."""
 
     def listed(state: str) -> list[str]:

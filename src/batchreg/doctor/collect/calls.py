@@ -59,7 +59,7 @@ def bounded(function: Callable[[], T], seconds: float) -> T:
         raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
-class Asker:
+class Caller:
     """Asks, and notes what could not be looked at."""
 
     def __init__(self, clients: Clients, *, seconds: float = SECONDS) -> None:

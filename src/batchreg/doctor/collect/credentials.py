@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from batchreg import registry_login
 from batchreg.doctor import facts
-from batchreg.doctor.collect.calls import Absent, Asker, Unseen, name_of
+from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
 from batchreg.doctor.collect.redact import words
 from batchreg.render import userdata
 
@@ -55,7 +55,7 @@ class Read:
     words: tuple[str, ...] = field(default=(), repr=False)
 
 
-def secret(asker: Asker, arn: str) -> Read:
+def secret(asker: Caller, arn: str) -> Read:
     """Look at a secret: whether it is there, and what its text looks like."""
     # Without the six characters that Secrets Manager puts behind a name to make an ARN of it.
     name = re.sub("-[A-Za-z0-9]{6}$", "", arn.rsplit(":", 1)[-1]) if arn[:4] == "arn:" else arn
@@ -112,7 +112,7 @@ def shape(text: str | None) -> dict[str, Any]:
     return found
 
 
-def _key_state(asker: Asker, key: str) -> str:
+def _key_state(asker: Caller, key: str) -> str:
     try:
         found = asker.ask("KMS key", "kms", "describe_key", KeyId=key)["KeyMetadata"]
     except Absent:
@@ -122,7 +122,7 @@ def _key_state(asker: Asker, key: str) -> str:
     return str(found.get("KeyState", ""))
 
 
-def service_linked_role(asker: Asker) -> bool:
+def service_linked_role(asker: Caller) -> bool:
     """Tell whether AWS Batch has made its role in this account."""
     try:
         asker.ask("service-linked role", "iam", "get_role", RoleName="AWSServiceRoleForBatch")
@@ -132,7 +132,7 @@ def service_linked_role(asker: Asker) -> bool:
 
 
 def role(
-    asker: Asker, profile: str, expected: str, region: str, secrets: Iterable[Read]
+    asker: Caller, profile: str, expected: str, region: str, secrets: Iterable[Read]
 ) -> facts.Role:
     """Look at the instances' role: `expected` is its ARN, or empty for the profile's own."""
     held, more = [], dict[str, Any]()
@@ -178,7 +178,7 @@ def _services(document: Any) -> list[str]:
     return [name.replace(".com.cn", ".com") for name in named]
 
 
-def _denied(asker: Asker, arn: str, region: str, secrets: list[Read]) -> Iterable[tuple[str, str]]:
+def _denied(asker: Caller, arn: str, region: str, secrets: list[Read]) -> Iterable[tuple[str, str]]:
     questions: list[dict[str, Any]] = [{"ActionNames": list(ECS)}]
     readable = [read.arn for read in secrets if read.fact.exists and read.arn.startswith("arn:")]
     if readable:
@@ -219,7 +219,7 @@ def _denied(asker: Asker, arn: str, region: str, secrets: list[Read]) -> Iterabl
 
 
 def launch_template(
-    asker: Asker, used: Mapping[str, str], written: str | None
+    asker: Caller, used: Mapping[str, str], written: str | None
 ) -> facts.LaunchTemplate:
     """Look at the version that the compute environment uses; `written` is what batchreg wrote."""
     by = "launchTemplateId" if used.get("launchTemplateId") else "launchTemplateName"

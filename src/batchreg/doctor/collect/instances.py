@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from batchreg.doctor import facts
-from batchreg.doctor.collect.calls import Absent, Asker, Unseen, name_of
+from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
 
 NEWEST = 20
 CONSOLES = 3
@@ -24,7 +24,7 @@ QUOTAS = (
 )
 
 
-def running(asker: Asker, profile: str) -> list[dict[str, Any]]:
+def running(asker: Caller, profile: str) -> list[dict[str, Any]]:
     """Return the newest instances with this profile; EC2 remembers a terminated one for an hour.
 
     The profile is what tells them: AWS Batch starts them from a launch template of its own.
@@ -45,7 +45,7 @@ def running(asker: Asker, profile: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: str(one.get("LaunchTime", "")), reverse=True)[:NEWEST]
 
 
-def agents(asker: Asker, cluster: str) -> dict[str, bool]:
+def agents(asker: Caller, cluster: str) -> dict[str, bool]:
     """Return {instance id: whether its agent is connected}; Absent where the cluster is gone."""
     arns = asker.ask(
         "container instances",
@@ -82,7 +82,7 @@ def instance(
     )
 
 
-def console(asker: Asker, instance_id: str) -> tuple[str, ...]:
+def console(asker: Caller, instance_id: str) -> tuple[str, ...]:
     """Return the lines of `registry_login` in the instance's console output, the newest last."""
     request = {"InstanceId": instance_id}
     client = asker.client("ec2")
@@ -102,7 +102,7 @@ def console(asker: Asker, instance_id: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(LINE.findall(text)))[-10:]
 
 
-def launch_failures(asker: Asker, environments: Sequence[str], now: datetime) -> list[str]:
+def launch_failures(asker: Caller, environments: Sequence[str], now: datetime) -> list[str]:
     """Return why Auto Scaling started no instances of these compute environments, lately."""
     activities = asker.ask(
         "launches", "autoscaling", "describe_scaling_activities", MaxRecords=100
@@ -118,7 +118,7 @@ def launch_failures(asker: Asker, environments: Sequence[str], now: datetime) ->
     )
 
 
-def quota(asker: Asker, instance_types: Sequence[str], *, spot: bool) -> facts.Quota | None:
+def quota(asker: Caller, instance_types: Sequence[str], *, spot: bool) -> facts.Quota | None:
     """Return the account's limit for the first of these instance types, None for rare ones."""
     for pattern, kind, on_demand, of_spot in QUOTAS:
         if instance_types and re.match(pattern, instance_types[0]):

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from batchreg.doctor import facts
-from batchreg.doctor.collect.calls import Asker
+from batchreg.doctor.collect.calls import Caller
 
 Raw = dict[str, Any]
 
 
-def subnets(asker: Asker, ids: Sequence[str]) -> dict[str, Raw]:
+def subnets(asker: Caller, ids: Sequence[str]) -> dict[str, Raw]:
     """Return {id: subnet as EC2 describes it}; by a filter, so that one that is gone costs none."""
     found = asker.ask(
         "subnets",
@@ -23,15 +23,15 @@ def subnets(asker: Asker, ids: Sequence[str]) -> dict[str, Raw]:
     return {one["SubnetId"]: one for one in found if one["SubnetId"] in ids}
 
 
-def route_tables(asker: Asker, vpcs: Sequence[str]) -> list[Raw]:
+def route_tables(asker: Caller, vpcs: Sequence[str]) -> list[Raw]:
     return _of(asker, vpcs, "route tables", "describe_route_tables", "RouteTables")
 
 
-def acls(asker: Asker, vpcs: Sequence[str]) -> list[Raw]:
+def acls(asker: Caller, vpcs: Sequence[str]) -> list[Raw]:
     return _of(asker, vpcs, "network ACLs", "describe_network_acls", "NetworkAcls")
 
 
-def endpoints(asker: Asker, vpcs: Sequence[str]) -> list[facts.Endpoint]:
+def endpoints(asker: Caller, vpcs: Sequence[str]) -> list[facts.Endpoint]:
     """Return the VPC's endpoints to services of AWS."""
     return [
         facts.Endpoint(
@@ -45,7 +45,7 @@ def endpoints(asker: Asker, vpcs: Sequence[str]) -> list[facts.Endpoint]:
     ]
 
 
-def dns(asker: Asker, vpcs: Sequence[str]) -> bool:
+def dns(asker: Caller, vpcs: Sequence[str]) -> bool:
     """Tell whether instances in the VPC can look up names."""
     return all(
         asker.ask(
@@ -55,7 +55,7 @@ def dns(asker: Asker, vpcs: Sequence[str]) -> bool:
     )
 
 
-def groups(asker: Asker, ids: Sequence[str]) -> dict[str, Raw]:
+def groups(asker: Caller, ids: Sequence[str]) -> dict[str, Raw]:
     """Return {id: security group as EC2 describes it}."""
     found = asker.ask(
         "security groups",
@@ -110,7 +110,7 @@ def subnet(
     )
 
 
-def _of(asker: Asker, vpcs: Sequence[str], what: str, method: str, items: str) -> list[Raw]:
+def _of(asker: Caller, vpcs: Sequence[str], what: str, method: str, items: str) -> list[Raw]:
     found: list[Raw] = asker.ask(
         what, "ec2", method, items=items, Filters=[{"Name": "vpc-id", "Values": list(vpcs)}]
     )

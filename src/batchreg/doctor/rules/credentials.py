@@ -6,7 +6,7 @@ from collections import Counter
 
 from batchreg.doctor.facts import Facts, Secret
 from batchreg.doctor.rules import Found, Table, deploy
-from batchreg.doctor.rules.stack import mended
+from batchreg.doctor.rules.stack import restore_user_data
 
 RULES = Table()
 rule = RULES.rule
@@ -183,7 +183,7 @@ def user_data_without_login(facts: Facts) -> Found:
                 f"Version {template.version} of the launch template {template.id} does not run "
                 "registry_login.py."
             ),
-            mended(facts),
+            restore_user_data(facts),
         )
 
 
@@ -213,7 +213,7 @@ def metadata_off(facts: Facts) -> Found:
     if template and template.metadata == "disabled":
         yield (
             f"The launch template {template.id} switches the instance metadata service off.",
-            mended(facts),
+            restore_user_data(facts),
         )
 
 

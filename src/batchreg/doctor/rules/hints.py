@@ -8,7 +8,7 @@ from datetime import datetime
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.rules import ANY, Found, Table, deploy, stack_name
 from batchreg.doctor.rules.image import NO_LOGIN
-from batchreg.doctor.rules.stack import mended, present
+from batchreg.doctor.rules.stack import present, restore_user_data
 
 RULES = Table()
 rule = RULES.rule
@@ -125,7 +125,7 @@ def user_data_changed(facts: Facts) -> Found:
         yield (
             f"Version {template.version} of {template.id} is from another batchreg, or was "
             "changed by hand.",
-            mended(facts),
+            restore_user_data(facts),
         )
 
 
@@ -140,7 +140,7 @@ def machine_image_custom(facts: Facts) -> Found:
         yield (
             f"{template.id} names {template.machine_image}, which overrides the compute "
             "environment's: it needs the ECS agent and Python 3.9.",
-            mended(facts),
+            restore_user_data(facts),
         )
 
 

@@ -75,7 +75,7 @@ def environment_missing(facts: Facts) -> Found:
 def user_data_not_mime(facts: Facts) -> Found:
     for environment in present(facts):
         if environment.status == "INVALID" and NOT_MIME.search(environment.reason):
-            yield f"{environment.name} is INVALID: {environment.reason}", mended(facts)
+            yield f"{environment.name} is INVALID: {environment.reason}", restore_user_data(facts)
     template = facts.launch_template
     if template and template.exists and not template.mime:
         yield (
@@ -83,7 +83,7 @@ def user_data_not_mime(facts: Facts) -> Found:
                 f"Version {template.version} of the launch template {template.id} holds user data "
                 "that AWS Batch cannot merge its own part into."
             ),
-            mended(facts),
+            restore_user_data(facts),
         )
 
 
@@ -224,7 +224,7 @@ def anew(facts: Facts) -> str:
     return f"batchreg destroy --stack-name {stack_name(facts)}, then {deploy(facts)}"
 
 
-def mended(facts: Facts) -> str:
+def restore_user_data(facts: Facts) -> str:
     """Return how the user data becomes batchreg's again, whoever has changed it."""
     template, names = facts.launch_template, [found.name for found in present(facts)]
     if template and template.exists and template.version > 1 and names:
