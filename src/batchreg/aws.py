@@ -15,6 +15,25 @@ ATTEMPTS = 6
 CONNECT_SECONDS, READ_SECONDS = 5, 15
 
 
+# Where AWS is not amazonaws.com, by the region's first letters.
+URL_SUFFIXES = {
+    "cn-": "amazonaws.com.cn",
+    "eusc-": "amazonaws.eu",
+    "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov",
+    "us-isof-": "csp.hci.ic.gov",
+    "eu-isoe-": "cloud.adc-e.uk",
+}
+
+
+def url_suffix(region: str) -> str:
+    """Return the domain of AWS's endpoints in a region: `AWS::URLSuffix` of CloudFormation."""
+    return next(
+        (domain for start, domain in URL_SUFFIXES.items() if region.startswith(start)),
+        "amazonaws.com",
+    )
+
+
 class Session:
     """Makes clients with the user's profile, region and endpoint, on first use."""
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from batchreg.aws import url_suffix
 from batchreg.errors import BatchregError
 
 if TYPE_CHECKING:
@@ -73,16 +74,6 @@ AccuracySec=1s
 WantedBy=timers.target
 """
 
-
-# Where AWS is not amazonaws.com, by the region's first letters.
-URL_SUFFIXES = {
-    "cn-": "amazonaws.com.cn",
-    "eusc-": "amazonaws.eu",
-    "us-iso-": "c2s.ic.gov",
-    "us-isob-": "sc2s.sgov.gov",
-    "us-isof-": "csp.hci.ic.gov",
-    "eu-isoe-": "cloud.adc-e.uk",
-}
 
 # A ${ within ${...}, or one that nothing closes. How CloudFormation reads these is not documented.
 NESTED = re.compile(r"\$\{[^}]*(\$\{|$)")
@@ -180,10 +171,7 @@ def for_instance(
         build(secret_ids, user_parts),
         {
             "AWS::Region": region,
-            "AWS::URLSuffix": next(
-                (domain for prefix, domain in URL_SUFFIXES.items() if region.startswith(prefix)),
-                "amazonaws.com",
-            ),
+            "AWS::URLSuffix": url_suffix(region),
             "CredentialRefreshMinutes": str(refresh_minutes),
             "ImagePullBehavior": image_pull_behavior,
         },

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from batchreg.aws import url_suffix
 from batchreg.doctor import facts
 from batchreg.doctor.collect import batch, instances, network
 from batchreg.doctor.collect import credentials as login
@@ -204,9 +205,7 @@ class Collection:
             return None
         values = {
             "AWS::Region": self.subject.region,
-            "AWS::URLSuffix": "amazonaws.com.cn"
-            if self.subject.region.startswith("cn-")
-            else "amazonaws.com",
+            "AWS::URLSuffix": url_suffix(self.subject.region),
             **(self.present.parameters if self.present else {}),
             **{name.removesuffix("Arn"): value for name, value in self.outputs.items()},
         }

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from batchreg import registry_login
+from batchreg.aws import url_suffix
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
 from batchreg.doctor.collect.redact import words
@@ -187,7 +188,7 @@ def _denied(asker: Caller, arn: str, region: str, secrets: list[Read]) -> Iterab
         )
     keys = [read.fact.key for read in secrets if read.fact.key.startswith("arn:")]
     if keys:
-        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        suffix = url_suffix(region)
         questions.append(
             {
                 "ActionNames": ["kms:Decrypt"],
