@@ -20,13 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import local_aws
 import pytest
 from botocore.exceptions import ClientError
-from local_aws import LocalAws
+from local_aws import PROGRAM, LocalAws
 
 T = TypeVar("T")
-SCRIPT = Path(local_aws.__file__)
 USER_DATA = """\
 MIME-Version: 1.0
 Content-Type: multipart/mixed; boundary="==PART=="
@@ -244,7 +242,7 @@ def name(cloud: Cloud) -> str:
 
 def by_hand(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments],
+        [sys.executable, str(PROGRAM), *arguments],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -312,7 +310,7 @@ def test_dies_with_its_parent(tmp_path: Path) -> None:
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=SCRIPT.parent,
+        cwd=PROGRAM.parent,
         text=True,
         stdout=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -14,7 +14,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from local_aws_types import TYPES, as_text, replacement_of
 from ministack.core.responses import new_uuid, now_iso
 from ministack.services import cloudformation
 from ministack.services.cloudformation import (
@@ -25,6 +24,8 @@ from ministack.services.cloudformation import (
     provisioners,
     stacks,
 )
+
+from local_aws.resources import TYPES, as_text, replacement_of
 
 Data = dict[str, Any]
 

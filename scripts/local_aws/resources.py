@@ -13,7 +13,11 @@ from typing import Any
 
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
-from local_aws_batch import (
+from ministack.core.responses import new_uuid, now_iso
+from ministack.services import batch, ec2, iam, secretsmanager
+from ministack.services.cloudformation import provisioners
+
+from local_aws.batch import (
     ask,
     check_compute_resources,
     create_compute_environment,
@@ -27,9 +31,6 @@ from local_aws_batch import (
     update_job_queue,
     user_data_of,
 )
-from ministack.core.responses import new_uuid, now_iso
-from ministack.services import batch, ec2, iam, secretsmanager
-from ministack.services.cloudformation import provisioners
 
 Data = dict[str, Any]
 Made = tuple[str, Data]  # what `create` and `update` of a resource type return: Ref and GetAtt
