@@ -721,7 +721,7 @@ def test_refuses_unresolved_references(cloud: Cloud) -> None:
         (
             template(Secret__Description={"Fn::GetAtt": ["Role", "Colour"]}),
             {},
-            "Role does not support attribute type Colour",
+            "Requested attribute Colour does not exist in schema for AWS::IAM::Role",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""AWS Batch as the embedded AWS has it: what ministack (1.4.21) lacks or does otherwise than AWS.
+"""AWS Batch as the embedded AWS has it: what ministack (1.5.33) lacks or does otherwise than AWS.
 
 ministack keeps each service in a module of plain functions and dictionaries; `install` puts ours
 beside them or in their place. Only the server's own process imports this.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ministack.core.responses import error_response_json
-from ministack.services import batch, cloudwatch_logs, ec2, iam
+from ministack.services import batch, ec2, iam
 
 Data = dict[str, Any]
 
@@ -25,7 +25,6 @@ def install() -> None:
     """Add AWS Batch to ministack, before the server starts."""
     for call in CALLS:
         batch._DISPATCH[f"/v1/{call.__name__.replace('_', '')}"] = functools.partial(_call, call)
-    cloudwatch_logs._get_log_events = get_log_events
 
 
 def _call(call: Callable[[Data], Data], request: Data) -> Any:
@@ -316,17 +315,3 @@ CALLS: list[Callable[[Data], Data]] = [
     list_jobs,
     local_aws_jobs,
 ]
-
-
-# --- The log of a job ---
-
-_ministack_log_events = cloudwatch_logs._get_log_events
-
-
-def get_log_events(request: Data) -> Any:
-    """Give a new token with new lines: with ministack's old one they would come for ever."""
-    status, headers, body = _ministack_log_events(request)
-    answer, token = json.loads(body), request.get("nextToken")
-    if answer.get("events") and answer["nextForwardToken"] == token:
-        answer["nextForwardToken"] = f"f/{int(token.removeprefix('f/')) + len(answer['events'])}"
-    return status, headers, json.dumps(answer).encode()

@@ -13,12 +13,11 @@ from typing import Any
 
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
-from ministack.core.responses import new_uuid, now_iso
-from ministack.services import batch, ec2, iam, secretsmanager
+from ministack.core.responses import new_uuid
+from ministack.services import batch, iam, secretsmanager
 from ministack.services.cloudformation import provisioners
 
 from local_aws.batch import (
-    ask,
     check_compute_resources,
     create_compute_environment,
     create_job_queue,
@@ -48,17 +47,14 @@ CREATE_ONLY = {
 SCALING = {"MinvCpus", "MaxvCpus", "DesiredvCpus"}
 
 
-def replacement_of(kind: str, old: Data, new: Data) -> str:
-    """Say as a change set does whether an update replaces the resource."""
+def reshapes(old: Data, new: Data) -> bool:
+    """Tell whether an update of a compute environment changes more than how far it scales."""
 
     def infrastructure(properties: Data) -> Data:
         resources = properties.get("ComputeResources", {})
         return {key: resources[key] for key in resources.keys() - SCALING}
 
-    changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-    if changed & CREATE_ONLY.get(kind, set()):
-        return "True"
-    return "False" if infrastructure(old) == infrastructure(new) else "Conditional"
+    return infrastructure(old) != infrastructure(new)
 
 
 @functools.cache
@@ -134,14 +130,13 @@ def _create_environment(logical_id: str, properties: Data, stack: str) -> Made:
 
 
 def _update_environment(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    change = replacement_of("AWS::Batch::ComputeEnvironment", old, new)
     in_place = as_text(new.get("ReplaceComputeEnvironment", True)) == "false"
-    if change == "True" or (change == "Conditional" and not in_place):
+    if reshapes(old, new) and not in_place:
         return _create_environment(logical_id, new, stack)
     request = _environment(new, name_in(arn))
     resources = request.get("computeResources", {})
     best_fit = resources.get("allocationStrategy", "BEST_FIT") == "BEST_FIT"
-    if change == "Conditional" and (best_fit or request.get("serviceRole")):
+    if reshapes(old, new) and (best_fit or request.get("serviceRole")):
         raise ValueError(
             "An update of the infrastructure needs the service-linked role and an "
             "allocation strategy other than BEST_FIT"
@@ -164,8 +159,6 @@ def _create_queue(logical_id: str, properties: Data, stack: str) -> Made:
 
 
 def _update_queue(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    if replacement_of("AWS::Batch::JobQueue", old, new) == "True":
-        return _create_queue(logical_id, new, stack)
     request = _request("CreateJobQueue", new, "JobQueueName", name_in(arn))
     update_job_queue({**request, "jobQueue": arn})
     return arn, {"JobQueueArn": arn}
@@ -200,28 +193,18 @@ def _create_launch_template(logical_id: str, properties: Data, stack: str) -> Ma
     return made
 
 
-def _update_launch_template(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    # ministack makes another template instead, with another ID and version 1.
-    if replacement_of("AWS::EC2::LaunchTemplate", old, new) == "True":
-        return _create_launch_template(logical_id, new, stack)
+def _update_launch_template(
+    template_id: str, old: Data, new: Data, stack: str, logical_id: str
+) -> Made:
     user_data_of(new["LaunchTemplateData"])
-    template = ec2._launch_templates[arn]
-    template["LatestVersionNumber"] += 1
-    template["Versions"].append(
-        {
-            **template["Versions"][-1],
-            "VersionNumber": template["LatestVersionNumber"],
-            "DefaultVersion": False,
-            "CreateTime": now_iso(),
-            "LaunchTemplateData": new["LaunchTemplateData"],
-        }
-    )
-    numbers = ("LatestVersionNumber", "DefaultVersionNumber")
-    return arn, {"LaunchTemplateId": arn, **{key: str(template[key]) for key in numbers}}
+    made: Made = provisioners._ec2_launch_template_update(template_id, old, new, stack, logical_id)
+    return made
+
+
+# ministack's Ref of a secret is its name.
 
 
 def _create_secret(logical_id: str, properties: Data, stack: str) -> Made:
-    # ministack's Ref is the name, and its update makes a secret with another ARN.
     if properties.get("Name") in secretsmanager._secrets:
         raise ValueError("The operation failed because the secret already exists.")
     _, made = provisioners._sm_secret_create(logical_id, properties, stack)
@@ -229,33 +212,29 @@ def _create_secret(logical_id: str, properties: Data, stack: str) -> Made:
 
 
 def _update_secret(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    if replacement_of("AWS::SecretsManager::Secret", old, new) == "True":
-        return _create_secret(logical_id, new, stack)
-    _, secret = secretsmanager._resolve(arn)
+    name, secret = secretsmanager._resolve(arn)
     if secret is None:
         raise ValueError("Secrets Manager can't find the specified secret.")
-    secret.update(
-        Description=new.get("Description", ""),
-        KmsKeyId=new.get("KmsKeyId"),
-        Tags=new.get("Tags", []),
-    )
-    if new.get("SecretString") != old.get("SecretString"):
-        value = {"SecretId": arn, "SecretString": new["SecretString"]}
-        ask(secretsmanager._put_secret_value, value)
+    provisioners._sm_secret_update(name, old, new, stack, logical_id)
     return arn, {"Id": arn}
 
 
 def _delete_secret(arn: str, properties: Data) -> None:
-    secretsmanager._secrets.pop(secretsmanager._resolve(arn)[0], None)
+    provisioners._sm_secret_delete(secretsmanager._resolve(arn)[0], properties)
+
+
+# ministack's Ref of an instance profile is its ARN.
 
 
 def _create_profile(logical_id: str, properties: Data, stack: str) -> Made:
-    arn, _ = provisioners._iam_ip_create(logical_id, properties, stack)
-    return name_in(arn), {"Arn": arn}
+    arn, attributes = provisioners._iam_ip_create(logical_id, properties, stack)
+    return name_in(arn), attributes
 
 
 def _update_profile(name: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    return _create_profile(logical_id, new, stack)
+    arn = iam._instance_profiles[name]["Arn"]
+    provisioners._iam_ip_update(arn, old, new, stack, logical_id)
+    return name, {"Arn": arn}
 
 
 def _delete_profile(name: str, properties: Data) -> None:
