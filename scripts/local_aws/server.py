@@ -40,8 +40,9 @@ def serve(listener: socket.socket, *, by_hand: bool) -> None:
     import hypercorn.asyncio
     from hypercorn.config import Config
 
-    from local_aws import account, batch, cloudformation, instances
+    from local_aws import account, batch, cloudformation, environments, instances
 
+    environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
     batch.install()
     cloudformation.install(pace)
     account.install()
