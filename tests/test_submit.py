@@ -26,6 +26,7 @@ from typing import Any
 import lint_templates
 import pytest
 import write_templates
+from lab.environ import clean
 from local_aws import LocalAws
 
 from batchreg.render import template
@@ -48,12 +49,7 @@ TOO_LARGE = (
 
 
 def environ(aws: LocalAws, **more: str) -> dict[str, str]:
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_"))
-    }
-    return {**clean, **aws.environ, "BATCHREG_STACK_NAME": "lab", **more}
+    return clean(**{**aws.environ, "BATCHREG_STACK_NAME": "lab", **more})
 
 
 @dataclass(frozen=True)

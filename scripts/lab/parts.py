@@ -23,13 +23,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-T = TypeVar("T")
+from lab.environ import ENVIRON
 
-# Whole and fixed: nothing of the caller's environment reaches a part.
-ENVIRON = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-}
+T = TypeVar("T")
 
 # Each part's programs, with the Debian packages that bring them.
 PROGRAMS = {
