@@ -326,6 +326,11 @@ class Instance:
                             stat.S_IMODE(status.st_mode),
                         )
 
+    @property
+    def mounted_root(self) -> Path:
+        """The machine's root file system as this machine sees it, for reading without a process."""
+        return self._mounted / "root"
+
     def _arguments(self) -> list[str]:
         """Return what the first process gets besides its folder."""
         return []

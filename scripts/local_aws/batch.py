@@ -25,6 +25,7 @@ from local_aws.environments import (
     create_compute_environment,
     delete_compute_environment,
     describe_compute_environments,
+    local_aws_lost,
     update_compute_environment,
 )
 from local_aws.jobs import (
@@ -146,4 +147,5 @@ CALLS: list[Callable[[Data], Data]] = [
     local_aws_jobs,
     local_aws_work,
     local_aws_task,
+    local_aws_lost,
 ]

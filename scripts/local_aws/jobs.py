@@ -54,6 +54,7 @@ class Work:
     container: Data  # with parameters put in
     deadline: float = 0.0  # of the present attempt, by time.monotonic()
     stop: str = ""  # why it is to end
+    lost: str = ""  # why the present attempt ends before its time
     task: Data = field(default_factory=dict)  # the present attempt, as the runner reports it
 
 
@@ -281,6 +282,7 @@ def _instance(environment: Data) -> Data:
     return {
         "arn": environment["computeEnvironmentArn"],
         "cluster": name_in(environment["ecsClusterArn"]),
+        "clusterArn": environment["ecsClusterArn"],
         "fargate": resources.get("type", "").startswith("FARGATE"),
         "revision": environments.revisions.get(name, 1),
         "instanceType": kind,
@@ -301,7 +303,9 @@ def local_aws_task(request: Data) -> Data:
     reason = request.pop("statusReason", "")
     work.task.update(request)
     job["container"].update(request)
-    if status == "STARTING":
+    if status == "INTERRUPTED":  # its instance goes; the attempt ends for that reason
+        work.lost = reason
+    elif status == "STARTING":
         job["status"] = "STARTING"
     elif status == "RUNNING":
         job.update(status="RUNNING", startedAt=batch._now_ms())
@@ -317,7 +321,8 @@ def local_aws_task(request: Data) -> Data:
 def _end_attempt(job: Data, work: Work, reason: str) -> None:
     """Keep the attempt, and let the job end or have another one."""
     code, why = work.task.get("exitCode"), work.task.get("reason", "")
-    reason = work.stop or reason
+    reason = work.stop or work.lost or reason
+    lost, work.lost = bool(work.lost), ""
     now = batch._now_ms()
     job["attempts"].append(
         {
@@ -328,7 +333,7 @@ def _end_attempt(job: Data, work: Work, reason: str) -> None:
         }
     )
     work.deadline, work.task = 0.0, {}
-    if code == 0 and not work.stop:
+    if code == 0 and not work.stop and not lost:
         _end(job, "SUCCEEDED", reason)
     elif work.stop or not _again(job, code, why, reason):
         _end(job, "FAILED", reason)

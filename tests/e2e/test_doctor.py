@@ -77,6 +77,7 @@ class Lab:
             jobName="align",
             jobQueue=self.outputs["JobQueueArn"],
             jobDefinition=definition["jobDefinitionArn"],
+            tags={"local-aws-status": "RUNNABLE"},
         )["jobId"]
         self.aws.set_jobs(status, job_id=job_id, reason=reason)
         return job_id
