@@ -13,7 +13,8 @@ import pytest
 from account import Account
 from wire import Wire
 
-from batchreg.stack.deploy import Request
+from batchreg.registry.logins import ENV
+from batchreg.stack.plan import Inputs, RegistryInput, resolve
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 USERNAME, PASSWORD = (f"canary{secrets.token_hex(12)}" for _ in range(2))
@@ -162,7 +163,8 @@ def test_login_stays_out_of_a_traceback(watched):
 
 def test_login_stays_out_of_objects_that_a_debugger_or_a_log_prints():
     """repr() of what holds it, as a logging library or pytest would print it."""
-    request = Request(
-        name="x", body="", parameters={"Username": USERNAME, "Password": PASSWORD}, declared={}
-    )
-    assert not sung(repr(request))
+    inputs = Inputs(stack_name="x", parameters={"Username": USERNAME, "Password": PASSWORD})
+    several = RegistryInput("ghcr.io", USERNAME, f"{ENV}TOKEN", PASSWORD)
+    listed = Inputs(stack_name="x", registries=(several,))
+    for holder in (inputs, resolve(inputs), listed, resolve(listed)):
+        assert not sung(repr(holder))

@@ -130,6 +130,7 @@ def test_wrong_option_is_one_line(deploy, arguments):
     [
         ({"BATCHREG_USERNAME": "a:b"}, "The user name is empty or has a colon"),
         ({"BATCHREG_PASSWORD": "a\nb"}, "The password is empty or has a line break"),
+        ({"BATCHREG_PASSWORD": " \t "}, "The password has only blanks."),
         ({"BATCHREG_PASSWORD": "a\udcffb"}, "The password is not text in UTF-8"),
     ],
 )
@@ -155,7 +156,7 @@ def test_no_wait_returns_while_the_stack_comes_up(batchreg, slow_aws, stack):
     present = Account(slow_aws, stack).stack
     assert (result.returncode, result.stdout) == (0, "")
     assert result.stderr.splitlines()[-1] == (
-        f"Creating {stack}. Look at it: batchreg status --stack-name {stack}"
+        f"Creating {stack}. For its status: batchreg status --stack-name {stack}"
     )
     assert present["EnableTerminationProtection"]
 
@@ -274,7 +275,7 @@ def test_stack_of_somebody_else_is_left_alone(deploy, account):
     result = deploy(**LOGIN)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"batchreg: {account.name} was not made by batchreg: choose another --stack-name, or give "
+        f"batchreg: {account.name} was not created by batchreg. Choose another --stack-name, or give "
         "--force.\n"
     )
     assert deploy("--force", **LOGIN).returncode == 0
@@ -289,7 +290,7 @@ def test_dry_run_of_a_new_stack_leaves_nothing_behind(deploy, account):
     result = deploy("--dry-run", yes=False, **LOGIN)
     assert (result.returncode, result.stdout) == (0, "")
     assert "ComputeEnvironment" in result.stderr
-    assert result.stderr.splitlines()[-1] == f"Dry run: {account.name} is as it was."
+    assert result.stderr.splitlines()[-1] == "Dry run: nothing was created."
     assert account.stack is None
     assert account.name not in str(
         account.cfn.list_stacks(StackStatusFilter=["REVIEW_IN_PROGRESS", "CREATE_COMPLETE"])

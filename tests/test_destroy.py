@@ -58,14 +58,14 @@ def test_destroyed_stack_is_gone_and_destroying_it_again_is_a_success(destroy, m
     result = destroy()
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     lines = result.stderr.splitlines()
-    assert lines[0].split() == ["Goes", "Type"]
+    assert lines[0].split() == ["Will", "be", "deleted", "Type"]
     assert ["JobQueue", "AWS::Batch::JobQueue"] in [line.split() for line in lines]
     assert lines[-1] == f"{made.name} is gone."
     assert made.stack is None
     again = destroy(yes=False)
     assert (again.returncode, again.stderr) == (
         0,
-        f"There is no stack {made.name}: nothing to destroy.\n",
+        f"There is no stack {made.name} in us-east-1: nothing to destroy.\n",
     )
 
 
@@ -85,7 +85,7 @@ def test_stack_of_somebody_else_is_left_alone(destroy, account):
     result = destroy()
     assert result.returncode == 1
     assert result.stderr == (
-        f"batchreg: {account.name} was not made by batchreg: choose another --stack-name, or give "
+        f"batchreg: {account.name} was not created by batchreg. Choose another --stack-name, or give "
         "--force.\n"
     )
     assert account.stack
@@ -113,7 +113,7 @@ def test_jobs_that_have_not_finished_keep_the_stack(destroy, made):
     assert "--terminate-jobs" in last
     result = destroy("--terminate-jobs")
     assert result.returncode == 0, result.stderr
-    assert "Ending 3 jobs." in result.stderr.splitlines()
+    assert "Terminating 3 jobs." in result.stderr.splitlines()
     described = made.aws.client("batch").describe_jobs(jobs=jobs)["jobs"]
     assert {job["jobId"]: job["status"] for job in described} == dict(
         zip(jobs, ["FAILED", "FAILED", "FAILED", "SUCCEEDED"], strict=True)

@@ -20,7 +20,7 @@ NOTHING = "batchreg: interrupted; nothing has changed."
 # All that batchreg prints on its way, as whole lines.
 WHOLE = re.compile(
     r"Action  Resource +Type +Replacement|(Add|Modify)  +\w+ +AWS::\w+::\w+(  +.+)?"
-    r"|Goes +Type|\w+ +AWS::\w+::\w+"
+    r"|Will be deleted +Type|\w+ +AWS::\w+::\w+"
     r"|\d\d:\d\d:\d\d  \S+ +[A-Z_]+(  .+)?"
 )
 
@@ -114,8 +114,8 @@ def test_ctrl_c_during_the_change_lets_it_go_on_and_deploy_follows_it(
         environ, slow_aws.endpoint, tmp_path, moment, "deploy", "--stack-name", stack, "--yes"
     )
     assert run.last == (
-        f"batchreg: interrupted; {stack} goes on without batchreg. To follow it, run the same "
-        f"command again; to look at it: batchreg status --stack-name {stack}"
+        f"batchreg: interrupted; the operation on {stack} continues. To resume watching, run the "
+        f"same command again; for its status: batchreg status --stack-name {stack}"
     )
     result = batchreg("deploy", "--stack-name", stack, "--yes", environ=environ)
     assert result.returncode == 0, result.stderr
@@ -168,7 +168,7 @@ def test_ctrl_c_in_a_destroy_says_what_goes_on(
         assert run.last == NOTHING
         assert account.stack["StackStatus"] == "CREATE_COMPLETE"
         return
-    assert run.last.startswith(f"batchreg: interrupted; {stack} goes on without batchreg.")
+    assert run.last.startswith(f"batchreg: interrupted; the operation on {stack} continues.")
     result = batchreg("destroy", "--stack-name", stack, "--yes", environ=environ)
     assert result.returncode == 0, result.stderr
     assert account.stack is None

@@ -20,7 +20,7 @@ from test_interrupt import Interrupted
 from wire import Wire
 
 from batchreg.cli import rotate as rotate_command
-from batchreg.cli.console import Console
+from batchreg.cli.console import TextScreen
 from batchreg.render import template, userdata
 from batchreg.render.settings import Settings
 from batchreg.stack import rotate
@@ -247,7 +247,7 @@ def test_broken_secret_does_not_keep_the_others_from_a_new_password(account, bat
     own.rotate("new", "--registry", "a.example.com")
     assert own.read(good)["password"] == "new"
     result = own.rotate("new", "--registry", "b.example.com", status=1)
-    assert "The stack has no login for b.example.com" in result.stderr
+    assert "The stack has no credentials for b.example.com" in result.stderr
     assert "canary" not in result.stderr
 
 
@@ -257,8 +257,11 @@ def test_broken_secret_does_not_keep_the_others_from_a_new_password(account, bat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "several registries: give --registry, one of a.example.com, b.example.com."),
-        (["--registry", "ghcr.io"], "no login for ghcr.io: it has a.example.com, b.example.com."),
+        ([], "several registries. Give --registry, one of a.example.com, b.example.com."),
+        (
+            ["--registry", "ghcr.io"],
+            "no credentials for ghcr.io; it has a.example.com, b.example.com.",
+        ),
         (["--registry", "myhost"], "add a domain or port to myhost"),
     ],
 )
@@ -295,7 +298,7 @@ def test_without_a_terminal_nothing_is_asked(one, batchreg):
 def test_failure_is_the_result_where_a_machine_reads_it(two):
     """The last line of stdout."""
     result = two.rotate("new", "--json", status=1)
-    assert "give --registry" in json.loads(result.stdout.splitlines()[-1])["error"]
+    assert "Give --registry" in json.loads(result.stdout.splitlines()[-1])["error"]
 
 
 def test_registry_that_is_away_changes_nothing(account, batchreg):
@@ -303,7 +306,7 @@ def test_registry_that_is_away_changes_nothing(account, batchreg):
     account.make(rendered(), RegistryUrl="127.0.0.1:9", Username="u", Password="old")
     own = Registries(account, batchreg)
     result = own("rotate", BATCHREG_PASSWORD="new", status=1)
-    assert result.stderr.endswith("Nothing has changed. --no-check skips this.\n")
+    assert result.stderr.endswith("No changes were made. To skip this check, give --no-check.\n")
     assert own.logins == {"127.0.0.1:9": ("u", "old")}
 
 
@@ -355,7 +358,7 @@ def test_ctrl_c_before_the_change_keeps_the_old_password(slow, tmp_path, moment)
 def test_ctrl_c_during_the_change_says_so_and_the_same_command_leads_on(slow, tmp_path, moment):
     """The password is the old one or the new one, and then the new one."""
     run = interrupt(slow, tmp_path, moment)
-    assert run.last.startswith(f"batchreg: interrupted; {slow.name} goes on without batchreg.")
+    assert run.last.startswith(f"batchreg: interrupted; the operation on {slow.name} continues.")
     assert slow.secret["password"] in (PASSWORD, "new")
     slow.rotate("new")
     assert slow.secret["password"] == "new"
@@ -396,7 +399,7 @@ def test_later_of_two_rotations_follows_the_first_and_wins(slow):
     names = list(slow.parameters)
     with Wire(slow.aws.endpoint, before=step) as wire:
         result = slow.rotate("second", AWS_ENDPOINT_URL=wire.endpoint)
-    assert "since an earlier run: following it." in result.stderr
+    assert "An earlier run left" in result.stderr
     assert slow.secret["password"] == "second"
 
 
@@ -562,7 +565,7 @@ def test_login_of_a_single_registry_goes_to_none_of_several(two):
             "--registry and --secret-arn exclude each other",
         ),
         (["--from-docker-config"], "--from-docker-config needs --registry"),
-        (["--registry", "ghcr.io"], "Missing the login of ghcr.io"),
+        (["--registry", "ghcr.io"], "Missing the credentials of ghcr.io"),
     ],
 )
 def test_options_that_contradict_each_other_are_wrong_usage(account, batchreg, arguments, message):
@@ -790,7 +793,7 @@ def test_now_asks_those_that_can_be_reached_and_names_the_timer_for_the_rest(fle
     """The unit is started, so that two refreshes never run at a time."""
     reach(fleet, i0="Online", i1="ConnectionLost", i2="Online", i9="Online")
     sent(fleet, "i-0", "i-2")
-    told = rotate_command._refresh(fleet, PRESENT, Console(), False)
+    told = rotate_command._refresh(fleet, PRESENT, TextScreen(), False)
     assert told == {"i-0": "Asked", "i-2": "Asked"}
     assert "reaches 2 of 3 instances; the others wait for their timer" in capsys.readouterr().err
 
@@ -798,14 +801,14 @@ def test_now_asks_those_that_can_be_reached_and_names_the_timer_for_the_rest(fle
 def test_now_without_systems_manager_falls_back_to_the_timer(fleet, capsys):
     """As on instances without the policy for it."""
     reach(fleet)
-    assert rotate_command._refresh(fleet, PRESENT, Console(), True) == {}
+    assert rotate_command._refresh(fleet, PRESENT, TextScreen(), True) == {}
     assert "reaches 0 of 3 instances" in capsys.readouterr().err
 
 
 def test_now_without_permission_falls_back_to_the_timer(fleet, capsys):
     """The password is current by then: it is no failure."""
     fleet.stubs["ssm"].add_client_error("describe_instance_information", "AccessDeniedException")
-    assert rotate_command._refresh(fleet, PRESENT, Console(), False) == {}
+    assert rotate_command._refresh(fleet, PRESENT, TextScreen(), False) == {}
     assert "The instances wait for their timer." in capsys.readouterr().err
 
 
@@ -863,4 +866,4 @@ def test_now_in_a_stack_without_instances_is_a_success(one):
 def test_rotation_needs_a_stack(account, batchreg):
     """One line with the way on."""
     result = Registries(account, batchreg)("rotate", status=1, **LOGIN)
-    assert f"There is no stack {account.name} in this region" in result.stderr
+    assert f"There is no stack {account.name} in us-east-1." in result.stderr

@@ -20,16 +20,19 @@ from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 
 from batchreg import __version__
-from batchreg.cli import deploy as commands
-from batchreg.cli.console import Console
+from batchreg.cli import deploy, destroy, status
+from batchreg.cli.console import TextScreen
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.render import template
 from batchreg.render.settings import Settings
-from batchreg.stack import changesets
+from batchreg.stack import changesets, following
 from batchreg.stack import deploy as deploying
-from batchreg.stack import states as stack
+from batchreg.stack import events as stack_events
 from batchreg.stack.changesets import Change, ChangeSet
-from batchreg.stack.states import Event, Stack, StackFailed
+from batchreg.stack.events import Event
+from batchreg.stack.following import Operation
+from batchreg.stack.plan import Plan
+from batchreg.stack.states import Stack, StackFailed
 
 NAME = "genomics"
 ID = "arn:aws:cloudformation:eu-central-1:111122223333:stack/genomics/0e2f1c50-0000"
@@ -52,6 +55,7 @@ WHY = (
     "(RequestToken: 1-2, HandlerErrorCode: InvalidRequest)"
 )
 CANCELLED = "Resource creation cancelled"
+UPDATING = Operation(stack_id=ID, name=NAME, token=OURS, verb="Updating")
 
 
 class Token:
@@ -162,6 +166,21 @@ def looks(status: str | None, name: str = NAME, **more: Any) -> Step:
         cloud.answers("describe_stacks", {"Stacks": [described]}, StackName=name)
 
     return step
+
+
+def lists(*names: str) -> Step:
+    """batchreg lists the stacks there, for a hint; the first one is not its own."""
+    parameters = [{"ParameterKey": name} for name in PARAMETERS]
+    more = {"CreationTime": datetime(2026, 11, 1, tzinfo=UTC), "StackStatus": "CREATE_COMPLETE"}
+    stacks = [
+        {"StackName": "genomics2", **more},
+        *({"StackName": name, "Parameters": parameters, **more} for name in names),
+    ]
+    return lambda cloud: cloud.answers("describe_stacks", {"Stacks": stacks})
+
+
+def may_not_list(cloud: Cloud) -> None:
+    cloud.refuses("describe_stacks", "not authorized", "AccessDenied")
 
 
 def reads(body: str) -> Step:
@@ -318,8 +337,8 @@ STUCK = ("JobQueue", "DELETE_FAILED", WHY)
 CAUSE = "genomics: JobQueue (AWS::Batch::JobQueue) failed: The subnet ID 'subnet-1' does not exist."
 UP, CHANGED, GONE = "genomics is up.", "genomics is up to date.", "genomics is gone."
 NOTHING = "genomics is up to date: nothing to change."
-NOT_OURS = "{}, which batchreg did not begin: wait until it has settled, then try again."
-FOLLOWING = "{} since an earlier run: following it."
+NOT_OURS = "{}, and batchreg did not start that operation. Wait until it finishes, then {} again."
+FOLLOWING = "An earlier run left genomics in {}; watching it."
 
 # The state, the calls after the first look, the exit status, and lines that the user reads.
 Row = tuple[str | None, tuple[Step, ...], int, tuple[str, ...]]
@@ -375,7 +394,7 @@ DEPLOY: list[Row] = [
         (
             FOLLOWING.format("ROLLBACK_IN_PROGRESS"),
             CAUSE,
-            "genomics is in ROLLBACK_COMPLETE: it never came up.",
+            "genomics is in ROLLBACK_COMPLETE: it was never created.",
             UP,
         ),
     ),
@@ -421,7 +440,7 @@ DEPLOY: list[Row] = [
     ),
     # Somebody else is at work.
     *[
-        (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status),))
+        (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status, "deploy"),))
         for status in (
             "CREATE_IN_PROGRESS",
             "UPDATE_IN_PROGRESS",
@@ -439,19 +458,19 @@ DEPLOY: list[Row] = [
         "CREATE_FAILED",
         (*REMOVES, *CREATES),
         0,
-        ("genomics is in CREATE_FAILED: it never came up.", UP),
+        ("genomics is in CREATE_FAILED: it was never created.", UP),
     ),
     (
         "ROLLBACK_COMPLETE",
         (*REMOVES, *CREATES),
         0,
-        ("genomics is in ROLLBACK_COMPLETE: it never came up.", UP),
+        ("genomics is in ROLLBACK_COMPLETE: it was never created.", UP),
     ),
     (
         "ROLLBACK_FAILED",
         (*REMOVES, *CREATES),
         0,
-        ("genomics is in ROLLBACK_FAILED: it never came up.", UP),
+        ("genomics is in ROLLBACK_FAILED: it was never created.", UP),
     ),
     (
         "ROLLBACK_FAILED",
@@ -478,7 +497,7 @@ DEPLOY: list[Row] = [
             *UPDATES,
         ),
         0,
-        ("genomics is in UPDATE_FAILED: an update went wrong.", CHANGED),
+        ("genomics is in UPDATE_FAILED: an update failed.", CHANGED),
     ),
     (
         "UPDATE_ROLLBACK_FAILED",
@@ -489,7 +508,7 @@ DEPLOY: list[Row] = [
             *UPDATES,
         ),
         0,
-        ("genomics is in UPDATE_ROLLBACK_FAILED: an update went wrong.", CHANGED),
+        ("genomics is in UPDATE_ROLLBACK_FAILED: an update failed.", CHANGED),
     ),
     (
         "UPDATE_ROLLBACK_FAILED",
@@ -507,8 +526,8 @@ DEPLOY: list[Row] = [
         (),
         1,
         (
-            "genomics is in IMPORT_ROLLBACK_FAILED, which batchreg cannot lead out of: look at it in "
-            "the CloudFormation console.",
+            "batchreg cannot recover a stack in IMPORT_ROLLBACK_FAILED. Look at genomics in the "
+            "CloudFormation console.",
         ),
     ),
     # The operation itself ends badly.
@@ -528,13 +547,14 @@ DEPLOY: list[Row] = [
         ),
         1,
         (
-            "genomics ended in UPDATE_ROLLBACK_COMPLETE, without a failure of its own: deploy again.",
+            "genomics ended in UPDATE_ROLLBACK_COMPLETE, but no resource reported a failure. "
+            "Deploy again.",
         ),
     ),
 ]
 
 DESTROY: list[Row] = [
-    (None, (), 0, ("There is no stack genomics: nothing to destroy.",)),
+    (None, (), 0, ("There is no stack genomics in eu-central-1: nothing to destroy.",)),
     ("REVIEW_IN_PROGRESS", (deletes(), follows("DELETE_COMPLETE")), 0, (GONE,)),
     *[
         (status, DESTROYS, 0, (GONE,))
@@ -584,7 +604,7 @@ DESTROY: list[Row] = [
     ),
     # Somebody else is at work.
     *[
-        (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status),))
+        (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status, "destroy"),))
         for status in (
             "CREATE_IN_PROGRESS",
             "UPDATE_IN_PROGRESS",
@@ -629,15 +649,23 @@ DESTROY: list[Row] = [
 ]
 
 STATUS: list[Row] = [
-    (
-        None,
-        (),
-        1,
+    *[
         (
-            "There is no stack genomics in this region: batchreg deploy --stack-name "
-            "genomics makes it.",
-        ),
-    ),
+            None,
+            (step,),
+            1,
+            (
+                f"There is no stack genomics in eu-central-1. {hint} To create it: batchreg deploy "
+                "--stack-name genomics",
+            ),
+        )
+        for step, hint in (
+            (lists("lab", "genomic"), "Did you mean genomic?"),
+            (lists("lab", "imaging"), "The stacks of batchreg there: imaging, lab."),
+            (lists(), "Check --region."),
+            (may_not_list, "Check --region."),
+        )
+    ],
     ("REVIEW_IN_PROGRESS", (), 0, (NAME, " REVIEW_IN_PROGRESS", "none yet")),
     *[
         (status, (), 0, (NAME, f" {status} "))
@@ -669,7 +697,7 @@ STATUS: list[Row] = [
 
 OPTIONS: dict[str, Any] = {
     "stack_name": NAME,
-    "machine": False,
+    "json_output": False,
     "profile": None,
     "region": None,
     "endpoint_url": None,
@@ -711,7 +739,7 @@ def run(
     """Run a command on the stubs; return its exit status and all that the user reads."""
 
     def run(
-        command: Callable[..., None], *steps: Step, password: str = "hunter2", **options: Any
+        command: Callable[..., int], *steps: Step, password: str = "hunter2", **options: Any
     ) -> tuple[int, str]:
         monkeypatch.setenv("BATCHREG_PASSWORD", password)
         for step in steps:
@@ -745,7 +773,7 @@ def named(rows: list[Row]) -> list[Any]:
 @pytest.mark.parametrize(("state", "steps", "exit_status", "lines"), named(DEPLOY))
 def test_deploy_has_a_way_on_from_every_state(run, state, steps, exit_status, lines):
     """No dead ends: it ends well, or the line says what to do."""
-    ended, output = run(commands.deploy, *first_look(state), *steps, **DEPLOY_OPTIONS)
+    ended, output = run(deploy.run, *first_look(state), *steps, **DEPLOY_OPTIONS)
     assert ended == exit_status, output
     for line in lines:
         assert line in output
@@ -755,7 +783,7 @@ def test_deploy_has_a_way_on_from_every_state(run, state, steps, exit_status, li
 @pytest.mark.parametrize(("state", "steps", "exit_status", "lines"), named(DESTROY))
 def test_destroy_has_a_way_on_from_every_state(run, state, steps, exit_status, lines):
     """A stack can be taken down whatever has happened to it."""
-    ended, output = run(commands.destroy, *first_look(state), *steps, **DESTROY_OPTIONS)
+    ended, output = run(destroy.run, *first_look(state), *steps, **DESTROY_OPTIONS)
     assert ended == exit_status, output
     for line in lines:
         assert line in output
@@ -764,7 +792,7 @@ def test_destroy_has_a_way_on_from_every_state(run, state, steps, exit_status, l
 @pytest.mark.parametrize(("state", "steps", "exit_status", "lines"), named(STATUS))
 def test_status_shows_every_state(run, state, steps, exit_status, lines):
     """Looking never fails because of what there is to see."""
-    ended, output = run(commands.status, *first_look(state), *steps, **OPTIONS)
+    ended, output = run(status.run, *first_look(state), *steps, **OPTIONS)
     assert ended == exit_status, output
     for line in lines:
         assert line in output
@@ -783,18 +811,14 @@ def test_the_tables_leave_no_state_out(cloud):
 def test_an_unchanged_stack_takes_two_calls(run, state):
     """DescribeStacks and GetTemplate are enough to see that there is nothing to do."""
     assert run(
-        commands.deploy,
-        looks(state),
-        reads(BODY),
-        password="",
-        **{**DEPLOY_OPTIONS, "username": None},
+        deploy.run, looks(state), reads(BODY), password="", **{**DEPLOY_OPTIONS, "username": None}
     ) == (0, f"{NOTHING}\n")
 
 
 def test_whether_a_password_has_changed_only_cloudformation_knows(run):
     """Nobody can read the present one, so a password that is given is always sent."""
     ended, output = run(
-        commands.deploy,
+        deploy.run,
         looks("CREATE_COMPLETE"),
         reads(BODY),
         plans("UPDATE", changes=False),
@@ -807,7 +831,7 @@ def test_a_rollback_that_was_followed_is_not_taken_for_success(run):
     """While an update runs its template is the deployed one; after its rollback it no longer is."""
     kept = {key: GIVEN[key] for key in ("SubnetIDs", "SecurityGroupIDs")}
     ended, output = run(
-        commands.deploy,
+        deploy.run,
         looks("UPDATE_IN_PROGRESS"),
         reads(BODY),
         asks_who(OURS),
@@ -827,20 +851,20 @@ def test_a_rollback_that_was_followed_is_not_taken_for_success(run):
 
 
 @pytest.mark.parametrize(
-    ("command", "options"), [(commands.deploy, DEPLOY_OPTIONS), (commands.destroy, DESTROY_OPTIONS)]
+    ("command", "options"), [(deploy.run, DEPLOY_OPTIONS), (destroy.run, DESTROY_OPTIONS)]
 )
 def test_a_foreign_stack_is_left_alone(run, command, options):
     """A typing error in --stack-name must not cost somebody their stack."""
     assert run(command, looks("CREATE_COMPLETE"), reads(FOREIGN_BODY), **options) == (
         1,
-        "genomics was not made by batchreg: choose another --stack-name, or give --force.\n",
+        "genomics was not created by batchreg. Choose another --stack-name, or give --force.\n",
     )
 
 
 def test_a_foreign_stack_can_be_destroyed_with_force(run):
     """Whoever says so means it."""
     ended, output = run(
-        commands.destroy,
+        destroy.run,
         looks("CREATE_COMPLETE"),
         reads(FOREIGN_BODY),
         *DESTROYS,
@@ -851,7 +875,7 @@ def test_a_foreign_stack_can_be_destroyed_with_force(run):
 
 def test_a_foreign_stack_has_a_status(run):
     """Looking is allowed, and says whose it is not."""
-    ended, output = run(commands.status, looks("CREATE_COMPLETE"), reads(FOREIGN_BODY), **OPTIONS)
+    ended, output = run(status.run, looks("CREATE_COMPLETE"), reads(FOREIGN_BODY), **OPTIONS)
     assert (ended, "not batchreg's" in output) == (0, True)
 
 
@@ -859,8 +883,8 @@ def test_a_foreign_stack_has_a_status(run):
 @pytest.mark.parametrize(
     ("command", "options", "then", "end"),
     [
-        (commands.deploy, DEPLOY_OPTIONS, UPDATES, CHANGED),
-        (commands.destroy, DESTROY_OPTIONS, DESTROYS, GONE),
+        (deploy.run, DEPLOY_OPTIONS, UPDATES, CHANGED),
+        (destroy.run, DESTROY_OPTIONS, DESTROYS, GONE),
     ],
 )
 def test_another_batchregs_stack_is_ours_and_says_so(run, version, command, options, then, end):
@@ -868,7 +892,7 @@ def test_another_batchregs_stack_is_ours_and_says_so(run, version, command, opti
     body = BODY.replace(f"Version: {__version__}", f"Version: {version}")
     ended, output = run(command, looks("CREATE_COMPLETE"), reads(body), *then, **options)
     assert (ended, end in output) == (0, True)
-    assert f"The stack was made by batchreg {version}; this is {__version__}." in output
+    assert f"The stack was created by batchreg {version}; this is {__version__}." in output
 
 
 # What the user may want
@@ -877,38 +901,38 @@ def test_another_batchregs_stack_is_ours_and_says_so(run, version, command, opti
 @pytest.mark.parametrize(
     ("state", "line"),
     [
-        ("ROLLBACK_COMPLETE", "Dry run: a deploy would first remove what is left of it."),
-        ("DELETE_FAILED", "Dry run: a deploy would first remove what is left of it."),
+        ("ROLLBACK_COMPLETE", "Dry run: a deploy would first delete what is left of it."),
+        ("DELETE_FAILED", "Dry run: a deploy would first delete what is left of it."),
         ("UPDATE_ROLLBACK_FAILED", "Dry run: a deploy would first finish its rollback."),
     ],
 )
 def test_a_dry_run_does_not_lead_out_of_a_state(run, state, line):
     """It says what would happen first, and makes no call that changes anything."""
-    ended, output = run(commands.deploy, *first_look(state), **{**DEPLOY_OPTIONS, "dry_run": True})
+    ended, output = run(deploy.run, *first_look(state), **{**DEPLOY_OPTIONS, "dry_run": True})
     assert (ended, line in output) == (0, True)
 
 
 @pytest.mark.parametrize("state", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED"])
 def test_nothing_is_led_out_of_a_state_without_asking(run, state):
     """Where there is no terminal to ask on, the missing flag is named."""
-    ended, output = run(commands.deploy, *first_look(state), **{**DEPLOY_OPTIONS, "yes": False})
+    ended, output = run(deploy.run, *first_look(state), **{**DEPLOY_OPTIONS, "yes": False})
     assert (ended, "--yes" in output) == (2, True)
 
 
 @pytest.mark.parametrize("state", ["ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS"])
 def test_a_stack_that_will_be_made_anew_needs_its_login_again(run, state):
     """It is asked for before minutes are spent on following, not afterwards."""
-    ended, output = run(commands.deploy, *first_look(state), **{**DEPLOY_OPTIONS, "username": None})
+    ended, output = run(deploy.run, *first_look(state), **{**DEPLOY_OPTIONS, "username": None})
     assert (ended, "Missing --username" in output) == (2, True)
 
 
 def test_retain_is_for_deletes_that_got_stuck(run):
     """CloudFormation refuses it otherwise, with a message that explains nothing."""
     options = {**DESTROY_OPTIONS, "retain": ("JobQueue",)}
-    ended, output = run(commands.destroy, *first_look("CREATE_COMPLETE"), **options)
-    assert (ended, "try without --retain first" in output) == (1, True)
+    ended, output = run(destroy.run, *first_look("CREATE_COMPLETE"), **options)
+    assert (ended, "Try without --retain first" in output) == (1, True)
     ended, output = run(
-        commands.destroy,
+        destroy.run,
         *first_look("DELETE_FAILED"),
         lists_resources,
         deletes("JobQueue"),
@@ -921,7 +945,7 @@ def test_retain_is_for_deletes_that_got_stuck(run):
 def test_what_gets_stuck_beside_what_is_retained_is_named(run):
     """No second try: what was to stay has been left out already."""
     ended, output = run(
-        commands.destroy,
+        destroy.run,
         *first_look("DELETE_FAILED"),
         lists_resources,
         deletes("JobQueue"),
@@ -936,7 +960,7 @@ def test_what_gets_stuck_beside_what_is_retained_is_named(run):
     [
         (
             "arn:foreign",
-            "the job queue nightly still uses its compute environment: take it out there, "
+            "the job queue nightly still uses its compute environment. Remove it there, "
             "then destroy again.",
         ),
         ("arn:own", "--retain JobQueue"),
@@ -969,7 +993,7 @@ def test_a_queue_that_holds_the_compute_environment_is_named(run, cloud, queue, 
         {"OutputKey": "ComputeEnvironmentArn", "OutputValue": "arn:environment"},
     ]
     ended, output = run(
-        commands.destroy,
+        destroy.run,
         looks("CREATE_COMPLETE", Outputs=outputs),
         reads(BODY),
         lists_resources,
@@ -985,7 +1009,7 @@ def test_a_queue_that_holds_the_compute_environment_is_named(run, cloud, queue, 
 def test_a_protected_stack_says_how_to_lift_the_protection(run):
     """The flag that undoes it is in the line."""
     ended, output = run(
-        commands.destroy,
+        destroy.run,
         looks("CREATE_COMPLETE", EnableTerminationProtection=True),
         reads(BODY),
         **DESTROY_OPTIONS,
@@ -999,7 +1023,7 @@ def test_a_stuck_delete_that_took_the_queue_goes_on(run, cloud):
     for _ in range(5):  # unfinished states, side by side
         cloud.stubs["batch"].add_client_error("list_jobs", "ClientException", "no such queue")
     ended, output = run(
-        commands.destroy,
+        destroy.run,
         looks("DELETE_FAILED", Outputs=[{"OutputKey": "JobQueueArn", "OutputValue": "arn:queue"}]),
         reads(BODY),
         *DESTROYS,
@@ -1054,9 +1078,9 @@ def test_follow_yields_each_event_once_oldest_first_until_the_stack_settles(clou
     for seen in (2, 2, 5):
         page(cloud, old + new[:seen])
     pauses = Pauses()
-    events = list(stack.follow(cloud.cfn, ID, OURS, sleep=pauses))
+    events = list(stack_events.follow(cloud.cfn, ID, OURS, sleep=pauses))
     assert shown(events) == [NAME, "R0", "R1", "R2", NAME]
-    assert events[-1].settles
+    assert events[-1].final
     assert pauses == [0.1, pytest.approx(0.15)]
     cloud.done()
 
@@ -1066,7 +1090,7 @@ def test_500_events_of_history_cost_one_page_a_poll(cloud):
     old, new = history(cloud, 500), operation(cloud, 3)
     for seen in (0, 1, 3, 5):  # before the first event, too
         page(cloud, (old + new[:seen])[-100:], more="older")
-    assert len(list(stack.follow(cloud.cfn, ID, OURS, sleep=Pauses()))) == 5
+    assert len(list(stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses()))) == 5
     cloud.done()
 
 
@@ -1078,7 +1102,7 @@ def test_an_operation_of_several_pages_is_read_to_its_beginning(cloud):
     page(cloud, everything[-300:-200], asked="c", more="d")
     everything.append(cloud.event(NAME, "UPDATE_COMPLETE", token=OURS))
     page(cloud, everything[-100:], more="b")
-    assert shown(stack.follow(cloud.cfn, ID, OURS, sleep=Pauses())) == [
+    assert shown(stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses())) == [
         NAME,
         *(f"R{number}" for number in range(248)),
         NAME,
@@ -1091,7 +1115,7 @@ def test_the_next_operation_does_not_hide_the_end_of_this_one(cloud):
     ours, theirs = operation(cloud, 1), operation(cloud, 2, end=None, token=THEIRS)
     page(cloud, ours[:1])
     page(cloud, ours + theirs)
-    assert shown(stack.follow(cloud.cfn, ID, OURS, sleep=Pauses())) == [NAME, "R0", NAME]
+    assert shown(stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses())) == [NAME, "R0", NAME]
     cloud.done()
 
 
@@ -1101,7 +1125,7 @@ def test_of_a_nested_stack_no_event_settles_the_whole(cloud):
     nested["ResourceType"] = STACK
     page(cloud, [nested])
     page(cloud, [nested, cloud.event(NAME, "UPDATE_COMPLETE", token=OURS)])
-    assert shown(stack.follow(cloud.cfn, ID, OURS, sleep=Pauses())) == ["Child", NAME]
+    assert shown(stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses())) == ["Child", NAME]
     cloud.done()
 
 
@@ -1116,7 +1140,7 @@ def test_a_token_that_never_shows_up_ends_once_the_stack_is_settled(cloud):
     silence(cloud)
     looks("UPDATE_COMPLETE", ID)(cloud)
     pauses = Pauses()
-    assert list(stack.follow(cloud.cfn, ID, OURS, sleep=pauses, patience_seconds=0.6)) == []
+    assert list(stack_events.follow(cloud.cfn, ID, OURS, sleep=pauses, patience_seconds=0.6)) == []
     assert sum(pauses) == pytest.approx(0.8125)
     cloud.done()
 
@@ -1126,7 +1150,7 @@ def test_a_long_silence_is_waited_for_while_the_stack_is_busy(cloud):
     silence(cloud)
     looks("UPDATE_IN_PROGRESS", ID)(cloud)
     page(cloud, operation(cloud, 1))
-    events = stack.follow(cloud.cfn, ID, OURS, sleep=Pauses(), patience_seconds=0.6)
+    events = stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses(), patience_seconds=0.6)
     assert shown(events) == [NAME, "R0", NAME]
     cloud.done()
 
@@ -1138,7 +1162,7 @@ def test_a_stack_that_somebody_deletes_meanwhile_ends_the_following(cloud, capsy
     for _ in range(5):
         page(cloud, [*ours, cloud.event(NAME, "DELETE_IN_PROGRESS", token=THEIRS)])
     looks(None, ID)(cloud)
-    events = stack.follow(cloud.cfn, ID, OURS, sleep=Pauses(), patience_seconds=0.9)
+    events = stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses(), patience_seconds=0.9)
     assert shown(events) == [NAME, "R0"]
     cloud.done()
 
@@ -1150,7 +1174,7 @@ def test_throttled_polls_are_waited_for(cloud, code):
     for _ in range(3):
         cloud.refuses("describe_stack_events", "Rate exceeded", code, StackName=ID)
     page(cloud, operation(cloud, 1))
-    assert len(list(stack.follow(cloud.cfn, ID, OURS, sleep=Pauses()))) == 3
+    assert len(list(stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses()))) == 3
     cloud.done()
 
 
@@ -1159,7 +1183,7 @@ def test_throttling_without_end_is_given_up(cloud):
     for _ in range(5):
         cloud.refuses("describe_stack_events", "Rate exceeded", "Throttling", StackName=ID)
     with pytest.raises(ClientError, match="Rate exceeded"):
-        list(stack.follow(cloud.cfn, ID, OURS, sleep=Pauses(), patience_seconds=0.6))
+        list(stack_events.follow(cloud.cfn, ID, OURS, sleep=Pauses(), patience_seconds=0.6))
     cloud.done()
 
 
@@ -1173,10 +1197,10 @@ def test_credentials_that_expire_on_the_way_end_the_following_with_one_line(clou
         StackName=ID,
     )
     with pytest.raises(BatchregError) as error:
-        deploying.follow(cloud.cfn, ID, NAME, OURS, Console(), "Updating", sleep=Pauses())
+        following.follow(cloud.cfn, UPDATING, TextScreen(), sleep=Pauses())
     assert str(error.value) == (
         "AWS refuses DescribeStackEvents: The security token included in the request is expired. "
-        "Next: log in to AWS again. genomics goes on; deploy again to follow it."
+        "Next: log in to AWS again. The operation on genomics continues; deploy again to watch it."
     )
     cloud.done()
 
@@ -1188,8 +1212,8 @@ def test_ctrl_c_while_following_says_how_to_go_on(cloud):
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="genomics goes on without batchreg"):
-        deploying.follow(cloud.cfn, ID, NAME, OURS, Console(), "Updating", sleep=interrupted)
+    with pytest.raises(Interrupted, match="the operation on genomics continues"):
+        following.follow(cloud.cfn, UPDATING, TextScreen(), sleep=interrupted)
     cloud.done()
 
 
@@ -1257,7 +1281,7 @@ def happened(*events: tuple[str, str, str]) -> list[Event]:
 )
 def test_the_first_failure_is_the_cause_and_cancelled_is_none(events, causes):
     """Forty events say "cancelled"; one says why."""
-    assert [event.logical_id for event in stack.failures(happened(*events))] == causes
+    assert [event.logical_id for event in stack_events.failures(happened(*events))] == causes
 
 
 @pytest.mark.parametrize(
@@ -1275,7 +1299,7 @@ def test_the_first_failure_is_the_cause_and_cancelled_is_none(events, causes):
 )
 def test_a_reason_is_told_without_its_wrapping(reason, words):
     """Request ids help support engineers; the user wants the sentence."""
-    assert stack.plain_reason(reason) == words
+    assert stack_events.plain_reason(reason) == words
 
 
 @pytest.mark.parametrize(
@@ -1285,20 +1309,20 @@ def test_a_reason_is_told_without_its_wrapping(reason, words):
         ("The security group 'sg-1' does not exist", "with --security-group-id"),
         ("is not authorized to perform: batch:CreateJobQueue", "Ask for this permission"),
         ("UserData is not MIME multipart", "--user-data"),
-        ("Cannot delete, found existing JobQueue relationship", "Take the compute environment out"),
+        ("Cannot delete, found existing JobQueue relationship", "Remove the compute environment"),
         ("You have exceeded your vCPU limit", "quota"),
         ("Instance type x9 is unknown", "--instance-type"),
-        ("whatever", "Mend that"),
+        ("whatever", "Fix that"),
     ],
 )
 def test_a_failure_comes_with_the_next_step(reason, step):
     """The fact alone leaves the user where they are."""
-    assert step in deploying.next_step(reason)
-    assert deploying.next_step(reason).endswith(", then deploy again.")
-    assert deploying.next_step(reason, "destroy again").endswith(", then destroy again.")
+    assert step in following.next_step(reason)
+    assert following.next_step(reason).endswith(", then deploy again.")
+    assert following.next_step(reason, "destroy again").endswith(", then destroy again.")
 
 
-# changesets.plan
+# changesets.create
 
 
 def planned(
@@ -1326,7 +1350,7 @@ def planned(
         cloud.answers("describe_change_set", answer, ChangeSetName=CHANGE_SET, StackName=ID, **more)
     for step in request.get("then", ()):
         step(cloud)
-    return changesets.plan(
+    return changesets.create(
         cloud.cfn,
         NAME,
         "{}",
@@ -1437,7 +1461,7 @@ def test_a_refused_change_says_why_and_leaves_nothing(cloud):
             creates=True,
             then=[discards_stack],
         )
-    assert str(failure.value) == "CloudFormation refuses the change: Transform failed with: X."
+    assert str(failure.value) == "CloudFormation rejects the change: Transform failed with: X."
     cloud.done()
 
 
@@ -1472,7 +1496,7 @@ def test_an_early_validation_says_what_it_found(cloud):
     with pytest.raises(StackFailed) as failure:
         planned(cloud, {"Status": "FAILED", "StatusReason": EARLY}, then=[finds])
     assert str(failure.value) == (
-        "CloudFormation refuses the change: Queue: Priority is not a "
+        "CloudFormation rejects the change: Queue: Priority is not a "
         "number.; Secret: It exists already."
     )
     cloud.done()
@@ -1514,7 +1538,7 @@ def present(**changes: Any) -> Stack:
     return Stack(**{**values, **changes})
 
 
-def wanted(parameters: dict[str, str], **changes: Any) -> deploying.Request:
+def wanted(parameters: dict[str, str], **changes: Any) -> Plan:
     values: dict[str, Any] = {
         "name": NAME,
         "body": "A",
@@ -1522,7 +1546,7 @@ def wanted(parameters: dict[str, str], **changes: Any) -> deploying.Request:
         "masked": frozenset({"Password"}),
         "declared": {"Password": False, "Subnets": False, "MaxvCpus": True},
     }
-    return deploying.Request(**{**values, **changes})
+    return Plan(**{**values, **changes})
 
 
 @pytest.mark.parametrize(

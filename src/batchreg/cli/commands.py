@@ -149,11 +149,11 @@ def user_data(
 @force_option
 @yes_option
 @json_option
-def deploy(**options: Any) -> None:
+def deploy(**options: Any) -> int:
     """Create or update the stack."""
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import deploy as command
 
-    commands.deploy(**options)
+    return command.run(**options)
 
 
 @cli.add()
@@ -171,22 +171,22 @@ def deploy(**options: Any) -> None:
 @force_option
 @yes_option
 @json_option
-def destroy(**options: Any) -> None:
+def destroy(**options: Any) -> int:
     """Delete the stack and all that is in it."""
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import destroy as command
 
-    commands.destroy(**options)
+    return command.run(**options)
 
 
 @cli.add()
 @aws_options
 @config_option
 @json_option
-def status(**options: Any) -> None:
+def status(**options: Any) -> int:
     """Show the stack, its compute environment, its queue and its jobs."""
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import status as command
 
-    commands.status(**options)
+    return command.run(**options)
 
 
 @cli.add()
@@ -237,7 +237,7 @@ def check(**options: Any) -> int:
     """
     from batchreg.cli import check as check_commands
 
-    return check_commands.check(**options)
+    return check_commands.run(**options)
 
 
 @cli.add()
@@ -313,11 +313,11 @@ def cancel(stack_name: str, **options: Any) -> None:
 @flag("--undo", is_flag=True, help="Go back to the previous password.")
 @yes_option
 @json_option
-def rotate(**options: Any) -> None:
+def rotate(**options: Any) -> int:
     """Give the stack a new registry password."""
-    from batchreg.cli import rotate as rotate_command
+    from batchreg.cli import rotate as command
 
-    rotate_command.run(**options)
+    return command.run(**options)
 
 
 @cli.add("job-definition")

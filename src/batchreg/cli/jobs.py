@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,26 +14,17 @@ import click
 
 from batchreg import registry_login
 from batchreg.aws import Session
-from batchreg.cli.console import Console
+from batchreg.cli import target
+from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, screen
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
 from batchreg.jobs import definitions
 from batchreg.jobs.definitions import Spec
 from batchreg.jobs.log import Line, LogReader
 from batchreg.registry.images import Image, parse
-from batchreg.render import settings
-from batchreg.stack import states as stacks
+from batchreg.stack import registries
+from batchreg.stack.registries import StackRegistry, Stored
 from batchreg.stack.states import Stack
-
-NO_PERMISSION = ("AccessDenied", "AccessDeniedException")
-
-
-@dataclass(frozen=True)
-class Login:
-    """A secret of the stack and the ECS agent's key for its registry, None if it is unknown."""
-
-    secret: str
-    registry: str | None
 
 
 def submit(
@@ -42,7 +33,7 @@ def submit(
     command: tuple[str, ...],
     name: str | None,
     detach: bool,
-    machine: bool,
+    json_output: bool,
     stack_name: str,
     profile: str | None,
     region: str | None,
@@ -52,12 +43,12 @@ def submit(
     **options: Any,
 ) -> int:
     """Submit a job, follow it, and return the exit status: the job's own, or 1."""
-    console = Console(machine=machine)
+    console = screen(json_output)
     parsed = parse(image)
     name = _job_name(name, parsed)
     spec = _spec(parsed, **options)  # what is wrong shows before AWS is asked
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
-    present = _present(session, stack_name)
+    place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
+    session, present = place.session, place.existing()
     queue = _queue(present, spec.fargate)
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
@@ -80,7 +71,7 @@ def submit(
         ) from None
     if detach:
         console.emit("result", job=job_id, definition=definition, status="SUBMITTED")
-        if not machine:
+        if not json_output:
             console.note(f"Follow it: batchreg logs --follow {job_id}")
             click.echo(job_id)
         return 0
@@ -93,15 +84,15 @@ def logs(
     *,
     job: str,
     follow: bool,
-    machine: bool,
+    json_output: bool,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
 ) -> int:
     """Print a job's log; with `follow`, until the job has ended."""
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
+    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
     batch, client = session.client("batch"), session.client("logs")
-    console = Console(machine=machine)
+    console = screen(json_output)
     if follow:
         return _follow(batch, client, job, console)
     found = jobs.find(batch, job)
@@ -122,8 +113,8 @@ def logs(
 
 def cancel(*, job: str, profile: str | None, region: str | None, endpoint_url: str | None) -> None:
     """End a job, whether it waits or runs; one that has ended is a success."""
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
-    batch, console = session.client("batch"), Console()
+    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
+    batch, console = session.client("batch"), TextScreen()
     found = jobs.find(batch, job)
     if found["status"] not in jobs.UNFINISHED:
         console.note(f"{job} has ended already: {found['status']}.")
@@ -147,21 +138,10 @@ def job_definition(
     parsed = parse(image)
     spec = _spec(parsed, **options)
     if auth == "job" or spec.fargate:
-        session = Session(profile=profile, region=region, endpoint=endpoint_url)
-        present = _present(session, stack_name)
-        spec = _with_login(spec, session, present, auth, Console())
+        place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
+        session, present = place.session, place.existing()
+        spec = _with_login(spec, session, present, auth, TextScreen())
     click.echo(json.dumps(definitions.definition(spec, command), indent=2))
-
-
-def _present(session: Session, name: str) -> Stack:
-    stacks.check_name(name)
-    present = stacks.find(session.client("cloudformation"), name)
-    if present is None:
-        raise BatchregError(
-            f"There is no stack {name} in this region: batchreg deploy "
-            f"--stack-name {name} makes it."
-        )
-    return present
 
 
 def _queue(present: Stack, fargate: bool) -> str:
@@ -185,23 +165,22 @@ def _job_name(name: str | None, image: Image) -> str:
     return name
 
 
-def _with_login(spec: Spec, session: Session, present: Stack, auth: str, console: Console) -> Spec:
+def _with_login(
+    spec: Spec, session: Session, present: Stack, auth: str, console: AnyScreen
+) -> Spec:
     """Return the spec with the login that the job carries, if it does.
 
     Says so where none of the stack's secrets is for the image's registry.
     """
     wanted = registry_login.HUB if spec.image.on_hub else spec.image.registry
-    known = _logins(session, present)
-    found = next((login for login in known if login.registry == wanted), None)
-    unknown = [login for login in known if not login.registry]
+    known = _registries(session, present)
+    found = next((registry for registry in known if registry.key == wanted), None)
+    unknown = [registry for registry in known if not registry.key]
     if not found and known and not unknown:
-        hosts = (
-            "Docker Hub" if login.registry == registry_login.HUB else str(login.registry)
-            for login in known
-        )
+        hosts = dict.fromkeys(registry.host for registry in known)
         console.note(
             f"No credentials for {spec.image.registry} in this stack; they cover "
-            f"{', '.join(dict.fromkeys(hosts))}."
+            f"{', '.join(hosts)}."
         )
     if auth != "job" and not spec.fargate:
         return spec
@@ -215,35 +194,24 @@ def _with_login(spec: Spec, session: Session, present: Stack, auth: str, console
     return replace(
         spec,
         execution_role=present.outputs.get("JobExecutionRoleArn"),
-        secret=found.secret if found else None,
+        secret=found.arn if found else None,
     )
 
 
-def _logins(session: Session, present: Stack) -> list[Login]:
-    """Return the stack's logins; those that are broken cover nothing."""
-    made_here = [
-        Login(
-            present.outputs[f"RegistrySecret{n}Arn"],
-            registry_login.registry_key(present.parameters[f"RegistryUrl{n}"]),
-        )
-        for n in map(settings.suffix, settings.slots_of(present.parameters))
-    ]
-    if made_here:
-        return made_here
-    from botocore.exceptions import ClientError
+def _registries(session: Session, present: Stack) -> list[StackRegistry]:
+    """Return the stack's registries; those whose secret is broken cover nothing.
 
-    made = settings.of_template(stacks.template_of(session.client("cloudformation"), present))
-    manager = session.client("secretsmanager")
+    The key of one whose secret we are not allowed to read is None.
+    """
     found = []
-    for arn in made[1].secret_arns if made else ():
-        try:
-            text = manager.get_secret_value(SecretId=arn).get("SecretString", "")
-            found.append(Login(arn, registry_login.login(text)[0]))
-        except registry_login.Refused:
-            continue
-        except ClientError as error:
-            if error.response["Error"]["Code"] in NO_PERMISSION:
-                found.append(Login(arn, None))
+    for registry in registries.find(session.client("cloudformation"), present):
+        stored = None
+        if not registry.key:
+            stored = registries.read(session.client("secretsmanager"), registry)
+        if isinstance(stored, Stored):
+            found.append(replace(registry, key=stored.key))
+        elif not stored or stored.denied:
+            found.append(registry)
     return found
 
 
@@ -257,7 +225,7 @@ def _spec(image: Image, *, env: tuple[str, ...], **options: Any) -> Spec:
     return Spec(image=image, environment=variables, **options)
 
 
-def _follow(batch: Any, client: Any, job_id: str, console: Console) -> int:
+def _follow(batch: Any, client: Any, job_id: str, console: AnyScreen) -> int:
     job: dict[str, Any] = {}
     try:
         for item in jobs.follow(batch, client, job_id):
@@ -290,16 +258,16 @@ class Failed(BatchregError):
         self.status = status
 
 
-def _print(item: jobs.State | Line, console: Console) -> None:
+def _print(item: jobs.State | Line, console: AnyScreen) -> None:
     if isinstance(item, Line):
-        if console.machine:
+        if isinstance(console, JsonScreen):
             console.emit("log", time=item.time, text=item.text)
         else:
             if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
                 sys.stdout.reconfigure(errors="replace")
             click.echo(item.text)
         return
-    if console.machine:
+    if isinstance(console, JsonScreen):
         console.emit("state", status=item.status, reason=item.reason, children=dict(item.children))
         return
     waits = item.status in jobs.UNFINISHED

@@ -173,7 +173,7 @@ connection_options = together(
 aws_options = together(
     option("--stack-name", default="batchreg", show_default=True), connection_options
 )
-json_option = flag("--json", "machine", is_flag=True, help="Print JSON lines, the result last.")
+json_option = flag("--json", "json_output", is_flag=True, help="Print JSON lines, the result last.")
 yes_option = flag("-y", "--yes", is_flag=True, help="Do not ask.")
 force_option = flag("--force", is_flag=True, help="Also touch a stack that batchreg did not make.")
 wait_option = flag(
@@ -285,26 +285,30 @@ job_options = together(
 )
 
 
-def structure(
+def structure_settings(
     secret_arn: tuple[str, ...],
     image_type: str | None,
     user_data: Path | None,
     fargate: bool | None,
-    present: Any = None,
-) -> Any:
-    """Turn the structure options into Settings; what is not given stays as in `present`."""
-    from batchreg.render import userdata
+) -> dict[str, Any]:
+    """Return the fields of Settings that the structure options give; reads the user data."""
+    given: dict[str, Any] = {}
+    if secret_arn:
+        given["secret_arns"] = tuple(filter(None, secret_arn))
+    if image_type:
+        given["image_type"] = image_type
+    if fargate is not None:
+        given["fargate"] = fargate
+    if user_data is not None:
+        from batchreg.render import userdata
+
+        empty = str(user_data) in ("", ".")
+        given["user_parts"] = () if empty else userdata.read_parts(user_data)
+    return given
+
+
+def structure(**options: Any) -> Any:
+    """Turn the structure options into Settings."""
     from batchreg.render.settings import Settings
 
-    present = present or Settings()
-    return Settings(
-        secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
-        image_type=image_type or present.image_type,
-        fargate=present.fargate if fargate is None else fargate,
-        slots=present.slots,
-        user_parts=present.user_parts
-        if user_data is None
-        else ()
-        if str(user_data) in ("", ".")
-        else userdata.read_parts(user_data),
-    )
+    return Settings(**structure_settings(**options))

@@ -105,8 +105,16 @@ def slots_of(names: Iterable[str]) -> tuple[int, ...]:
     return tuple(sorted(int(match[1] or 1) for match in found if match))
 
 
-def of_template(body: str) -> tuple[str, Settings] | None:
-    """Return (batchreg's version, settings) of a rendered template, None for anybody else's."""
+@dataclass(frozen=True)
+class Deployed:
+    """What a template that batchreg rendered says: by which version, and from which settings."""
+
+    version: str
+    settings: Settings
+
+
+def of_template(body: str) -> Deployed | None:
+    """Return what a rendered template says of itself, None for any other template."""
     import yaml
 
     from batchreg.render import userdata
@@ -119,15 +127,18 @@ def of_template(body: str) -> tuple[str, Settings] | None:
     )
     try:
         parsed = yaml.load(body, loader)
-        made = parsed["Metadata"]["batchreg"]
+        metadata = parsed["Metadata"]["batchreg"]
         data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
         text = data["UserData"]["Fn::Base64"]
-        return made["Version"], Settings(
-            secret_arns=tuple(made["SecretArns"]),
-            image_type=made["ImageType"],
-            user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]),
-            fargate="FargateJobQueue" in parsed["Resources"],
-            slots=slots_of(parsed["Parameters"]) or (1,),
+        return Deployed(
+            metadata["Version"],
+            Settings(
+                secret_arns=tuple(metadata["SecretArns"]),
+                image_type=metadata["ImageType"],
+                user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]),
+                fargate="FargateJobQueue" in parsed["Resources"],
+                slots=slots_of(parsed["Parameters"]) or (1,),
+            ),
         )
     except (yaml.YAMLError, KeyError, TypeError, BatchregError):
         return None

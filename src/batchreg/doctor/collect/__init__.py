@@ -181,7 +181,7 @@ class Collection:
             if name.startswith("RegistrySecret") and name.endswith("Arn")
         ]
         if not arns and (made := settings.of_template(self.body.result() or "")):
-            arns = list(made[1].secret_arns)
+            arns = list(made.settings.secret_arns)
         arns += filter(None, [batch.own_secret(self.raw_job)])
         found = [self.begin(login.secret, arn) for arn in dict.fromkeys(arns)]
         return [one.result() for one in found] if found else None
