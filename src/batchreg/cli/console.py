@@ -28,11 +28,11 @@ Show = Callable[[Event], None]
 class JsonScreen:
     """Prints a JSON line on stdout for everything that happens; the last one is the result."""
 
-    def emit(self, kind: str, **fields: Any) -> None:
+    def emit(self, kind: str, /, **fields: Any) -> None:
         """Print a JSON line of a kind."""
         write(sys.stdout, json.dumps({"type": kind, **fields}, default=str) + "\n")
 
-    def product(self, kind: str, text: str, **fields: Any) -> None:
+    def product(self, kind: str, text: str, /, **fields: Any) -> None:
         """Print what the command was called for: the fields here, the text on a TextScreen."""
         self.emit(kind, **fields)
 
@@ -86,10 +86,10 @@ class TextScreen:
             self._console = RichConsole(stderr=True, highlight=False, width=width)
         return self._console
 
-    def emit(self, kind: str, **fields: Any) -> None:
+    def emit(self, kind: str, /, **fields: Any) -> None:
         """Print nothing: a line for programs only."""
 
-    def product(self, kind: str, text: str, **fields: Any) -> None:
+    def product(self, kind: str, text: str, /, **fields: Any) -> None:
         """Print what the command was called for, on stdout."""
         write(sys.stdout, text)
 

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchreg.aws import Connect, Session
-from batchreg.cli import check as checking
 from batchreg.cli import inputs, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
@@ -105,7 +104,9 @@ class Deploy:
 
     def act(self, plan: Plan) -> int:
         if self.how.check:
-            checking.before_deploy(self.how.check, plan, self.target.session, self.screen)
+            from batchreg.cli.check import before_deploy
+
+            before_deploy(self.how.check, plan, self.target.session, self.screen)
         done = deploy(
             self.target.client,
             plan,
