@@ -30,6 +30,7 @@ from batchreg.registry.logins import (
 from batchreg.registry_login import HUB
 from batchreg.render import settings, template, userdata
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_json, to_yaml
 
 HUB_SPELLINGS = (
     "docker.io",
@@ -397,7 +398,7 @@ def test_nine_registries_fit_and_the_tenth_is_refused():
 def test_nine_registries_are_within_the_limits_of_cloudformation():
     """A template of 51,200 bytes, 200 parameters and 200 outputs at most."""
     built = template.build(Settings(slots=NINE, fargate=True))
-    assert len(template.to_yaml(built)) < 51_200  # what deploy sends
+    assert len(to_yaml(built)) < 51_200  # what deploy sends
     assert len(built.parameters) < 40
     assert len(built.outputs) < 40
 
@@ -417,7 +418,7 @@ def own_secrets() -> tuple[str, ...]:
 @pytest.mark.parametrize("made", [Settings(slots=NINE), Settings(secret_arns=own_secrets())])
 def test_policies_are_shorter_than_iam_takes(made):
     """10,240 characters for all the inline policies of a role, white space not counted."""
-    resources = json.loads(template.to_json(template.build(made)))["Resources"]
+    resources = json.loads(to_json(template.build(made)))["Resources"]
     for name in ("InstanceRole", "JobExecutionRole"):
         policies = resources[name]["Properties"]["Policies"]
         documents = json.dumps([policies[0]["PolicyDocument"], policies[1]["Fn::If"][1]])
@@ -428,9 +429,3 @@ def test_policies_are_shorter_than_iam_takes(made):
         )
         assert LONG_ARN in whole
         assert len(whole) < 10_240 / 2
-
-
-def test_settings_of_a_rendered_template_have_its_slots():
-    """A later deploy builds the same template, holes included."""
-    made = Settings(slots=(2, 5))
-    assert settings.of_template(template.to_yaml(template.build(made)))[1] == made

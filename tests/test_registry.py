@@ -392,6 +392,10 @@ def test_manifest_that_is_none_is_told(serve, manifest):
     [
         ("", ("amd64",)),
         ("optimal", ("amd64",)),
+        ("c7g,m6gd.large", ("arm64",)),
+        ("g5,g4dn,m7i,trn1", ("amd64",)),
+        ("g5g,im4gn,a1,hpc7g", ("arm64",)),
+        ("c7g,c7i", ("amd64", "arm64")),
         ("m7i,g4dn.xlarge,u-6tb1", ("amd64",)),
         ("c7gn", ("arm64",)),
         ("a1.large, x2gd", ("arm64",)),

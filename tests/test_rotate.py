@@ -23,6 +23,7 @@ from batchreg.cli import rotate as rotate_command
 from batchreg.cli.console import Console
 from batchreg.render import template, userdata
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 from batchreg.stack import rotate
 from batchreg.stack.states import Stack
 
@@ -113,7 +114,7 @@ def two(account, batchreg):
 
 
 def rendered(**settings: Any) -> str:
-    return template.to_yaml(template.build(Settings(**settings)))
+    return to_yaml(template.build(Settings(**settings)))
 
 
 def with_own(account: Account, *arns: str) -> None:

@@ -30,6 +30,7 @@ from local_aws import LocalAws
 
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 USER, PASSWORD = "canary-user", 'canary-"pass\\word'
@@ -814,7 +815,7 @@ def test_own_secrets_that_do_not_cover_the_registry_are_named(aws, own):
 
 def test_secret_of_each_of_the_stacks_registries_is_found(aws):
     """A stack may make several secrets, each with its number."""
-    body = template.to_yaml(template.build(Settings(slots=(1, 3))))
+    body = to_yaml(template.build(Settings(slots=(1, 3))))
     values = {
         "Username": USER,
         "Password": PASSWORD,

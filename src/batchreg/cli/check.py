@@ -142,8 +142,10 @@ def deployed(session: Session, present: Stack) -> Logins:
         if re.fullmatch("RegistrySecret[0-9]*Arn", name)
     ]
     if not arns:
-        made = settings.of_template(stacks.template_of(session.client("cloudformation"), present))
-        arns = list(made[1].secret_arns) if made else []
+        from batchreg.render.text import read_template
+
+        made = read_template(stacks.template_of(session.client("cloudformation"), present))
+        arns = list(made.settings.secret_arns) if made else []
     logins = _read(session.client("secretsmanager"), arns)
     if not logins.found:
         raise BatchregError(

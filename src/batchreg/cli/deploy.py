@@ -81,6 +81,7 @@ def deploy(
 ) -> None:
     """Create or update the stack and print its outputs."""
     from batchreg.render import template
+    from batchreg.render.text import to_yaml
 
     console = Console(machine=machine)
     wanted = inputs.registries(registries, from_docker_config)
@@ -145,7 +146,7 @@ def deploy(
         )
     request = deploying.Request(
         name=stack_name,
-        body=template.to_yaml(built),
+        body=to_yaml(built),
         parameters=given,
         declared=declared,
         masked=masked,
@@ -285,12 +286,14 @@ def _lines(seen: Status, present: Stack) -> Iterator[str]:
 
 def ours(present: Stack | None, body: str, force: bool, console: Console) -> Any:
     """Return the settings of a stack of ours; refuse to touch another unless told to."""
-    made = settings.of_template(body) if body else None
+    from batchreg.render.text import read_template
+
+    made = read_template(body) if body else None
     if present and body and not made and not force:
         raise BatchregError(
             f"{present.name} was not made by batchreg: choose another "
             "--stack-name, or give --force."
         )
-    if made and made[0] != __version__:
-        console.note(f"The stack was made by batchreg {made[0]}; this is {__version__}.")
-    return made[1] if made else None
+    if made and made.version != __version__:
+        console.note(f"The stack was made by batchreg {made.version}; this is {__version__}.")
+    return made.settings if made else None
