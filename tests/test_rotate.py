@@ -260,7 +260,7 @@ def test_broken_secret_does_not_keep_the_others_from_a_new_password(account, bat
     [
         ([], "several registries: give --registry, one of a.example.com, b.example.com."),
         (["--registry", "ghcr.io"], "no login for ghcr.io: it has a.example.com, b.example.com."),
-        (["--registry", "myhost"], "add a domain or port to myhost"),
+        (["--registry", "myhost"], "Write a full host, such as myhost.example.com"),
     ],
 )
 def test_registry_must_be_one_of_the_stacks(two, arguments, message):

@@ -941,12 +941,12 @@ def test_deploy_remembers_fargate_until_it_is_told_otherwise(aws):
     [
         (
             ["https://ghcr.io/lab/x"],
-            "'https://ghcr.io/lab/x' is not the name of an image: write it like ghcr.io/lab/align:3, "
+            "'https://ghcr.io/lab/x' is not the name of an image. Write it like ghcr.io/lab/align:3, "
             "without a scheme.",
         ),
         (
             ["ghcr.io/lab/x y"],
-            "'ghcr.io/lab/x y' is not the name of an image: write it like ghcr.io/lab/align:3.",
+            "'ghcr.io/lab/x y' is not the name of an image. Write it like ghcr.io/lab/align:3.",
         ),
         (
             [IMAGE, "--fargate", "--gpus", "1"],

@@ -18,11 +18,12 @@ from batchreg.cli import prompts as asking
 from batchreg.cli.console import Console
 from batchreg.cli.options import structure
 from batchreg.errors import BatchregError, Interrupted
-from batchreg.registry import logins
+from batchreg.registry.names import named
 from batchreg.render import settings
 from batchreg.render.settings import PARAMETERS
 from batchreg.stack import deploy as deploying
 from batchreg.stack import destroy as destroying
+from batchreg.stack import slots
 from batchreg.stack import states as stacks
 from batchreg.stack.states import Stack
 
@@ -111,11 +112,11 @@ def deploy(
         # The login of a single registry, from batchreg.yaml or the environment, is none of theirs.
         for option in inputs.LOGIN:
             given.pop(PARAMETERS[option], None)
-        assigned = logins.assign(wanted, urls)
+        assigned = slots.assign(wanted, urls)
         shape = replace(shape, secret_arns=(), slots=tuple(sorted(assigned)))
-        given |= logins.parameters(assigned, urls, find_login)
+        given |= slots.parameters(assigned, urls, find_login)
     else:
-        given = logins.of_one(given, urls)
+        given = slots.of_one(given, urls)
     built = template.build(shape)
     declared = {name: hasattr(parameter, "Default") for name, parameter in built.parameters.items()}
     masked = frozenset(
@@ -268,7 +269,7 @@ def _lines(seen: Status, present: Stack) -> Iterator[str]:
         yield from row(
             "Secret",
             f"changed {when[1]}" if when else changed,
-            logins.named(urls.get(arn, "")) or arn.rsplit(":", 1)[-1],
+            named(urls.get(arn, "")) or arn.rsplit(":", 1)[-1],
         )
     if seen.jobs:
         counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]

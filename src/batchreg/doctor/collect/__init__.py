@@ -286,7 +286,7 @@ class Collection:
             image = images.parse(name)
         except BatchregError as error:
             return facts.Verdict(image=name, ok=False, cause="no-image-name", text=str(error))
-        from batchreg.registry.check import Credentials
+        from batchreg.registry.logins import Credentials
 
         wanted = HUB if image.on_hub else image.registry
         fitting = [
