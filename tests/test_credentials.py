@@ -15,8 +15,9 @@ from ministack.services.cloudformation import engine
 from batchreg import registry_login
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_json
 
-BODY = json.loads(template.to_json(template.build(Settings())))
+BODY = json.loads(to_json(template.build(Settings())))
 text = st.text(min_size=1, max_size=40)
 awkward = st.text(
     min_size=1, alphabet=("\"'\\$`{}:!%^&*()#@,;|<>[]~ \t\r\n\0\x7f\u00e9\u4e2d\U0001f41f")

@@ -12,7 +12,8 @@ import pytest
 from batchreg.errors import BatchregError
 from batchreg.registry.logins import DOCKER, ENV, PROMPT
 from batchreg.registry_login import HUB
-from batchreg.render.settings import Deployed, Settings
+from batchreg.render.settings import Settings
+from batchreg.render.text import Deployed
 from batchreg.stack.plan import DEFAULT_VPC, Inputs, Missing, Plan, RegistryInput, resolve
 from batchreg.stack.states import LOSES_PARAMETERS, Stack
 
@@ -44,7 +45,7 @@ def planned(
 ) -> Plan:
     """Return the plan for a stack with these parameters and settings; None: there is no stack."""
     present = None if parameters is None else stack(parameters, status)
-    deployed = Deployed("0.1.0", Settings(**settings)) if present else None
+    deployed = Deployed("0.1.0", Settings(**settings), "") if present else None
     return resolve(Inputs(stack_name="lab", **inputs), present, "BODY", deployed)
 
 
@@ -167,7 +168,7 @@ TABLE = {
         [],
     ),
     "a registry that the stack has, with a new password": (
-        listed(RegistryInput(A), RegistryInput(B, None, f"{ENV}B", "new")),
+        listed(RegistryInput(A), RegistryInput(B, "", f"{ENV}B", "new")),
         TWO,
         {"slots": (1, 2)},
         {"Password2": "new"},
@@ -188,14 +189,14 @@ TABLE = {
         asked("Password3"),
     ),
     "a new registry whose credentials Docker has": (
-        listed(RegistryInput(A), RegistryInput("ghcr.io", None, DOCKER)),
+        listed(RegistryInput(A), RegistryInput("ghcr.io", "", DOCKER)),
         TWO,
         {"slots": (1, 2)},
         {"RegistryUrl3": "ghcr.io"},
         [("Username3", DOCKER), ("Password3", DOCKER)],
     ),
     "Docker's store does not override what the stack has": (
-        listed(RegistryInput(A, None, DOCKER)),
+        listed(RegistryInput(A, "", DOCKER)),
         TWO,
         {"slots": (1, 2)},
         {},
@@ -236,7 +237,7 @@ def test_plan_sets_what_was_given_and_asks_for_the_rest(inputs, present, setting
             given(RegistryUrl="ghcr.io", Username="eve"),
             TWO,
             {"slots": (1, 2)},
-            f"name one of {A}, {B}",
+            f"Name one of {A}, {B}",
         ),
         (
             listed(RegistryInput(A, "ann", f"{ENV}TOKEN")),

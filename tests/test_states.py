@@ -25,6 +25,7 @@ from batchreg.cli.console import TextScreen
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 from batchreg.stack import changesets, following
 from batchreg.stack import deploy as deploying
 from batchreg.stack import events as stack_events
@@ -40,7 +41,7 @@ CHANGE_SET = "arn:aws:cloudformation:eu-central-1:111122223333:changeSet/batchre
 OURS = "batchreg-0123456789abcdef"
 THEIRS = "Console-UpdateStack-11112222-3333"
 STACK, QUEUE = "AWS::CloudFormation::Stack", "AWS::Batch::JobQueue"
-BODY = template.to_yaml(template.build(Settings()))
+BODY = to_yaml(template.build(Settings()))
 OLD_BODY = BODY.replace("Job queue", "A queue")  # an update changes something
 FOREIGN_BODY = "Resources:\n  Topic: {Type: AWS::SNS::Topic}\n"
 PARAMETERS = list(template.build(Settings()).parameters)

@@ -15,9 +15,10 @@ from batchreg.cli.console import AnyScreen, JsonScreen, screen
 from batchreg.cli.output import report
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
-from batchreg.registry.check import Credentials, Verdict
+from batchreg.registry.check import Verdict
 from batchreg.registry.images import Image, architectures, parse
-from batchreg.registry.logins import host_of
+from batchreg.registry.logins import Credentials
+from batchreg.registry.names import host_of
 from batchreg.render.settings import suffix
 from batchreg.stack import registries
 from batchreg.stack.plan import Plan
@@ -211,7 +212,7 @@ def _after(plan: Plan, session: Session) -> Available:
     for n in slots:
         old_key = registry_login.registry_key(before.get(f"RegistryUrl{n}") or registry_login.HUB)
         key = registry_login.registry_key(given.get(f"RegistryUrl{n}") or old_key)
-        old = stored.credentials.get(old_key) or Credentials("", "")
+        old = stored.credentials.get(old_key) or Credentials()
         credentials[key] = Credentials(
             given.get(f"Username{n}") or old.username, given.get(f"Password{n}") or old.password
         )
@@ -233,10 +234,10 @@ def _explained(verdict: Verdict, available: Available) -> Verdict:
         return verdict
     hosts = ", ".join(map(host_of, available.credentials))
     step = ": --registry-url changes that" if available.whose == GIVEN else ""
-    return replace(
-        verdict, text=f"{verdict.text} Here, {available.whose} credentials are for {hosts}{step}."
-    )
+    here = f"Here, {available.whose} credentials are for {hosts}{step}."
+    return replace(verdict, step=f"{verdict.step} {here}")
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
-    return {**vars(verdict), "details": dict(verdict.details)}
+    """Return a verdict as `--json` prints it."""
+    return {**vars(verdict), "text": verdict.text, "details": dict(verdict.details)}

@@ -62,10 +62,10 @@ def cli() -> None:
 def render(output: str | None, style: str, **shape: Any) -> None:
     """Print the CloudFormation template."""
     from batchreg.render import template
+    from batchreg.render.text import to_json, to_yaml
 
     built = template.build(structure(**shape))
-    text = template.to_yaml(built) if style == "yaml" else template.to_json(built)
-    write(text, output)
+    write(to_yaml(built) if style == "yaml" else to_json(built), output)
 
 
 @cli.add("user-data")

@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
-from batchreg import registry_login
 from batchreg.cli.options import structure_settings
 from batchreg.errors import BatchregError
 from batchreg.registry import logins
-from batchreg.render.settings import CREDENTIAL, PARAMETERS, USERNAME, Settings
+from batchreg.registry.names import host_of, key_of
+from batchreg.render.constraints import PASSWORD, USERNAME
+from batchreg.render.settings import PARAMETERS, Settings
 from batchreg.stack.plan import CREDENTIALS, Inputs, RegistryInput
 
 
@@ -83,12 +84,7 @@ def parameters(values: Mapping[str, Any], *, credentials: bool = True) -> dict[s
         if value not in (None, (), ("",)) and (credentials or name not in CREDENTIALS)
     }
     if "RegistryUrl" in given:
-        try:
-            registry_login.registry_key(given["RegistryUrl"])
-        except registry_login.Refused as refusal:
-            raise BatchregError(
-                f"--registry-url: {refusal}.".replace("registry_url", "it").replace("it: ", "")
-            ) from None
+        key_of(given["RegistryUrl"])  # raises for what no image could match
     for name in ("Username", "Password"):
         if name in given:
             require_usable(name, given[name])
@@ -113,7 +109,7 @@ def credential_problem(name: str, value: str) -> str | None:
     """Return what is wrong with a Username or a Password, without showing any of it."""
     pattern, what, rule = {
         "Username": (USERNAME, "user name", "has a colon or a control character"),
-        "Password": (CREDENTIAL, "password", "has a line break or another control character"),
+        "Password": (PASSWORD, "password", "has a line break or another control character"),
     }[name]
     try:
         value.encode()
@@ -149,17 +145,20 @@ def _registries(entries: tuple[str, ...], from_docker_config: bool) -> tuple[Reg
         one.source.removeprefix(logins.ENV) for one in listed if one.source.startswith(logins.ENV)
     }
     # Taken out of the environment once: two registries may share one.
-    passwords = {name: os.environ.pop(name, "") or None for name in names}
+    passwords = {name: os.environ.pop(name, "") for name in names}
     found = tuple(
         RegistryInput(
-            one.url, one.username, one.source, passwords.get(one.source.removeprefix(logins.ENV))
+            one.url,
+            one.username,
+            one.source,
+            passwords.get(one.source.removeprefix(logins.ENV), ""),
         )
         for one in listed
     )
     for one in found:
         for name, value in (("Username", one.username), ("Password", one.password)):
-            if value is not None:
-                require_usable(name, value, logins.host_of(one.key))
+            if value:
+                require_usable(name, value, host_of(one.key))
     return found
 
 

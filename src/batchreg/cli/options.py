@@ -102,9 +102,9 @@ def file_path(text: str) -> Path:
 
 def registry_address(text: str) -> str:
     """Return a registry's address, for one of those that go by a name as well."""
-    from batchreg.registry import logins
+    from batchreg.registry.names import address_of
 
-    return logins.address_of(text)
+    return address_of(text)
 
 
 def read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:

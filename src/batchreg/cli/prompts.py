@@ -15,7 +15,9 @@ import click
 from batchreg.cli.console import TextScreen
 from batchreg.cli.inputs import credential_problem, require_usable
 from batchreg.errors import BatchregError
-from batchreg.registry import logins
+from batchreg.registry import docker_config
+from batchreg.registry.logins import DOCKER, PROMPT, Credentials
+from batchreg.registry.names import host_of
 from batchreg.stack.plan import DEFAULT_VPC, NETWORK, Missing, Plan
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def complete(plan: Plan, session: Session, *, yes: bool) -> Plan:
         _require_complete(plan, yes)
     values = _from_docker(plan.missing)
     for missing in plan.missing:
-        if missing.source == logins.PROMPT and missing.parameter not in NETWORK.values():
+        if missing.source == PROMPT and missing.parameter not in NETWORK.values():
             values[missing.parameter] = _ask_credential(missing)
     if any(missing.parameter in NETWORK.values() for missing in plan.missing):
         values |= _network(plan, session)
@@ -89,10 +91,10 @@ def line_ended() -> Iterator[None]:
 def _require_complete(plan: Plan, yes: bool) -> None:
     found = []
     for missing in plan.missing:
-        if missing.source != logins.PROMPT:
+        if missing.source != PROMPT:
             continue
         if missing.registry:
-            url, host = missing.registry.url, logins.host_of(missing.registry.key)
+            url, host = missing.registry.url, host_of(missing.registry.key)
             found.append(
                 f"the credentials of {host} (--registry {url},username=...,password=env:NAME)"
             )
@@ -112,7 +114,7 @@ def _ask_credential(missing: Missing) -> str:
             raise click.UsageError(problem)
         return text
 
-    host = logins.host_of(missing.registry.key) if missing.registry else ""
+    host = host_of(missing.registry.key) if missing.registry else ""
     if missing.parameter.startswith("Username"):
         label = f"User name at {host or 'the registry'}"
         with line_ended():
@@ -128,17 +130,17 @@ def _from_docker(missing: Sequence[Missing]) -> dict[str, str]:
     """Return the missing credentials that `docker login` stored."""
     folder = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
     values: dict[str, str] = {}
-    found: dict[str, logins.Credentials] = {}
+    found: dict[str, Credentials] = {}
     for each in missing:
-        if each.source != logins.DOCKER or not each.registry:
+        if each.source != DOCKER or not each.registry:
             continue
         key = each.registry.key
         if key not in found:  # a credential helper is asked once
-            found[key] = logins.from_docker(each.registry, folder)
+            found[key] = docker_config.stored(each.registry, folder)
         name = "Username" if each.parameter.startswith("Username") else "Password"
         value = found[key].username if name == "Username" else found[key].password
-        require_usable(name, value or "", logins.host_of(key))
-        values[each.parameter] = value or ""
+        require_usable(name, value, host_of(key))
+        values[each.parameter] = value
     return values
 
 

@@ -13,8 +13,8 @@ from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.registry import check as registry_check
-from batchreg.registry.check import Credentials
 from batchreg.registry.images import Image, parse
+from batchreg.registry.logins import Credentials
 from batchreg.registry_login import HUB
 from batchreg.stack import following, registries, rotate, states
 from batchreg.stack.registries import StackRegistry

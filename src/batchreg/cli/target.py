@@ -6,17 +6,19 @@ import difflib
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from batchreg import __version__
 from batchreg.aws import Connect, Session
 from batchreg.errors import BatchregError
-from batchreg.render.settings import Deployed, of_template
 from batchreg.stack import states
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Stack
+
+if TYPE_CHECKING:
+    from batchreg.render.text import Deployed
 
 MOST_NAMES = 5  # in a hint
 
@@ -100,7 +102,9 @@ def require_batchreg_stack(
 
     With `force` such a stack is allowed, and the answer is None.
     """
-    deployed = of_template(body) if body else None
+    from batchreg.render.text import read_template
+
+    deployed = read_template(body) if body else None
     if stack and body and not deployed and not force:
         raise BatchregError(
             f"{stack.name} was not created by batchreg.",

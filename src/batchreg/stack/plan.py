@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.errors import BatchregError
-from batchreg.registry import logins
-from batchreg.registry.logins import DOCKER, ENV, PROMPT, RegistrySpec
-from batchreg.render.settings import PARAMETERS, Deployed, Settings, slots_of, suffix
+from batchreg.registry.logins import DOCKER, ENV, PROMPT, Credentials, RegistrySpec
+from batchreg.registry.names import host_of
+from batchreg.render.settings import PARAMETERS, Settings, slots_of, suffix
+from batchreg.stack import slots
 from batchreg.stack.states import LOSES_PARAMETERS, Stack
+
+if TYPE_CHECKING:
+    from batchreg.render.text import Deployed
 
 DEFAULT_VPC = "default-vpc"
 NETWORK = {"subnet_id": "SubnetIDs", "security_group_id": "SecurityGroupIDs"}
@@ -21,7 +25,7 @@ CREDENTIALS = {"registry_url": "RegistryUrl", "username": "Username", "password"
 class RegistryInput(RegistrySpec):
     """A registry of --registry, with its password if the environment has it."""
 
-    password: str | None = field(default=None, repr=False)
+    password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,7 @@ def resolve(
     Raises BatchregError for options that contradict each other or the stack.
     """
     from batchreg.render import template
+    from batchreg.render.text import to_yaml
 
     settings = replace(deployed.settings if deployed else Settings(), **inputs.settings)
     before = stack.parameters if stack and stack.status not in LOSES_PARAMETERS else {}
@@ -108,11 +113,11 @@ def resolve(
     given = dict(inputs.parameters)
     assigned: dict[int, RegistrySpec] = {}
     if inputs.registries:
-        assigned = logins.assign(inputs.registries, urls)
+        assigned = slots.assign(inputs.registries, urls)
         settings = replace(settings, secret_arns=(), slots=tuple(sorted(assigned)))
         given |= _credentials(inputs, assigned, urls)
     else:
-        given = logins.of_one(given, urls)
+        given = slots.of_one(given, urls)
     built = template.build(settings)
     declared = {name: hasattr(parameter, "Default") for name, parameter in built.parameters.items()}
     given = _without_unused(inputs, given, declared)
@@ -123,7 +128,7 @@ def resolve(
     missing = [name for name in unknown if name not in given and name not in sources]
     return Plan(
         name=inputs.stack_name,
-        body=template.to_yaml(built),
+        body=to_yaml(built),
         parameters=given,
         declared=declared,
         masked=frozenset(
@@ -151,17 +156,16 @@ def _credentials(
     """Return the parameters of --registry that are known; what the stack keeps is left out."""
     by_key = {registry.key: registry for registry in inputs.registries}
 
-    def find(spec: RegistrySpec, new: bool) -> logins.Credentials:
+    def find(spec: RegistrySpec, new: bool) -> Credentials:
         registry = by_key[spec.key]
         if new and spec.source.startswith(ENV) and not registry.password:
             name = spec.source.removeprefix(ENV)
             raise BatchregError(
-                f"{logins.host_of(spec.key)}: the variable {name} is not set.",
-                "Set it to the password.",
+                f"{host_of(spec.key)}: the variable {name} is not set.", "Set it to the password."
             )
-        return logins.Credentials(registry.username, registry.password)
+        return Credentials(registry.username, registry.password)
 
-    return logins.parameters(assigned, urls, find)
+    return slots.parameters(assigned, urls, find)
 
 
 def _sources(

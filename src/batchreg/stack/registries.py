@@ -9,8 +9,8 @@ from typing import Any
 
 from batchreg import aws, registry_login
 from batchreg.errors import BatchregError
-from batchreg.registry.check import Credentials
-from batchreg.registry.logins import host_of
+from batchreg.registry.logins import Credentials
+from batchreg.registry.names import host_of
 from batchreg.render.settings import Settings, slots_of, suffix
 from batchreg.stack.states import Stack, deployed
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchreg.errors import BatchregError, Interrupted
-from batchreg.registry.logins import host_of, key_of
+from batchreg.registry.names import host_of, key_of
 from batchreg.render.settings import suffix
 from batchreg.stack import changesets
 from batchreg.stack.deploy import masking

@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.errors import BatchregError
-from batchreg.render.settings import Deployed, of_template
+
+if TYPE_CHECKING:
+    from batchreg.render.text import Deployed
 
 # Our change sets and tokens begin with it, so that a later run recognizes what it may follow.
 PREFIX = "batchreg-"
@@ -147,4 +149,6 @@ def template_of(client: Client, stack: Stack) -> str:
 
 def deployed(client: Client, stack: Stack) -> Deployed | None:
     """Return what the deployed template says, None if batchreg did not render it."""
-    return of_template(template_of(client, stack))
+    from batchreg.render.text import read_template
+
+    return read_template(template_of(client, stack))

@@ -12,7 +12,8 @@ from typing import Any
 from batchreg.errors import BatchregError
 from batchreg.jobs import batch as jobs
 from batchreg.render import template
-from batchreg.render.settings import Settings, of_template
+from batchreg.render.settings import Settings
+from batchreg.render.text import read_template, to_json, to_yaml
 from batchreg.stack import registries, states
 from batchreg.stack.states import Stack
 
@@ -60,7 +61,7 @@ def look(clients: Any, present: Stack) -> Status:
         environments = pool.submit(_environments, batch, present.arns("ComputeEnvironmentArn"))
         queues = pool.submit(_queues, batch, present.arns("JobQueueArn"))
         counts = [pool.submit(jobs.per_state, batch, arn) for arn in present.arns("JobQueueArn")]
-        deployed = of_template(body.result())
+        deployed = read_template(body.result())
         found = registries.of(present, deployed.settings if deployed else None)
         secrets = {each.arn: pool.submit(_last_change, manager, each.arn) for each in found}
         difference = tuple(_difference(body.result(), deployed.settings)) if deployed else ()
@@ -90,8 +91,8 @@ def _difference(body: str, settings: Settings) -> list[str]:
         re.sub(r'(Version"?: )"?[0-9][^\s,"]*"?', r"\1x", text, count=1)
         for text in (
             body.partition("Metadata")[2],
-            template.to_yaml(built).partition("Metadata")[2],
-            template.to_json(built).partition("Metadata")[2],
+            to_yaml(built).partition("Metadata")[2],
+            to_json(built).partition("Metadata")[2],
         )
     )
     if body in texts:
