@@ -1200,8 +1200,8 @@ def test_credentials_that_expire_on_the_way_end_the_following_with_one_line(clou
     with pytest.raises(BatchregError) as error:
         following.follow(cloud.cfn, UPDATING, TextScreen(), sleep=Pauses())
     assert str(error.value) == (
-        "AWS refuses DescribeStackEvents: The security token included in the request is expired. "
-        "Next: log in to AWS again. The operation on genomics continues; deploy again to watch it."
+        "AWS rejected DescribeStackEvents: The security token included in the request is expired. "
+        "Log in to AWS again. The operation on genomics continues; deploy again to watch it."
     )
     cloud.done()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from batchreg import __version__
 from batchreg.aws import Connect, Session
@@ -27,15 +29,13 @@ MOST_NAMES = 5  # in a hint
 class Target:
     """A stack by name, and how to reach it.
 
-    `client`: of CloudFormation. `stack`: None if it does not exist. `options`: the options that
-    lead there again, such as " --region eu-west-1".
+    `client`: of CloudFormation. `stack`: None if it does not exist.
     """
 
     name: str
     session: Session
     client: Any
     stack: Stack | None
-    options: str = ""
 
     @property
     def region(self) -> str:
@@ -61,7 +61,7 @@ class Target:
         )
         raise BatchregError(
             f"There is no stack {self.name} in {self.region}.",
-            f"{hint}To create it: batchreg deploy --stack-name {self.name}{self.options}",
+            f"{hint}To create it: {command_here('deploy', '--stack-name', self.name)}",
         )
 
 
@@ -89,10 +89,17 @@ def find(name: str, **place: Any) -> Target:
     check_name(name)
     found = session(**place)
     client = found.client("cloudformation")
-    options = "".join(
-        f" --{option} {place[option]}" for option in ("region", "profile") if place.get(option)
-    )
-    return Target(name, found, client, states.find(client, name), options)
+    return Target(name, found, client, states.find(client, name))
+
+
+def command_here(*words: str) -> str:
+    """Return a batchreg command that finds AWS as this one does: same region, same profile."""
+    context = click.get_current_context(silent=True)
+    place = []
+    for option in ("region", "profile", "endpoint_url"):
+        if context and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            place += [f"--{option.replace('_', '-')}", str(context.params[option])]
+    return shlex.join(["batchreg", *words, *place])
 
 
 def require_batchreg_stack(
