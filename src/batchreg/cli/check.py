@@ -47,10 +47,12 @@ class Available:
 class Question:
     """Which images to check for which architectures, with which credentials.
 
+    `stack_name`: whose credentials and architectures; None for those given, or for none.
     `incomplete`: the user name whose password is still missing, and the key of its registry.
     """
 
     images: tuple[Image, ...]
+    stack_name: str | None = None
     architectures: tuple[str, ...] = ("amd64",)
     available: Available = field(default_factory=Available)
     incomplete: tuple[str, str] | None = field(default=None, repr=False)
@@ -73,13 +75,21 @@ def run(
     """
     show = screen(json_output)
     given = {"registry_url": registry_url, "username": username}
-    command = Check(image, architecture, stack_name, given, password_stdin, show, place)
+    command = Check(
+        image=image,
+        architecture=architecture,
+        stack_name=stack_name,
+        given=given,
+        password_stdin=password_stdin,
+        screen=show,
+        place=place,
+    )
     return runner.run(command, show, ok=False)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Check:
-    """The stages of `check`; `given` are the credentials on the command line, but the password."""
+    """The stages of `check`. `given`: the options registry_url and username."""
 
     image: tuple[str, ...]
     architecture: str | None
@@ -98,8 +108,7 @@ class Check:
             )
         question = Question(tuple(map(parse, dict.fromkeys(self.image))))
         if self.stack_name and ("stack_name" in typed or not self.given["username"]):
-            return question
-        self.stack_name = None
+            return replace(question, stack_name=self.stack_name)
         if not self.given["username"]:
             if typed & {"password_stdin", "registry_url"}:
                 raise click.UsageError("Missing --username.")
@@ -113,8 +122,8 @@ class Check:
         return replace(question, available=Available(found, (), GIVEN))
 
     def resolve(self, question: Question) -> Question:
-        if self.stack_name:
-            found = target.find(self.stack_name, **self.place)
+        if question.stack_name:
+            found = target.find(question.stack_name, **self.place)
             stack = found.existing()
             types = stack.parameters.get("InstanceTypes", "").split(",")
             question = replace(
@@ -160,7 +169,7 @@ def before_deploy(names: Sequence[str], plan: Plan, session: Session, screen: An
     present = plan.stack.parameters if plan.stack and plan.kept else {}
     types = plan.parameters.get("InstanceTypes") or present.get("InstanceTypes") or ""
     failed = []
-    for verdict in _verdicts(Question(images, architectures(types.split(",")), available)):
+    for verdict in _verdicts(Question(images, None, architectures(types.split(",")), available)):
         screen.emit("verdict", **_fields(verdict))
         if not verdict.ok:
             failed.append(f"{verdict.image}: {verdict.text}")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
 
 from batchreg.stack.changesets import Change
 from batchreg.stack.events import Event, plain_reason
@@ -25,7 +29,14 @@ ROOM_FOR_CTRL_C = len("^C")  # which the terminal shows at the end of the last l
 Show = Callable[[Event], None]
 
 
-class JsonScreen:
+class BothScreens:
+    """What does not depend on who reads."""
+
+    def command(self, *words: str) -> str:
+        return command_here(*words)
+
+
+class JsonScreen(BothScreens):
     """Prints a JSON line on stdout for everything that happens; the last one is the result."""
 
     def emit(self, kind: str, /, **fields: Any) -> None:
@@ -67,7 +78,7 @@ class JsonScreen:
         )
 
 
-class TextScreen:
+class TextScreen(BothScreens):
     """Prints lines and tables for people on stderr, and products on stdout."""
 
     @property
@@ -161,6 +172,16 @@ class TextScreen:
             stamp = event.time.astimezone().strftime("%H:%M:%S")
             reason = f"  {plain_reason(event.reason)}" if event.reason else ""
             self.note(f"{stamp}  {event.logical_id:<25}  {event.status}{reason}")
+
+
+def command_here(*words: str) -> str:
+    """Return a batchreg command that finds AWS as this one does: same region, same profile."""
+    context = click.get_current_context(silent=True)
+    place = []
+    for option in ("region", "profile", "endpoint_url"):
+        if context and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            place += [f"--{option.replace('_', '-')}", str(context.params[option])]
+    return shlex.join(["batchreg", *words, *place])
 
 
 AnyScreen = TextScreen | JsonScreen

@@ -25,7 +25,7 @@ No repr shows the fields that hold it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchreg.aws import Connect, Session
@@ -34,7 +34,6 @@ from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.errors import Interrupted
 from batchreg.stack.deploy import deploy
-from batchreg.stack.following import status_command
 from batchreg.stack.plan import Inputs, Plan, resolve
 
 
@@ -57,7 +56,7 @@ def run(
     place = {"profile": profile, "region": region, "endpoint_url": endpoint_url, "connect": connect}
     show = screen(json_output)
     how = How(yes=yes, force=force, wait=wait, dry_run=dry_run, check=check)
-    command = Deploy(stack_name, place, options, how, show)
+    command = Deploy(stack_name=stack_name, place=place, options=options, how=how, screen=show)
     return runner.run(command, show, stack=stack_name)
 
 
@@ -72,43 +71,41 @@ class How:
     check: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Deploy:
-    """The stages of `deploy`."""
+    """The stages of `deploy`. `place`: for `target.find`; `options`: for `inputs.gather`."""
 
-    def __init__(
-        self,
-        stack_name: str,
-        place: dict[str, Any],
-        options: dict[str, Any],
-        how: How,
-        show: AnyScreen,
-    ) -> None:
-        self.stack_name, self.place, self.options = stack_name, place, options
-        self.how, self.screen = how, show
+    stack_name: str
+    place: dict[str, Any] = field(repr=False)
+    options: dict[str, Any] = field(repr=False)
+    how: How
+    screen: AnyScreen
 
     def gather(self) -> Inputs:
         target.check_name(self.stack_name)
         return inputs.gather(stack_name=self.stack_name, **self.options)
 
-    def resolve(self, given: Inputs) -> Plan:
-        self.target: Target = target.find(self.stack_name, **self.place)
-        body = self.target.template()
+    def resolve(self, given: Inputs) -> tuple[Target, Plan]:
+        found = target.find(self.stack_name, **self.place)
+        body = found.template()
         deployed = target.require_batchreg_stack(
-            self.target.stack, body, self.screen, force=self.how.force
+            found.stack, body, self.screen, force=self.how.force
         )
-        return resolve(given, self.target.stack, body, deployed)
+        return found, resolve(given, found.stack, body, deployed)
 
-    def ask(self, plan: Plan) -> Plan:
+    def ask(self, resolved: tuple[Target, Plan]) -> tuple[Target, Plan]:
+        found, plan = resolved
         confirmed = self.how.yes or self.how.dry_run or bool(plan.kept)
-        return prompts.complete(plan, self.target.session, yes=confirmed)
+        return found, prompts.complete(plan, found.session, yes=confirmed)
 
-    def act(self, plan: Plan) -> int:
+    def act(self, resolved: tuple[Target, Plan]) -> int:
+        found, plan = resolved
         if self.how.check:
             from batchreg.cli.check import before_deploy
 
-            before_deploy(self.how.check, plan, self.target.session, self.screen)
+            before_deploy(self.how.check, plan, found.session, self.screen)
         done = deploy(
-            self.target.client,
+            found.client,
             plan,
             self.screen,
             prompts.asker(self.how.yes),
@@ -126,7 +123,6 @@ class Deploy:
                 outputs=outputs,
             )
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted; the work is done. For its status: {status_command(plan.name)}"
-            ) from None
+            status = self.screen.command("status", "--stack-name", plan.name)
+            raise Interrupted(f"interrupted; the work is done. For its status: {status}") from None
         return 0

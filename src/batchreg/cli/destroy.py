@@ -27,11 +27,13 @@ def run(
     """Delete the stack; one that does not exist is a success. `place` is for `target.session`."""
     show = screen(json_output)
     how = {"terminate_jobs": terminate_jobs, "retain": retain, "role_arn": role_arn, "wait": wait}
-    command = Destroy(stack_name, place, how, yes, force, show)
+    command = Destroy(
+        stack_name=stack_name, place=place, how=how, yes=yes, force=force, screen=show
+    )
     return runner.run(command, show, stack=stack_name)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Destroy:
     """The stages of `destroy`; `how` is for `stack.destroy`."""
 

@@ -16,9 +16,8 @@ import click
 from batchreg import registry_login
 from batchreg.aws import Session
 from batchreg.cli import target
-from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, screen
+from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, command_here, screen
 from batchreg.cli.output import say
-from batchreg.cli.target import command_here
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
 from batchreg.jobs import definitions

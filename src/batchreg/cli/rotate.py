@@ -63,12 +63,22 @@ def run(
     """
     show = screen(json_output)
     command = Rotate(
-        stack_name, registry_url, image, password_stdin, undo, check, now, follow, yes, show, place
+        stack_name=stack_name,
+        registry_url=registry_url,
+        image=image,
+        password_stdin=password_stdin,
+        undo=undo,
+        check=check,
+        refresh=now or follow,
+        follow=follow,
+        yes=yes,
+        screen=show,
+        place=place,
     )
     return runner.run(command, show, stack=stack_name)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Rotate:
     """The stages of `rotate`, over its options."""
 
@@ -78,7 +88,7 @@ class Rotate:
     password_stdin: bool
     undo: bool
     check: bool
-    now: bool
+    refresh: bool
     follow: bool
     yes: bool
     screen: AnyScreen
@@ -101,10 +111,8 @@ class Rotate:
             stack = following.resume(found.client, stack, self.screen, again=rotate.AGAIN)
         if stack is None or stack.status not in states.UPDATABLE:
             state = f"is in {stack.status}" if stack else "was deleted"
-            raise BatchregError(
-                f"{self.stack_name} {state}.",
-                f"Recover it first: batchreg deploy --stack-name {self.stack_name}",
-            )
+            command = self.screen.command("deploy", "--stack-name", self.stack_name)
+            raise BatchregError(f"{self.stack_name} {state}.", f"Recover it first: {command}")
         body = states.template_of(found.client, stack)
         deployed = target.require_batchreg_stack(stack, body, self.screen)
         manager = found.session.client("secretsmanager")
@@ -143,7 +151,7 @@ class Rotate:
         )
         if not changed:
             self.screen.note(f"{host} has this password already: nothing to change.")
-        told = self._refresh(plan) if changed and (self.now or self.follow) else {}
+        told = self._refresh(plan) if changed and self.refresh else {}
         if changed:
             _say_when(plan.stack, host, told, self.screen, self.undo)
         self.screen.emit(

@@ -17,10 +17,11 @@ from batchreg.stack.status import Status, look
 def run(*, stack_name: str, json_output: bool, **place: Any) -> int:
     """Print what the stack looks like now; `place` is for `target.session`."""
     show = screen(json_output)
-    return runner.run(Show(stack_name, place, show), show, stack=stack_name)
+    command = Show(stack_name=stack_name, place=place, screen=show)
+    return runner.run(command, show, stack=stack_name)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Show:
     """The stages of `status`."""
 

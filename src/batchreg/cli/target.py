@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.core import ParameterSource
 
 from batchreg import __version__
 from batchreg.aws import Connect, Session
+from batchreg.cli.console import command_here
 from batchreg.errors import BatchregError
 from batchreg.stack import states
 from batchreg.stack.screen import Screen
@@ -90,16 +89,6 @@ def find(name: str, **place: Any) -> Target:
     found = session(**place)
     client = found.client("cloudformation")
     return Target(name, found, client, states.find(client, name))
-
-
-def command_here(*words: str) -> str:
-    """Return a batchreg command that finds AWS as this one does: same region, same profile."""
-    context = click.get_current_context(silent=True)
-    place = []
-    for option in ("region", "profile", "endpoint_url"):
-        if context and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            place += [f"--{option.replace('_', '-')}", str(context.params[option])]
-    return shlex.join(["batchreg", *words, *place])
 
 
 def require_batchreg_stack(

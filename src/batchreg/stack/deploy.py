@@ -15,7 +15,6 @@ from batchreg.stack.following import (
     explaining_interrupt,
     follow,
     resume,
-    status_command,
     without_failure,
 )
 from batchreg.stack.plan import Plan
@@ -109,12 +108,13 @@ def _execute(
     client: Any, plan: Plan, change_set: ChangeSet, screen: Screen, wait: bool, sleep: Sleep
 ) -> Stack | None:
     verb = "Creating" if change_set.creates else "Updating"
-    with explaining_interrupt(plan.name):
+    with explaining_interrupt(plan.name, screen):
         token = changesets.execute(client, change_set)
         if not wait:
             begun = states.find(client, plan.name)
             _protect(client, plan, begun, screen)
-            screen.note(f"{verb} {plan.name}. For its status: {status_command(plan.name)}")
+            status = screen.command("status", "--stack-name", plan.name)
+            screen.note(f"{verb} {plan.name}. For its status: {status}")
             return begun
         operation = Operation(stack_id=change_set.stack_id, name=plan.name, token=token, verb=verb)
         final = follow(client, operation, screen, sleep=sleep)
@@ -204,7 +204,7 @@ def _recover(
         return present
     if not ask(f"First {what}?"):
         raise BatchregError(f"No changes were made to {present.name}.")
-    with explaining_interrupt(plan.name):
+    with explaining_interrupt(plan.name, screen):
         operation = Operation(
             stack_id=present.id,
             name=present.name,
@@ -214,17 +214,20 @@ def _recover(
         try:
             follow(client, operation, screen, sleep=sleep)
         except StackFailed as failure:
-            raise leaving_behind(failure, present.name, deletes) from None
+            raise leaving_behind(failure, present.name, screen, deletes=deletes) from None
         return states.find(client, present.name)
 
 
-def leaving_behind(failure: StackFailed, name: str, deletes: bool) -> StackFailed:
+def leaving_behind(
+    failure: StackFailed, name: str, screen: Screen, *, deletes: bool
+) -> StackFailed:
     """Return the failure with the way on without the resources that got stuck, if there are any."""
     if not failure.stuck:
         return failure
     if deletes:
-        options = " ".join(f"--retain {resource}" for resource in failure.stuck)
-        way = f"Or leave it behind: batchreg destroy --stack-name {name} {options}"
+        options = [word for resource in failure.stuck for word in ("--retain", resource)]
+        command = screen.command("destroy", "--stack-name", name, *options)
+        way = f"Or leave it behind: {command}"
     else:
         way = (
             "Or leave it as it is: aws cloudformation continue-update-rollback "

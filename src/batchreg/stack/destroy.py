@@ -15,7 +15,6 @@ from batchreg.stack.following import (
     explaining_interrupt,
     follow,
     resume,
-    status_command,
     without_failure,
 )
 from batchreg.stack.screen import Ask, Resource, Screen
@@ -49,10 +48,11 @@ def destroy(
             return
         present = after
     if present.protected:
+        command = screen.command(
+            "deploy", "--stack-name", present.name, "--no-termination-protection"
+        )
         raise BatchregError(
-            f"{present.name} has termination protection.",
-            f"To turn it off: batchreg deploy --stack-name {present.name} "
-            "--no-termination-protection",
+            f"{present.name} has termination protection.", f"To turn it off: {command}"
         )
     if retain and present.status != "DELETE_FAILED":
         raise BatchregError(
@@ -73,23 +73,24 @@ def destroy(
         raise BatchregError(f"No changes were made to {present.name}.")
     if running:
         _terminate(batch, present, queues, screen, sleep)
-    with explaining_interrupt(present.name):
+    with explaining_interrupt(present.name, screen):
         token = states.delete(client, present, retain=retain, role_arn=role_arn)
         if not wait:
-            screen.note(f"Deleting {present.name}. For its status: {status_command(present.name)}")
+            status = screen.command("status", "--stack-name", present.name)
+            screen.note(f"Deleting {present.name}. For its status: {status}")
             return
         try:
             _follow(client, present, token, screen, sleep)
         except StackFailed as failure:
             if retain:
-                raise _explained(batch, present, failure) from None
+                raise _explained(batch, present, failure, screen) from None
             screen.note(f"{failure} Trying once more.")
             # Much that is in the way, such as an instance, goes away by itself.
             token = states.delete(client, present, role_arn=role_arn)
             try:
                 _follow(client, present, token, screen, sleep)
             except StackFailed as second:
-                raise _explained(batch, present, second) from None
+                raise _explained(batch, present, second, screen) from None
         screen.note(f"{present.name} is gone.")
 
 
@@ -123,7 +124,7 @@ def _follow(client: Any, present: Stack, token: str, screen: Screen, sleep: Slee
         raise without_failure(present.name, final, AGAIN)
 
 
-def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
+def _explained(batch: Any, present: Stack, failure: StackFailed, screen: Screen) -> StackFailed:
     """Name the queues of others that use a compute environment, or the way on without what stays."""
     environments = present.arns("ComputeEnvironmentArn")
     pages = batch.get_paginator("describe_job_queues").paginate() if environments else []
@@ -144,7 +145,7 @@ def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
             f"Remove it there, then {AGAIN}.",
             failure.stuck,
         )
-    return leaving_behind(failure, present.name, True)
+    return leaving_behind(failure, present.name, screen, deletes=True)
 
 
 def _unfinished(batch: Any, present: Stack) -> dict[str, list[dict[str, Any]]]:

@@ -40,7 +40,10 @@ def follow(client: Any, operation: Operation, screen: Screen, *, sleep: Sleep = 
     """
     name, happened = operation.name, []
     try:
-        with explaining_interrupt(name), screen.following(f"{operation.verb} {name}") as show:
+        with (
+            explaining_interrupt(name, screen),
+            screen.following(f"{operation.verb} {name}") as show,
+        ):
             for event in events.follow(client, operation.stack_id, operation.token, sleep=sleep):
                 show(event)
                 happened.append(event)
@@ -130,17 +133,13 @@ def without_failure(name: str, status: str, again: str = "deploy again") -> Stac
     )
 
 
-def status_command(name: str) -> str:
-    return f"batchreg status --stack-name {name}"
-
-
 @contextmanager
-def explaining_interrupt(name: str) -> Iterator[None]:
+def explaining_interrupt(name: str, screen: Screen) -> Iterator[None]:
     """Say, after a Ctrl-C in the block, that the operation continues."""
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; the operation on {name} continues. To resume watching, run the same "
-            f"command again; for its status: {status_command(name)}"
+            f"command again; for its status: {screen.command('status', '--stack-name', name)}"
         ) from None

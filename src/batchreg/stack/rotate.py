@@ -103,7 +103,7 @@ def make_current(
         )
     if change_set.id is None:
         return False
-    with explaining_interrupt(present.name):
+    with explaining_interrupt(present.name, screen):
         try:
             token = changesets.execute(client, change_set)
         except (

@@ -29,6 +29,9 @@ class Ask(Protocol):
 class Screen(Protocol):
     """Shows what happens, to a person or to a program."""
 
+    def command(self, *words: str) -> str:
+        """Return a batchreg command to run next, for the same region and profile."""
+
     def note(self, text: str) -> None:
         """Show one line."""
 
