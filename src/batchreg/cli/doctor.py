@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from batchreg.cli import target
-from batchreg.cli.output import write
+from batchreg.cli.output import say, write
 from batchreg.doctor import collect, savefile
 from batchreg.doctor import findings as doctor
 from batchreg.doctor.facts import Facts
@@ -56,9 +56,7 @@ def run(
             "Nothing could be looked at" + (f": {gap.permission}: {gap.reason}" if gap else ".")
         )
     if save != "-":
-        click.echo(
-            _as_json(seen, findings) if json_output else "\n".join(_in_words(seen, findings))
-        )
+        say(_as_json(seen, findings) if json_output else "\n".join(_in_words(seen, findings)))
     return 1 if findings else 0
 
 

@@ -15,6 +15,16 @@ Decorator = Callable[[Function], Function]
 PREFIX = "BATCHREG_"
 
 
+class OnOff(click.types.BoolParamType):
+    """A switch whose message does not list the nine spellings of each position."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither true nor false.", param, ctx)
+
+
 class Option(click.Option):
     """An option, with its heading in the help and its key in batchreg.yaml, if it has one."""
 
@@ -23,6 +33,8 @@ class Option(click.Option):
     ) -> None:
         super().__init__(names, **attributes)
         self.heading, self.key = heading, key
+        if self.is_bool_flag:
+            self.type = OnOff()
 
 
 class Declaration:

@@ -37,16 +37,6 @@ def number(least: float, most: float | None = None, *, whole: bool = True) -> Ca
     return read
 
 
-class OnOff(click.types.BoolParamType):
-    """A switch whose message does not list the nine spellings of each position."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            self.fail(f"{value!r} is neither true nor false.", param, ctx)
-
-
 def mebibytes(value: str) -> int:
     """Return memory in MiB: of a number, or one with a unit, such as 4096, 4G or 512M."""
     text = value.strip().upper().removesuffix("B").removesuffix("I")
@@ -187,7 +177,6 @@ structure_options = together(
         setting(
             "--fargate/--no-fargate",
             default=None,
-            type=OnOff(),
             help="Add a compute environment and a queue on Fargate, for jobs that carry their own "
             "credentials.",
         ),
@@ -341,7 +330,7 @@ job_options = under(
         metavar="NUMBER",
         default=1,
         show_default=True,
-        help="vCPUs of the job: a whole number, or on Fargate also 0.25 or 0.5.",
+        help="Number of vCPUs: a whole one, or on Fargate also 0.25 or 0.5.",
     ),
     option(
         "--memory",
