@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from account import Account
+from lab.environ import clean
 from wire import Wire
 
 from batchreg.registry.logins import ENV
@@ -54,11 +54,6 @@ class Watched:
                 except OSError:  # it has just ended
                     continue
 
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
         with Wire(self.account.aws.endpoint, before=look, answer=self.answer) as wire:
             result = subprocess.run(
                 [BATCHREG, command, "--stack-name", self.account.name, *arguments],
@@ -67,7 +62,7 @@ class Watched:
                 text=True,
                 timeout=30,
                 env={
-                    **clean,
+                    **clean(),
                     **self.account.aws.environ,
                     "AWS_ENDPOINT_URL": wire.endpoint,
                     "TMPDIR": str(self.folder),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from account import LOGIN, Account
+from lab.environ import clean
 from wire import Wire
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
@@ -69,12 +69,7 @@ class Interrupted:
 @pytest.fixture
 def environ(slow_aws):
     """The environment of a deploy that needs no options."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_"))
-    }
-    return {**clean, **slow_aws.environ, **LOGIN}
+    return clean(**slow_aws.environ, **LOGIN)
 
 
 @pytest.mark.parametrize(

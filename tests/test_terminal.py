@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from contextlib import ExitStack, closing
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from account import LOGIN, PASSWORD
+from lab.environ import clean
 from terminal import ESCAPE, Terminal
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
@@ -34,12 +34,7 @@ def open_terminal(account, tmp_path):
     def run(
         command: str, *arguments: str, columns: int = 80, aws=account.aws, **environ: str
     ) -> Terminal:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-            and name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM")
-        }
+        kept = clean("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM")
         given = {
             name: value for name, value in aws.environ.items() if not name.startswith("BATCHREG_")
         }
@@ -51,7 +46,7 @@ def open_terminal(account, tmp_path):
                     "--stack-name",
                     account.name,
                     *arguments,
-                    environ={**clean, **given, **environ},
+                    environ={**kept, **given, **environ},
                     folder=tmp_path,
                     columns=columns,
                 )

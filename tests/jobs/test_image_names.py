@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from local_agent import DOCKER_HUB_KEY, auth_for
+from lab.agent import DOCKER_HUB_KEY, auth_for
 
 from batchreg.errors import BatchregError
 from batchreg.registry import images as image

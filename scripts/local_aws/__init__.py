@@ -2,7 +2,7 @@
 
 By hand, `eval` what it prints and use any AWS tool:
 
-    python scripts/local_aws.py [--port N]
+    .venv/bin/python scripts/local_aws [--port N]
 
 From tests and scripts, as a child process that ends with the block or with its parent:
 
@@ -10,19 +10,18 @@ From tests and scripts, as a child process that ends with the block or with its 
         subprocess.run([...], env={**os.environ, **aws.environ})
         aws.client("batch").describe_job_queues()
 
+Jobs follow a script (`set_jobs`), and succeed at once unless it says otherwise. With `jobs=True`,
+and by hand where this machine can, they run: an instance boots, and Docker runs their containers.
+
 LOCAL_AWS_PACE (or `pace=`) is the number of seconds that each resource of a stack takes: on AWS
 minutes pass, here milliseconds.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import functools
 import json
 import os
-import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -30,13 +29,14 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 REGION = "us-east-1"
 HOST = "127.0.0.1"
+PROGRAM = Path(__file__).parent  # its __main__.py
 
 
 class LocalAws:
@@ -49,22 +49,39 @@ class LocalAws:
     subnet_ids: list[str]
     security_group_ids: list[str]
 
-    def __init__(self, *, pace: float | None = None, log: Path | None = None) -> None:
-        """Take the pace, else LOCAL_AWS_PACE counts, and where to keep the log, else it goes."""
+    region = REGION
+
+    def __init__(
+        self,
+        *,
+        pace: float | None = None,
+        log: Path | None = None,
+        port: int = 0,
+        jobs: bool = False,
+        hurry: float = 1,
+    ) -> None:
+        """Take the pace, else LOCAL_AWS_PACE counts, and where to keep the log, else it goes.
+
+        Jobs run where `jobs` says so; the time of their timeouts then passes `hurry` times faster.
+        """
         self._environ = dict(os.environ)
         if pace is not None:
             self._environ["LOCAL_AWS_PACE"] = str(pace)
-        self._log = log
+        if jobs:
+            self._environ["LOCAL_AWS_HURRY"] = str(hurry)
+        self._log, self._port, self._jobs, self._hurry = log, port, jobs, hurry
+        self._clients = threading.Lock()  # botocore makes them one at a time
+        self._runner = ExitStack()
 
     def __enter__(self) -> LocalAws:
         self._folder = tempfile.TemporaryDirectory(prefix="local-aws-")
         self.log = self._log or Path(self._folder.name, "log")
         # The listening socket is there before the child: its port is known at once, and a request
         # waits in the backlog until the child answers it.
-        with _listen(0) as listener, self.log.open("wb") as log:
+        with listen(self._port) as listener, self.log.open("wb") as log:
             self.endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
             self._child = subprocess.Popen(
-                [sys.executable, __file__, "--serve", str(listener.fileno())],
+                [sys.executable, str(PROGRAM), "--serve", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -83,6 +100,11 @@ class LocalAws:
             self.subnet_ids = facts["subnet_ids"]
             self.security_group_ids = facts["security_group_ids"]
             urllib.request.urlopen(f"{self.endpoint}/_localstack/health", timeout=10).close()
+            if self._jobs:
+                from lab.runner import Runner  # which takes what only some machines have
+
+                folder = Path(self._folder.name)
+                self._runner.enter_context(Runner(self, folder, self._hurry))
         except BaseException:
             self._stop()
             raise
@@ -97,19 +119,21 @@ class LocalAws:
         self._stop()
 
     def _stop(self) -> None:
+        self._runner.close()
         self._child.kill()  # all it has is in memory
         self._child.communicate()
         self._folder.cleanup()
 
     def client(self, service: str) -> Any:
         """Return the client that boto3.client would return, for this AWS."""
-        return self._session.create_client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
-        )
+        with self._clients:
+            return self._session.create_client(
+                service,
+                region_name=REGION,
+                endpoint_url=self.endpoint,
+                aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
+            )
 
     @functools.cached_property
     def _session(self) -> Any:
@@ -139,6 +163,21 @@ class LocalAws:
         }
         self._post("/v1/localawsjobs", "batch", body)
 
+    # What a runner asks, see lab.runner.
+
+    def work(self) -> Any:
+        """Return which jobs to start and to stop, and about the environments."""
+        return self._post("/v1/localawswork", "batch", {})
+
+    def report(self, job_id: str, status: str, **details: Any) -> None:
+        """Tell Batch of a job's task: STARTING, RUNNING, STOPPED, INTERRUPTED."""
+        self._post("/v1/localawstask", "batch", {"jobId": job_id, "status": status, **details})
+
+    def lost(self, environment: str, reason: str) -> None:
+        """Tell Batch of an instance that has ended before it joined."""
+        body = {"environment": environment, "reason": reason}
+        self._post("/v1/localawslost", "batch", body)
+
     @contextmanager
     def joined(
         self, environment: str, instance_id: str, run: Callable[[str], int]
@@ -152,11 +191,11 @@ class LocalAws:
 
         def serve() -> None:
             while not over.wait(0.05):
-                if script := self._agent("Take", me):
+                if script := self.agent("Take", me):
                     status = "Failed" if run(script["Script"]) else "Success"
-                    self._agent("Report", {**script, "Status": status})
+                    self.agent("Report", {**script, "Status": status})
 
-        self._agent("Join", {**me, "Environment": environment})
+        self.agent("Join", {**me, "Environment": environment})
         agent = threading.Thread(target=serve)
         agent.start()
         try:
@@ -164,9 +203,10 @@ class LocalAws:
         finally:
             over.set()
             agent.join()
-            self._agent("Leave", me)
+            self.agent("Leave", me)
 
-    def _agent(self, action: str, body: dict[str, Any]) -> Any:
+    def agent(self, action: str, body: dict[str, Any]) -> Any:
+        """Ask what an instance's agent asks AWS: Join, Leave, Take and Report."""
         return self._post("/", "ssm", body, {"X-Amz-Target": f"AmazonSSM.LocalAws{action}"})
 
     def _post(
@@ -185,92 +225,5 @@ class LocalAws:
             return json.load(answer)
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
     return socket.create_server((HOST, port), backlog=100)
-
-
-def _serve(listener: socket.socket, *, by_hand: bool) -> None:
-    """Run the server on a listening socket until a signal ends it."""
-    # All it has is in memory, and clients keep connections open: there is nothing to wait for.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))
-    port = listener.getsockname()[1]
-    os.environ.update(
-        GATEWAY_PORT=str(port),
-        MINISTACK_ACCOUNT_ID="123456789012",
-        MINISTACK_REGION=REGION,
-        MINISTACK_IMDS_V2_REQUIRED="1",  # as on Amazon Linux 2023
-        # Neither files, nor other ports, nor the containers of this machine are its business.
-        PERSIST_STATE="0",
-        SFTP_ENABLED="0",
-        IOT_MTLS_ENABLED="0",
-        DOCKER_HOST="unix:///nonexistent",
-        LOG_LEVEL="ERROR" if by_hand else "INFO",
-    )
-    pace = float(os.environ.get("LOCAL_AWS_PACE") or 0)
-    # ministack reads all of this when it is imported, and its app sets up the logging for the rest.
-    from ministack.app import app  # isort: skip
-    import local_aws_account
-    import local_aws_batch
-    import local_aws_cloudformation
-    import local_aws_instances
-    from hypercorn.asyncio import serve
-    from hypercorn.config import Config
-
-    local_aws_batch.install()
-    local_aws_cloudformation.install(pace)
-    local_aws_account.install()
-    local_aws_instances.install()
-    facts = local_aws_account.network()
-    endpoint = f"http://{HOST}:{port}"
-    environ = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint,
-        "BATCHREG_SUBNET_ID": " ".join(facts["subnet_ids"]),
-        "BATCHREG_SECURITY_GROUP_ID": " ".join(facts["security_group_ids"]),
-    }
-    if by_hand:
-        for key, value in environ.items():
-            print(f"export {key}={shlex.quote(value)}", flush=True)
-        print(f"AWS is at {endpoint}. Ctrl-C ends it.", file=sys.stderr)
-    else:
-        print(json.dumps({"environ": environ, **facts}), flush=True)
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.loglevel = "WARNING"
-    asyncio.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
-
-
-def _end_with_parent() -> None:
-    """End when the parent does: then the other end of stdin is closed, whatever killed it."""
-
-    def wait() -> None:
-        os.read(0, 1)  # not sys.stdin, whose lock would be in the way of an ordinary end
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="An AWS with Batch, on this machine only.")
-    parser.add_argument("--port", type=int, default=4566, help="0 takes a free one (%(default)s)")
-    parser.add_argument("--serve", type=int, metavar="FD", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve is not None:
-        _end_with_parent()
-        _serve(socket.socket(fileno=options.serve), by_hand=False)
-        return
-    try:
-        listener = _listen(options.port)
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-        sys.exit(f"Port {options.port}: {why}. Use --port 0 for a free one.")
-    _serve(listener, by_hand=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,13 +23,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-T = TypeVar("T")
+from lab.environ import ENVIRON
 
-# Whole and fixed: nothing of the caller's environment reaches a part.
-ENVIRON = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-}
+T = TypeVar("T")
 
 # Each part's programs, with the Debian packages that bring them.
 PROGRAMS = {
@@ -466,9 +462,31 @@ class Engine:
         return json.loads(self._call(method, path, body))
 
     def _call(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = 60,
     ) -> bytes:
-        connection = _UnixConnection(self.socket)
+        connection, answer = self._open(method, path, body, headers, timeout=timeout)
+        try:
+            return answer.read()
+        finally:
+            connection.close()
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = 60,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Ask, and return what is to be read; raise EngineError where the engine refuses."""
+        connection = _UnixConnection(self.socket, timeout)
         try:
             connection.request(
                 method,
@@ -477,19 +495,19 @@ class Engine:
                 {"Content-Type": "application/json", **(headers or {})},
             )
             answer = connection.getresponse()
-            content = answer.read()
-        finally:
+            if answer.status >= 400:
+                raise EngineError(json.loads(answer.read())["message"])
+        except BaseException:
             connection.close()
-        if answer.status >= 400:
-            raise EngineError(json.loads(content)["message"])
-        return content
+            raise
+        return connection, answer
 
 
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket, which the standard library has not."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = str(path)
 
     def connect(self) -> None:
