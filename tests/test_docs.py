@@ -23,7 +23,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Options of the programs that a page may show beside batchreg.
-FOREIGN = {"--capabilities", "--cli-input-json", "--no-block", "--unit"}
+FOREIGN = {
+    "--aws-batch-task-timeout",
+    "--capabilities",
+    "--cli-input-json",
+    "--no-block",
+    "--unit",
+    "--with",
+}
 
 
 def without_code(text: str) -> str:
@@ -103,8 +110,8 @@ def test_options_exist(page):
     }
     text = "\n".join(
         line.partition(" -- ")[0]
-        for line in page.read_text().splitlines()
-        if not re.search(r"\b(aws|docker|pip|systemctl) ", line)
+        for line in re.sub(r"\\\n\s*", "", page.read_text()).splitlines()
+        if not re.search(r"\b(aws|docker|miniwdl|pip|snakemake|systemctl) ", line)
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert named - known - FOREIGN <= {"--help", "--version"}
