@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.environ import clean
 from local_aws import LocalAws
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
@@ -28,12 +28,7 @@ TOO_LARGE = (
 
 
 def environ(aws: LocalAws, **more: str) -> dict[str, str]:
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_"))
-    }
-    return {**clean, **aws.environ, "BATCHREG_STACK_NAME": "lab", **more}
+    return clean(**{**aws.environ, "BATCHREG_STACK_NAME": "lab", **more})
 
 
 @dataclass(frozen=True)
