@@ -11,7 +11,7 @@ import pytest
 from botocore.stub import Stubber
 from registry_server import RegistryServer, index
 
-from batchreg.registry.check import Credentials
+from batchreg.registry.logins import Credentials
 from batchreg.registry.public import misspelt
 from batchreg.stack import preflight
 from batchreg.stack.preflight import Check, Problem
@@ -203,7 +203,7 @@ def test_wrong_credentials_are_refused_and_not_quoted(registry):
     )
     assert certain
     assert registry.host in line
-    assert line.endswith("--no-check skips this check.")
+    assert line.endswith("To skip this check, give --no-check.")
     assert "canary" not in line
 
 

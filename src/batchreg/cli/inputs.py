@@ -79,7 +79,7 @@ def parameters(values: Mapping[str, Any], *, credentials: bool = True) -> dict[s
     the environment, are not meant for the registries listed.
     """
     given = {
-        PARAMETERS[name]: ",".join(filter(None, value)) if isinstance(value, tuple) else str(value)
+        PARAMETERS[name]: _text(value)
         for name, value in values.items()
         if value not in (None, (), ("",)) and (credentials or name not in CREDENTIALS)
     }
@@ -89,6 +89,13 @@ def parameters(values: Mapping[str, Any], *, credentials: bool = True) -> dict[s
         if name in given:
             require_usable(name, given[name])
     return given
+
+
+def _text(value: Any) -> str:
+    """Return a parameter's value as CloudFormation takes it: lists joined, booleans in lower case."""
+    if isinstance(value, tuple):
+        return ",".join(filter(None, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def password(from_stdin: bool) -> str | None:

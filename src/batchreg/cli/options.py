@@ -304,7 +304,64 @@ value_options = together(
             help="Disk of an instance in GiB, for images and what jobs write into their "
             f"containers.  [default: {constraints.DEFAULT_ROOT_VOLUME_GIB}]",
         ),
+        setting(
+            "--root-volume-throughput",
+            type=number(*constraints.ROOT_VOLUME_THROUGHPUT),
+            metavar="MIBS",
+            help="Throughput of that disk in MiB/s: large images are written to it. Above 125, AWS "
+            f"charges for it.  [default: {constraints.DEFAULT_ROOT_VOLUME_THROUGHPUT}]",
+        ),
+        setting(
+            "--root-volume-iops",
+            type=number(*constraints.ROOT_VOLUME_IOPS),
+            metavar="NUMBER",
+            help=f"IOPS of that disk, at least {constraints.IOPS_PER_MIBS} per MiB/s of its "
+            "throughput. Above 3000, AWS charges for them.  "
+            f"[default: {constraints.DEFAULT_ROOT_VOLUME_IOPS}]",
+        ),
+        setting(
+            "--image-id",
+            metavar="AMI",
+            help="Machine image of your own, with the ECS agent and python3.  [default: AWS Batch's]",
+        ),
         pull_option(),
+    ),
+    under(
+        "Permission options",
+        setting(
+            "--instance-policy-arn",
+            multiple=True,
+            metavar="ARN",
+            help="IAM policy for the instances, which every job on them can use; repeat it for more.",
+        ),
+        setting(
+            "--job-policy-arn",
+            multiple=True,
+            metavar="ARN",
+            help="IAM policy for a job role, which submit then uses; repeat it for more.  "
+            "[default: no job role]",
+        ),
+        setting(
+            "--ssm/--no-ssm",
+            default=None,
+            help="Let AWS Systems Manager reach the instances: for sessions, and for rotate --now.  "
+            "[default: --no-ssm]",
+        ),
+    ),
+    under(
+        "Update options",
+        setting(
+            "--job-timeout-minutes",
+            type=number(*constraints.JOB_TIMEOUT_MINUTES),
+            metavar="MINUTES",
+            help="How long running jobs may continue when an update replaces their instances.  "
+            f"[default: {constraints.DEFAULT_JOB_TIMEOUT_MINUTES}]",
+        ),
+        option(
+            "--terminate-jobs",
+            is_flag=True,
+            help="Terminate running jobs at once when this update replaces their instances.",
+        ),
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,11 +54,18 @@ def read_template(body: str) -> Deployed | None:
                 user_parts=userdata.user_parts(text),
                 fargate="FargateJobQueue" in parsed["Resources"],
                 slots=slots_of(parsed["Parameters"]) or (1,),
+                generation=_generation(parsed["Resources"]),
             ),
             text,
         )
-    except (yaml.YAMLError, KeyError, TypeError, BatchregError):
+    except (yaml.YAMLError, KeyError, TypeError, StopIteration, BatchregError):
         return None
+
+
+def _generation(resources: Mapping[str, Any]) -> int:
+    """Return the number in the logical id of the compute environment; the first has none."""
+    names = (re.fullmatch(r"ComputeEnvironment(\d*)", name) for name in resources)
+    return next(int(match[1] or 1) for match in names if match)
 
 
 # libyaml's, which is many times as fast, where PyYAML was built with it.

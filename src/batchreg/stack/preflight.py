@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any
 
 from batchreg import aws, registry_login
-from batchreg.registry.check import Credentials, check_login
-from batchreg.registry.logins import host_of
+from batchreg.registry.check import check_login
+from batchreg.registry.logins import Credentials
+from batchreg.registry.names import host_of
 from batchreg.registry.public import misspelt
 from batchreg.stack.network import route_to_internet
 

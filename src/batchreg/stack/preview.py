@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchreg.registry.logins import named
+from batchreg.registry.names import named
 from batchreg.render.settings import Settings, slots_of, suffix
 
 # An update of one of these replaces the instances of a compute environment.
