@@ -243,5 +243,7 @@ def _credentials(key: str, them: Credentials, seconds: float) -> Iterator[Proble
     verdict = check_login(host, them, seconds=seconds)
     if not verdict.ok:
         yield Problem(
-            verdict.text, "--no-check skips this check.", certain=verdict.cause not in UNCERTAIN
+            verdict.fact,
+            f"{verdict.step} To skip this check, give --no-check.",
+            certain=verdict.cause not in UNCERTAIN,
         )
