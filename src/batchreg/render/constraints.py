@@ -40,7 +40,8 @@ SECRET_ARN = (
 )
 KMS_KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+"
 
-POLICY_ARN = r"arn:aws[a-z-]*:iam::(aws|[0-9]{12}):policy/[\w+=,.@/-]+"
+_POLICY_ARN = r"arn:aws[a-z-]*:iam::(aws|[0-9]{12}):policy/[\w+=.@/-]+"
+POLICY_ARNS = rf"|{_POLICY_ARN}(,{_POLICY_ARN})*"  # no condition can tell an empty list
 IMAGE_ID = r"ami-[0-9a-f]{8,17}"
 
 # Every spelling of a registry's URL that registry_login.registry_key accepts, and no other.

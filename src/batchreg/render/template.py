@@ -215,20 +215,20 @@ def _parameters(template: Template, settings: Settings) -> None:
         permissions,
         "InstancePolicyArns",
         "Policies for the instance role",
-        "CommaDelimitedList",
-        "ARNs of IAM policies that every job on the instances can use, such as one for S3.",
+        "String",
+        "Comma-separated ARNs of IAM policies that every job on the instances can use, such as one for S3.",
         Default="",
-        AllowedPattern="|" + constraints.POLICY_ARN,
+        AllowedPattern=constraints.POLICY_ARNS,
         ConstraintDescription="ARNs of IAM policies, or empty.",
     )
     add(
         permissions,
         "JobPolicyArns",
         "Policies for a job role",
-        "CommaDelimitedList",
-        "ARNs of IAM policies of a role for jobs. If empty, the stack has no job role.",
+        "String",
+        "Comma-separated ARNs of IAM policies of a role for jobs. If empty, the stack has no job role.",
         Default="",
-        AllowedPattern="|" + constraints.POLICY_ARN,
+        AllowedPattern=constraints.POLICY_ARNS,
         ConstraintDescription="ARNs of IAM policies, or empty.",
     )
     add(
@@ -279,8 +279,7 @@ def _parameters(template: Template, settings: Settings) -> None:
     template.add_condition("HasImageId", Not(Equals(Ref("ImageId"), "")))
     template.add_condition("HasSsm", Equals(Ref("Ssm"), "true"))
     for name in ("InstancePolicy", "JobPolicy"):
-        given = Join("", Ref(f"{name}Arns"))
-        template.add_condition(f"Has{name}", Not(Equals(given, "")))
+        template.add_condition(f"Has{name}", Not(Equals(Ref(f"{name}Arns"), "")))
 
 
 def _number(limits: tuple[int, int], default: int) -> dict[str, int]:
@@ -352,20 +351,20 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
         _output(template, f"{name}Arn", GetAtt(created, "Arn"), text, **condition)
         return created
 
-    ecs, ssm = (
-        Sub(f"arn:${{AWS::Partition}}:iam::aws:policy/{name}")
-        for name in (
-            "service-role/AmazonEC2ContainerServiceforEC2Role",
-            "AmazonSSMManagedInstanceCore",
-        )
+    # No intrinsic function but Split makes one list of a list and what a condition adds to it.
+    policies = Sub(
+        "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
+        "${Ssm}${More}",
+        Ssm=If(
+            "HasSsm", Sub(",arn:${AWS::Partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"), ""
+        ),
+        More=If("HasInstancePolicy", Sub(",${InstancePolicyArns}"), ""),
     )
-    # A list of lists: no intrinsic function but Split over Join makes one list of them.
-    more = If("HasInstancePolicy", Join(",", Ref("InstancePolicyArns")), NoValue)
     instance_role = role(
         "InstanceRole",
         "ec2.amazonaws.com",
         "Role of the instances",
-        ManagedPolicyArns=Split(",", Join(",", [ecs, If("HasSsm", ssm, NoValue), more])),
+        ManagedPolicyArns=Split(",", policies),
         Policies=reading,
         **_lint_exception(settings),
     )
@@ -390,7 +389,7 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
         "JobRole",
         "ecs-tasks.amazonaws.com",
         "Role for jobs: their code's own permissions",
-        ManagedPolicyArns=Ref("JobPolicyArns"),
+        ManagedPolicyArns=Split(",", Ref("JobPolicyArns")),
         Condition="HasJobPolicy",
     )
     return profile
