@@ -300,7 +300,7 @@ def test_a_missing_permission_is_named_with_the_next_step(
     stacks = aws.client("cloudformation").describe_stacks()["Stacks"]
     left = [each["StackStatus"] for each in stacks if each["StackName"] == stack]
     if call == "DescribeStackEvents":
-        assert f"{stack} goes on" in line
+        assert f"The operation on {stack} continues; deploy again to watch it." in line
     else:
         assert left in ([], ["DELETE_COMPLETE"])
 
@@ -366,7 +366,7 @@ def test_credentials_that_expire_on_the_way_say_that_the_stack_goes_on(
     line = fails_with_one_line(batchreg(*DEPLOY, stack, environ=environ))
     assert line == (
         "batchreg: AWS rejected DescribeStackEvents: It has expired. Log in to "
-        f"AWS again. {stack} goes on; deploy again to follow it."
+        f"AWS again. The operation on {stack} continues; deploy again to watch it."
     )
     del front.faults["DescribeStackEvents"]
     assert batchreg(*DEPLOY, stack, environ=environ).returncode == 0

@@ -25,6 +25,7 @@ from submitting import (
 
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 
 
 def test_definition_has_a_new_revision_only_for_a_change(aws):
@@ -139,7 +140,7 @@ def test_own_secrets_that_do_not_cover_the_registry_are_named(aws, own):
 
 def test_secret_of_each_of_the_stacks_registries_is_found(aws):
     """A stack may make several secrets, each with its number."""
-    body = template.to_yaml(template.build(Settings(slots=(1, 3))))
+    body = to_yaml(template.build(Settings(slots=(1, 3))))
     values = {
         "Username": USER,
         "Password": PASSWORD,

@@ -239,12 +239,12 @@ def test_deploy_remembers_fargate_until_it_is_told_otherwise(aws):
     [
         (
             ["https://ghcr.io/lab/x"],
-            "'https://ghcr.io/lab/x' is not the name of an image: write it like ghcr.io/lab/align:3, "
+            "'https://ghcr.io/lab/x' is not the name of an image. Write it like ghcr.io/lab/align:3, "
             "without a scheme.",
         ),
         (
             ["ghcr.io/lab/x y"],
-            "'ghcr.io/lab/x y' is not the name of an image: write it like ghcr.io/lab/align:3.",
+            "'ghcr.io/lab/x y' is not the name of an image. Write it like ghcr.io/lab/align:3.",
         ),
         (
             [IMAGE, "--fargate", "--gpus", "1"],
@@ -265,14 +265,6 @@ def test_deploy_remembers_fargate_until_it_is_told_otherwise(aws):
             "a letter or digit first.",
         ),
         (
-            [IMAGE, "--stack-name", "no_name"],
-            "'no_name' cannot be a stack's name: letters, digits and hyphens, a letter first.",
-        ),
-        (
-            [IMAGE, "--stack-name", "nowhere"],
-            "There is no stack nowhere in this region: batchreg deploy --stack-name nowhere makes it.",
-        ),
-        (
             [IMAGE, "--stack-name", "plain", "--fargate"],
             "plain has no job queue on Fargate. To add one: batchreg deploy --fargate --stack-name plain",
         ),
@@ -281,6 +273,24 @@ def test_deploy_remembers_fargate_until_it_is_told_otherwise(aws):
 def test_what_cannot_work_is_one_line(aws, arguments, line):
     """The fact, then what to do."""
     assert run(aws, "submit", *arguments) == Run(1, "", f"batchreg: {line}\n")
+
+
+def test_stack_that_does_not_exist_is_named_with_its_region(aws):
+    """The usual cause is another region or a slip."""
+    done = run(aws, "submit", IMAGE, "--stack-name", "nowhere")
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert done.err.startswith("batchreg: There is no stack nowhere in us-east-1. ")
+    assert done.err.endswith(" To create it: batchreg deploy --stack-name nowhere\n")
+
+
+def test_name_that_no_stack_can_have_is_wrong_usage(aws):
+    """AWS is not asked."""
+    assert run(aws, "submit", IMAGE, "--stack-name", "no_name") == Run(
+        2,
+        "",
+        "batchreg: 'no_name' cannot be a stack's name: use letters, digits and hyphens, a letter "
+        "first. See `batchreg submit --help`.\n",
+    )
 
 
 @pytest.mark.parametrize("text", ["hunter2", "=hunter2"])

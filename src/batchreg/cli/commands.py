@@ -105,26 +105,26 @@ def cli() -> None:
     yes_option,
 )
 @json_option
-def deploy(**options: Any) -> None:
+def deploy(**options: Any) -> int:
     """Create or update the stack.
 
     For an existing stack it shows the change set and applies it once you confirm. What you do not
     give stays as it is.
     """
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import deploy as command
 
-    commands.deploy(**options)
+    return command.run(**options)
 
 
 @cli.add(STACK, example="batchreg status --stack-name genomics")
 @aws_options
 @config_option
 @json_option
-def status(**options: Any) -> None:
+def status(**options: Any) -> int:
     """Show the stack, its compute environment, its queue and its jobs."""
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import status as command
 
-    commands.status(**options)
+    return command.run(**options)
 
 
 @cli.add(STACK, example="batchreg doctor --stack-name genomics")
@@ -182,11 +182,11 @@ def doctor(**options: Any) -> int:
 )
 @under("Run options", wait_option, yes_option)
 @json_option
-def destroy(**options: Any) -> None:
+def destroy(**options: Any) -> int:
     """Delete the stack and everything in it."""
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import destroy as command
 
-    commands.destroy(**options)
+    return command.run(**options)
 
 
 @cli.add(
@@ -222,7 +222,7 @@ def check(**options: Any) -> int:
     """
     from batchreg.cli import check as check_commands
 
-    return check_commands.check(**options)
+    return check_commands.run(**options)
 
 
 @cli.add(REGISTRY, example="batchreg rotate --stack-name genomics --follow")
@@ -256,7 +256,7 @@ def check(**options: Any) -> int:
     yes_option,
 )
 @json_option
-def rotate(**options: Any) -> None:
+def rotate(**options: Any) -> int:
     """Give the stack a new registry password.
 
     It verifies the password with the registry, stores it, and reports when running instances will
@@ -264,7 +264,7 @@ def rotate(**options: Any) -> None:
     """
     from batchreg.cli import rotate as rotate_command
 
-    rotate_command.run(**options)
+    return rotate_command.run(**options)
 
 
 @cli.add(JOBS, example="batchreg submit --memory 4G ghcr.io/lab/align:3 -- align --all")
@@ -341,10 +341,10 @@ def render(output: str | None, style: str, **shape: Any) -> None:
     """Print the CloudFormation template."""
     from batchreg.cli.output import write
     from batchreg.render import template
+    from batchreg.render.text import to_json, to_yaml
 
     built = template.build(structure(**shape))
-    text = template.to_yaml(built) if style == "yaml" else template.to_json(built)
-    write(text, output)
+    write(to_yaml(built) if style == "yaml" else to_json(built), output)
 
 
 @cli.add(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
-import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,8 @@ import click
 
 from batchreg import registry_login
 from batchreg.aws import Session
-from batchreg.cli.console import Console
+from batchreg.cli import target
+from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, command_here, screen
 from batchreg.cli.output import say
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
@@ -24,24 +24,14 @@ from batchreg.jobs import definitions
 from batchreg.jobs.definitions import Spec
 from batchreg.jobs.log import Line, LogReader
 from batchreg.registry.images import Image, parse
-from batchreg.render import settings
-from batchreg.stack import states as stacks
+from batchreg.stack import registries
+from batchreg.stack.registries import StackRegistry, Stored
 from batchreg.stack.states import Stack
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
     from types_boto3_batch.type_defs import JobDetailTypeDef
     from types_boto3_logs import CloudWatchLogsClient
-
-NO_PERMISSION = ("AccessDenied", "AccessDeniedException")
-
-
-@dataclass(frozen=True)
-class Login:
-    """A secret of the stack and the ECS agent's key for its registry, None if it is unknown."""
-
-    secret: str
-    registry: str | None
 
 
 def submit(
@@ -50,7 +40,7 @@ def submit(
     command: tuple[str, ...],
     name: str | None,
     detach: bool,
-    machine: bool,
+    json_output: bool,
     stack_name: str,
     profile: str | None,
     region: str | None,
@@ -60,12 +50,12 @@ def submit(
     **options: Any,
 ) -> int:
     """Submit a job, follow it, and return the exit status: the job's exit code, or 1."""
-    console = Console(machine=machine)
+    console = screen(json_output)
     parsed = parse(image)
     name = _job_name(name, parsed)
     spec = _spec(parsed, **options)  # mistakes are found before AWS is asked
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
-    present = _present(session, stack_name)
+    place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
+    session, present = place.session, place.existing()
     queue = _queue(present, spec.fargate)
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
@@ -84,15 +74,15 @@ def submit(
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the job may have been submitted. To see the number of jobs: "
-            f"{_command('status', '--stack-name', stack_name)}"
+            f"{command_here('status', '--stack-name', stack_name)}"
         ) from None
     if detach:
         console.emit("result", job=job_id, definition=definition, status="SUBMITTED")
-        if not machine:
-            console.note(f"To follow it: {_command('logs', '--follow', job_id)}")
+        if not json_output:
+            console.note(f"To follow it: {command_here('logs', '--follow', job_id)}")
             click.echo(job_id)
         return 0
-    each = f"; the log of a child: {_command('logs', f'{job_id}:0')}" if array_size else ""
+    each = f"; the log of a child: {command_here('logs', f'{job_id}:0')}" if array_size else ""
     console.note(f"Job {job_id}, of {definition.rsplit('/', 1)[-1]}{each}")
     return _follow(batch, client, job_id, console, say)
 
@@ -101,15 +91,15 @@ def logs(
     *,
     job: str,
     follow: bool,
-    machine: bool,
+    json_output: bool,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
 ) -> int:
     """Print a job's log; with `follow`, until the job has finished or the reader has left."""
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
+    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
     batch, client = session.client("batch"), session.client("logs")
-    console = Console(machine=machine)
+    console = screen(json_output)
     if follow:
         return _follow(batch, client, job, console, click.echo)
     found = jobs.find(batch, job)
@@ -119,7 +109,7 @@ def logs(
     if not reader.lines:
         size, reason = found.get("arrayProperties", {}).get("size"), jobs.state(found).reason
         if size:
-            why = f", but its {size} children may: {_command('logs', f'{job}:0')}"
+            why = f", but its {size} children may: {command_here('logs', f'{job}:0')}"
         else:
             why = f": {reason.rstrip('.')}." if reason else "."
         console.note(f"{job} is {found['status']} and has no log{why}")
@@ -129,8 +119,8 @@ def logs(
 
 def cancel(*, job: str, profile: str | None, region: str | None, endpoint_url: str | None) -> None:
     """Cancel a job that waits or terminate one that runs; one that has finished is a success."""
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
-    batch, console = session.client("batch"), Console()
+    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
+    batch, console = session.client("batch"), TextScreen()
     found = jobs.find(batch, job)
     if found["status"] not in jobs.UNFINISHED:
         console.note(f"{job} has already finished: {found['status']}.")
@@ -154,21 +144,10 @@ def job_definition(
     parsed = parse(image)
     spec = _spec(parsed, **options)
     if auth == "job" or spec.fargate:
-        session = Session(profile=profile, region=region, endpoint=endpoint_url)
-        present = _present(session, stack_name)
-        spec = _with_credentials(spec, session, present, auth, Console())
+        place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
+        session, present = place.session, place.existing()
+        spec = _with_credentials(spec, session, present, auth, TextScreen())
     click.echo(json.dumps(definitions.definition(spec, command), indent=2))
-
-
-def _present(session: Session, name: str) -> Stack:
-    stacks.check_name(name)
-    present = stacks.find(session.client("cloudformation"), name)
-    if present is None:
-        raise BatchregError(
-            f"There is no stack {name} in this region: batchreg deploy "
-            f"--stack-name {name} makes it."
-        )
-    return present
 
 
 def _queue(present: Stack, fargate: bool) -> str:
@@ -180,10 +159,10 @@ def _queue(present: Stack, fargate: bool) -> str:
     if fargate:
         raise BatchregError(
             f"{present.name} has no job queue on Fargate.",
-            f"To add one: {_command('deploy', '--fargate', *name)}",
+            f"To add one: {command_here('deploy', '--fargate', *name)}",
         )
     raise BatchregError(
-        f"{present.name} has no job queue.", f"For its status: {_command('status', *name)}"
+        f"{present.name} has no job queue.", f"For its status: {command_here('status', *name)}"
     )
 
 
@@ -200,24 +179,21 @@ def _job_name(name: str | None, image: Image) -> str:
 
 
 def _with_credentials(
-    spec: Spec, session: Session, present: Stack, auth: str, console: Console
+    spec: Spec, session: Session, present: Stack, auth: str, console: AnyScreen
 ) -> Spec:
     """Return the spec with the credentials that the job carries, if it carries any.
 
     Notes it if none of the stack's secrets is for the image's registry.
     """
     wanted = registry_login.HUB if spec.image.on_hub else spec.image.registry
-    known = _logins(session, present)
-    found = next((login for login in known if login.registry == wanted), None)
-    unknown = [login for login in known if not login.registry]
+    known = _registries(session, present)
+    found = next((registry for registry in known if registry.key == wanted), None)
+    unknown = [registry for registry in known if not registry.key]
     if not found and known and not unknown:
-        hosts = (
-            "Docker Hub" if login.registry == registry_login.HUB else str(login.registry)
-            for login in known
-        )
+        hosts = dict.fromkeys(registry.host for registry in known)
         console.note(
             f"No credentials for {spec.image.registry} in this stack; they cover "
-            f"{', '.join(dict.fromkeys(hosts))}."
+            f"{', '.join(hosts)}."
         )
     if auth != "job" and not spec.fargate:
         return spec
@@ -231,35 +207,24 @@ def _with_credentials(
     return replace(
         spec,
         execution_role=present.outputs.get("JobExecutionRoleArn"),
-        secret=found.secret if found else None,
+        secret=found.arn if found else None,
     )
 
 
-def _logins(session: Session, present: Stack) -> list[Login]:
-    """Return the stack's secrets; one that is broken covers no registry."""
-    made_here = [
-        Login(
-            present.outputs[f"RegistrySecret{n}Arn"],
-            registry_login.registry_key(present.parameters[f"RegistryUrl{n}"]),
-        )
-        for n in map(settings.suffix, settings.slots_of(present.parameters))
-    ]
-    if made_here:
-        return made_here
-    from botocore.exceptions import ClientError
+def _registries(session: Session, present: Stack) -> list[StackRegistry]:
+    """Return the stack's registries; those whose secret is broken cover nothing.
 
-    made = settings.of_template(stacks.template_of(session.client("cloudformation"), present))
-    manager = session.client("secretsmanager")
+    The key of one whose secret we are not allowed to read is None.
+    """
     found = []
-    for arn in made[1].secret_arns if made else ():
-        try:
-            text = manager.get_secret_value(SecretId=arn).get("SecretString", "")
-            found.append(Login(arn, registry_login.login(text)[0]))
-        except registry_login.Refused:
-            continue
-        except ClientError as error:
-            if error.response["Error"]["Code"] in NO_PERMISSION:
-                found.append(Login(arn, None))
+    for registry in registries.find(session.client("cloudformation"), present):
+        stored = None
+        if not registry.key:
+            stored = registries.read(session.client("secretsmanager"), registry)
+        if isinstance(stored, Stored):
+            found.append(replace(registry, key=stored.key))
+        elif not stored or stored.denied:
+            found.append(registry)
     return found
 
 
@@ -277,7 +242,7 @@ def _follow(
     batch: BatchClient,
     client: CloudWatchLogsClient,
     job_id: str,
-    console: Console,
+    console: AnyScreen,
     out: Callable[[str], None],
 ) -> int:
     """Show a job until it has finished, and return 0; JobFailed if it failed."""
@@ -290,8 +255,8 @@ def _follow(
                 _print(item, console, out)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{job_id} continues. To follow it: {_command('logs', '--follow', job_id)}. "
-            f"To end it: {_command('cancel', job_id)}"
+            f"{job_id} continues. To follow it: {command_here('logs', '--follow', job_id)}. "
+            f"To end it: {command_here('cancel', job_id)}"
         ) from None
     assert job is not None  # what jobs.follow yields last
     status, reason = jobs.verdict(job)
@@ -315,17 +280,17 @@ class JobFailed(BatchregError):
         self.status = status
 
 
-def _print(item: jobs.State | Line, console: Console, out: Callable[[str], None]) -> None:
+def _print(item: jobs.State | Line, console: AnyScreen, out: Callable[[str], None]) -> None:
     """Show a state or a line of the log; `out` prints what goes to stdout."""
     if isinstance(item, Line):
-        if console.machine:
+        if isinstance(console, JsonScreen):
             out(json.dumps({"type": "log", "time": item.time, "text": item.text}))
         else:
             if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
                 sys.stdout.reconfigure(errors="replace")
             out(item.text)
         return
-    if console.machine:
+    if isinstance(console, JsonScreen):
         state = {"status": item.status, "reason": item.reason, "children": dict(item.children)}
         out(json.dumps({"type": "state", **state}))
         return
@@ -338,14 +303,3 @@ def _print(item: jobs.State | Line, console: Console, out: Callable[[str], None]
         jobs.advice(item.reason) if waits else "",
     ]
     console.note("  ".join(filter(None, parts)))
-
-
-def _command(*words: str) -> str:
-    """Return a batchreg command that finds AWS as this one does: same region, same profile."""
-    context = click.get_current_context()
-    place = []
-    for option in ("region", "profile", "endpoint_url"):
-        source = context.get_parameter_source(option)
-        if source is click.core.ParameterSource.COMMANDLINE:
-            place += [f"--{option.replace('_', '-')}", str(context.params[option])]
-    return shlex.join(["batchreg", *words, *place])

@@ -55,9 +55,9 @@ def file_path(text: str) -> Path:
 
 def registry_address(text: str) -> str:
     """Return the address of a registry that is given by its address or by a name of ours."""
-    from batchreg.registry import logins
+    from batchreg.registry.names import address_of
 
-    return logins.address_of(text)
+    return address_of(text)
 
 
 def read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
@@ -89,7 +89,7 @@ config_option = variable(
     help=f"Read settings from this file.  [default: {CONFIG_FILE}, if it exists]",
 )
 json_option = option(
-    "--json", "machine", is_flag=True, help="Print JSON lines to stdout, the result last."
+    "--json", "json_output", is_flag=True, help="Print JSON lines to stdout, the result last."
 )
 yes_option = option(
     "-y", "--yes", is_flag=True, help="Confirm without a prompt. Required without a terminal."
@@ -377,26 +377,30 @@ job_options = under(
 )
 
 
-def structure(
+def structure_settings(
     secret_arn: tuple[str, ...],
     image_type: str | None,
     user_data: Path | None,
     fargate: bool | None,
-    present: Any = None,
-) -> Any:
-    """Turn the structure options into Settings; what is not given stays as in `present`."""
-    from batchreg.render import userdata
+) -> dict[str, Any]:
+    """Return the fields of Settings that the structure options give; reads the user data."""
+    given: dict[str, Any] = {}
+    if secret_arn:
+        given["secret_arns"] = tuple(filter(None, secret_arn))
+    if image_type:
+        given["image_type"] = image_type
+    if fargate is not None:
+        given["fargate"] = fargate
+    if user_data is not None:
+        from batchreg.render import userdata
+
+        empty = str(user_data) in ("", ".")
+        given["user_parts"] = () if empty else userdata.read_parts(user_data)
+    return given
+
+
+def structure(**options: Any) -> Any:
+    """Turn the structure options into Settings."""
     from batchreg.render.settings import Settings
 
-    present = present or Settings()
-    return Settings(
-        secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
-        image_type=image_type or present.image_type,
-        fargate=present.fargate if fargate is None else fargate,
-        slots=present.slots,
-        user_parts=present.user_parts
-        if user_data is None
-        else ()
-        if str(user_data) in ("", ".")
-        else userdata.read_parts(user_data),
-    )
+    return Settings(**structure_settings(**options))

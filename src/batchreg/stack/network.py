@@ -28,11 +28,11 @@ class SecurityGroup:
 
 
 def default_vpc(ec2: Any) -> str:
-    """Return the id of the region's default VPC; BatchregError where there is none."""
+    """Return the id of the region's default VPC; BatchregError if it has none."""
     found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
         raise BatchregError(
-            "This region has no default VPC: give --subnet-id and --security-group-id."
+            "This region has no default VPC.", "Give --subnet-id and --security-group-id."
         )
     return str(found[0]["VpcId"])
 
