@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from account import LOGIN
+from account import LOGIN, submit
 
 FOREIGN = 'Resources: {Role: {Type: "AWS::IAM::Role", Properties: {AssumeRolePolicyDocument: {}}}}'
 
@@ -26,31 +26,6 @@ def destroy(batchreg, account):
         )
 
     return run
-
-
-def submit(account, *statuses: str) -> list[str]:
-    """Put a job of each status into the stack's queue; return their ids."""
-    batch = account.aws.client("batch")
-    definition = batch.register_job_definition(
-        jobDefinitionName=account.name,
-        type="container",
-        containerProperties={
-            "image": "x",
-            "resourceRequirements": [
-                {"type": "VCPU", "value": "1"},
-                {"type": "MEMORY", "value": "128"},
-            ],
-        },
-    )["jobDefinitionArn"]
-    return [
-        batch.submit_job(
-            jobName="job",
-            jobQueue=account.outputs["JobQueueArn"],
-            jobDefinition=definition,
-            parameters={"local-aws-status": status},
-        )["jobId"]
-        for status in statuses
-    ]
 
 
 def test_destroyed_stack_is_gone_and_destroying_it_again_is_a_success(destroy, made):
@@ -77,7 +52,7 @@ def test_off_a_terminal_destroy_needs_yes(destroy, made):
     assert made.stack["StackStatus"] == "CREATE_COMPLETE"
 
 
-def test_stack_of_somebody_else_is_left_alone(destroy, account):
+def test_stack_of_another_tool_is_left_alone(destroy, account):
     """A mistyped name must not cost a colleague's stack; --force says that it may."""
     account.cfn.create_stack(
         StackName=account.name, TemplateBody=FOREIGN, Capabilities=["CAPABILITY_IAM"]
@@ -122,7 +97,7 @@ def test_jobs_that_have_not_finished_keep_the_stack(destroy, made):
     assert made.stack is None
 
 
-def test_queue_of_somebody_else_is_named_and_once_it_is_gone_destroy_works(destroy, made):
+def test_queue_of_others_is_named_and_once_it_is_gone_destroy_works(destroy, made):
     """The best-known stuck delete of AWS Batch, whose own message names no queue."""
     batch = made.aws.client("batch")
     other = f"colleagues-{made.name}"
@@ -146,7 +121,7 @@ def test_queue_of_somebody_else_is_named_and_once_it_is_gone_destroy_works(destr
 
 
 def test_what_cannot_go_can_be_left_behind(destroy, made):
-    """--retain is the way out of a delete that nothing mends; only then CloudFormation takes it."""
+    """--retain is the way out of a delete that nothing fixes; only then CloudFormation accepts it."""
     batch = made.aws.client("batch")
     other = f"stubborn-{made.name}"
     environment = made.outputs["ComputeEnvironmentArn"]

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from test_destroy import submit
+from account import submit
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_jobs_are_counted_by_state(status, made):
 
 
 def test_disabled_queue_shows_with_its_reason(status, made):
-    """The usual cause of jobs that wait for ever; a healthy part's reason is no news."""
+    """The usual cause of jobs that wait for ever; a healthy part's reason is not shown."""
     made.aws.client("batch").update_job_queue(
         jobQueue=made.outputs["JobQueueArn"], state="DISABLED"
     )

@@ -1,4 +1,4 @@
-"""What somebody at a terminal sees and types: prompts, lists, the live view, Ctrl-C."""
+"""What a person at a terminal sees and types: prompts, lists, the live view, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_live_view_of_a_failure_ends_with_the_cause_in_one_line(open_terminal, a
 
 
 def test_ctrl_c_in_the_live_view_gives_the_cursor_back(open_terminal, account, slow_aws):
-    """The view hides the cursor; a shell without one is no fun."""
+    """The view hides the cursor; a shell without one is hard to use."""
     terminal = open_terminal("deploy", "--default-vpc", "--yes", aws=slow_aws, **LOGIN)
     terminal.expect("InstanceRole")
     terminal.expect("CREATE_IN_PROGRESS")

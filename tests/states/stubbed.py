@@ -193,7 +193,7 @@ def asks_who(token: str) -> Step:
 
 
 def follows(status: str, *failed: tuple[str, str, str]) -> Step:
-    """batchreg reads the events of the operation, which has settled."""
+    """batchreg reads the events of the operation, which has finished."""
 
     def step(cloud: Cloud) -> None:
         older = cloud.event(NAME, "CREATE_COMPLETE", token=THEIRS)

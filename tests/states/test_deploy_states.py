@@ -53,7 +53,7 @@ DEPLOY: list[Row] = [
     ("UPDATE_ROLLBACK_COMPLETE", UPDATES, 0, (CHANGED,)),
     ("IMPORT_COMPLETE", UPDATES, 0, (CHANGED,)),
     ("IMPORT_ROLLBACK_COMPLETE", UPDATES, 0, (CHANGED,)),
-    # An earlier run of ours was interrupted: it is followed to its end, and then the work goes on.
+    # An earlier run of ours was interrupted: it is watched to its end, and then the work continues.
     (
         "CREATE_IN_PROGRESS",
         (asks_who(OURS), follows("CREATE_COMPLETE"), looks("CREATE_COMPLETE"), *UPDATES),
@@ -139,7 +139,7 @@ DEPLOY: list[Row] = [
         0,
         (CAUSE, "genomics is in DELETE_FAILED: a delete got stuck.", UP),
     ),
-    # Somebody else is at work.
+    # Another tool is at work.
     *[
         (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status, "deploy"),))
         for status in (
@@ -256,7 +256,7 @@ DEPLOY: list[Row] = [
 
 
 @pytest.mark.parametrize(("state", "steps", "exit_status", "lines"), named(DEPLOY))
-def test_deploy_has_a_way_on_from_every_state(run, state, steps, exit_status, lines):
+def test_deploy_recovers_from_every_state(run, state, steps, exit_status, lines):
     """No dead ends: it ends well, or the line says what to do."""
     ended, output = run(deploy.run, *first_look(state), *steps, **DEPLOY_OPTIONS)
     assert ended == exit_status, output
@@ -321,21 +321,21 @@ def test_a_rollback_that_was_followed_is_not_taken_for_success(run):
         ("UPDATE_ROLLBACK_FAILED", "Dry run: a deploy would first finish its rollback."),
     ],
 )
-def test_a_dry_run_does_not_lead_out_of_a_state(run, state, line):
+def test_a_dry_run_recovers_nothing(run, state, line):
     """It says what would happen first, and makes no call that changes anything."""
     ended, output = run(deploy.run, *first_look(state), **{**DEPLOY_OPTIONS, "dry_run": True})
     assert (ended, line in output) == (0, True)
 
 
 @pytest.mark.parametrize("state", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED"])
-def test_nothing_is_led_out_of_a_state_without_asking(run, state):
+def test_nothing_is_recovered_without_asking(run, state):
     """Where there is no terminal to ask on, the missing flag is named."""
     ended, output = run(deploy.run, *first_look(state), **{**DEPLOY_OPTIONS, "yes": False})
     assert (ended, "--yes" in output) == (2, True)
 
 
 @pytest.mark.parametrize("state", ["ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS"])
-def test_a_stack_that_will_be_made_anew_needs_its_login_again(run, state):
+def test_a_stack_that_will_be_recreated_needs_its_credentials_again(run, state):
     """It is asked for before minutes are spent on following, not afterwards."""
     ended, output = run(deploy.run, *first_look(state), **{**DEPLOY_OPTIONS, "username": None})
     assert (ended, "Missing --username" in output) == (2, True)

@@ -47,7 +47,7 @@ DESTROY: list[Row] = [
             "IMPORT_ROLLBACK_FAILED",
         )
     ],
-    # An earlier run of ours was interrupted: it is followed to its end, and then the stack goes.
+    # An earlier run of ours was interrupted: it is watched to its end, and then the stack is deleted.
     *[
         (
             status,
@@ -76,7 +76,7 @@ DESTROY: list[Row] = [
         0,
         (f"{CAUSE} Give subnets of this region with --subnet-id, then destroy again.", GONE),
     ),
-    # Somebody else is at work.
+    # Another tool is at work.
     *[
         (status, (asks_who(THEIRS),), 1, (NOT_OURS.format(status, "destroy"),))
         for status in (
@@ -124,7 +124,7 @@ DESTROY: list[Row] = [
 
 
 @pytest.mark.parametrize(("state", "steps", "exit_status", "lines"), named(DESTROY))
-def test_destroy_has_a_way_on_from_every_state(run, state, steps, exit_status, lines):
+def test_destroy_works_from_every_state(run, state, steps, exit_status, lines):
     """A stack can be taken down whatever has happened to it."""
     ended, output = run(destroy.run, *first_look(state), *steps, **DESTROY_OPTIONS)
     assert ended == exit_status, output
@@ -229,7 +229,7 @@ def test_a_protected_stack_says_how_to_lift_the_protection(run):
     assert (ended, "--no-termination-protection" in output) == (1, True)
 
 
-def test_a_stuck_delete_that_took_the_queue_goes_on(run, cloud):
+def test_a_stuck_delete_that_took_the_queue_continues(run, cloud):
     """The outputs of a stack in DELETE_FAILED still name the queue that is gone."""
     cloud.client("batch")
     for _ in range(5):  # unfinished states, side by side

@@ -59,7 +59,7 @@ def shown(events: Any) -> list[str]:
     return [event.logical_id for event in events]
 
 
-def test_follow_yields_each_event_once_oldest_first_until_the_stack_settles(cloud):
+def test_follow_yields_each_event_once_oldest_first_until_the_operation_finishes(cloud):
     """What a reader of the terminal expects."""
     old, new = history(cloud, 3), operation(cloud, 3)
     for seen in (2, 2, 5):
@@ -98,7 +98,7 @@ def test_an_operation_of_several_pages_is_read_to_its_beginning(cloud):
 
 
 def test_the_next_operation_does_not_hide_the_end_of_this_one(cloud):
-    """Somebody may start another between two polls."""
+    """Someone may start another between two polls."""
     ours, theirs = operation(cloud, 1), operation(cloud, 2, end=None, token=THEIRS)
     page(cloud, ours[:1])
     page(cloud, ours + theirs)
@@ -106,7 +106,7 @@ def test_the_next_operation_does_not_hide_the_end_of_this_one(cloud):
     cloud.done()
 
 
-def test_of_a_nested_stack_no_event_settles_the_whole(cloud):
+def test_of_a_nested_stack_no_event_ends_the_whole(cloud):
     """Only the event of the stack itself does, which its physical id tells."""
     nested = cloud.event("Child", "UPDATE_COMPLETE", token=OURS)
     nested["ResourceType"] = STACK
@@ -122,7 +122,7 @@ def silence(cloud: Cloud) -> None:
         page(cloud, history(cloud, 1))
 
 
-def test_a_token_that_never_shows_up_ends_once_the_stack_is_settled(cloud):
+def test_a_token_that_never_shows_up_ends_once_the_stack_has_finished(cloud):
     """Nobody waits for ever: without an event for long, the stack itself is asked."""
     silence(cloud)
     looks("UPDATE_COMPLETE", ID)(cloud)
@@ -142,7 +142,7 @@ def test_a_long_silence_is_waited_for_while_the_stack_is_busy(cloud):
     cloud.done()
 
 
-def test_a_stack_that_somebody_deletes_meanwhile_ends_the_following(cloud, capsys):
+def test_a_stack_deleted_in_the_meantime_ends_the_following(cloud, capsys):
     """Its end has another token."""
     ours = operation(cloud, 1, end=None)
     page(cloud, ours)
@@ -156,7 +156,7 @@ def test_a_stack_that_somebody_deletes_meanwhile_ends_the_following(cloud, capsy
 
 @pytest.mark.parametrize("code", ["Throttling", "RequestLimitExceeded"])
 def test_throttled_polls_are_waited_for(cloud, code):
-    """The stack goes on anyway; the reader loses nothing."""
+    """The operation continues anyway; the reader loses nothing."""
     page(cloud, history(cloud, 1))
     for _ in range(3):
         cloud.refuses("describe_stack_events", "Rate exceeded", code, StackName=ID)
@@ -175,7 +175,7 @@ def test_throttling_without_end_is_given_up(cloud):
 
 
 def test_credentials_that_expire_on_the_way_end_the_following_with_one_line(cloud):
-    """The line says that the stack goes on, and how to come back to it."""
+    """The line says that the operation continues, and how to watch it again."""
     page(cloud, operation(cloud, 1, end=None))
     cloud.refuses(
         "describe_stack_events",
@@ -192,8 +192,8 @@ def test_credentials_that_expire_on_the_way_end_the_following_with_one_line(clou
     cloud.done()
 
 
-def test_ctrl_c_while_following_says_how_to_go_on(cloud):
-    """The stack goes on by itself; exit status 130 is cli.main's part."""
+def test_ctrl_c_while_following_says_how_to_resume(cloud):
+    """The operation continues by itself; exit status 130 is cli.main's part."""
     page(cloud, operation(cloud, 1, end=None))
 
     def interrupted(_: float) -> None:
@@ -250,7 +250,7 @@ def happened(*events: tuple[str, str, str]) -> list[Event]:
         ),
         # The outputs, say: no resource has failed.
         ([("Queue", "CREATE_COMPLETE", ""), (NAME, "CREATE_FAILED", "Output X is wrong")], [NAME]),
-        # Somebody has cancelled the update: nothing has failed.
+        # A person has cancelled the update: nothing has failed.
         (
             [
                 ("Queue", "UPDATE_FAILED", "Resource update cancelled"),

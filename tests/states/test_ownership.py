@@ -25,7 +25,7 @@ from batchreg.cli import deploy, destroy, status
     ("command", "options"), [(deploy.run, DEPLOY_OPTIONS), (destroy.run, DESTROY_OPTIONS)]
 )
 def test_a_foreign_stack_is_left_alone(run, command, options):
-    """A typing error in --stack-name must not cost somebody their stack."""
+    """A typing error in --stack-name must not cost anyone their stack."""
     assert run(command, looks("CREATE_COMPLETE"), reads(FOREIGN_BODY), **options) == (
         1,
         "genomics was not created by batchreg. Choose another --stack-name, or give --force.\n",
@@ -58,7 +58,7 @@ def test_a_foreign_stack_has_a_status(run):
         (destroy.run, DESTROY_OPTIONS, DESTROYS, GONE),
     ],
 )
-def test_another_batchregs_stack_is_ours_and_says_so(run, version, command, options, then, end):
+def test_stack_of_another_version_is_ours_and_says_so(run, version, command, options, then, end):
     """An update may come from a newer or an older colleague; the table of changes tells what."""
     body = BODY.replace(f"Version: {__version__}", f"Version: {version}")
     ended, output = run(command, looks("CREATE_COMPLETE"), reads(body), *then, **options)

@@ -11,7 +11,7 @@ import click
 from batchreg import registry_login
 from batchreg.aws import Session
 from batchreg.cli import inputs, prompts, runner, target
-from batchreg.cli.console import AnyScreen, JsonScreen, screen
+from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.output import report
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
@@ -151,8 +151,7 @@ class Check:
                 self.screen.product("verdict", text, **_fields(verdict))
                 continue
             self.screen.emit("verdict", **_fields(verdict))
-            if not isinstance(self.screen, JsonScreen):
-                report(f"{verdict.image}: {verdict.text}")
+            self.screen.problem(f"{verdict.image}: {verdict.text}")
         for problem in question.available.problems:
             self.screen.note(str(problem))
         ok = all(verdict.ok for verdict in verdicts) and not question.available.problems
@@ -173,8 +172,8 @@ def before_deploy(names: Sequence[str], plan: Plan, session: Session, screen: An
         screen.emit("verdict", **_fields(verdict))
         if not verdict.ok:
             failed.append(f"{verdict.image}: {verdict.text}")
-        elif not isinstance(screen, JsonScreen):
-            screen.note(f"ok  {verdict.image}  {verdict.text}")
+        else:
+            screen.tell(f"ok  {verdict.image}  {verdict.text}")
     for line in failed[:-1]:
         report(line)
     if failed:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchreg import __version__
-from batchreg.cli.grammar import Commands, argument, option, setting, under, variable
+from batchreg.cli.grammar import (
+    Commands,
+    argument,
+    help_option,
+    option,
+    setting,
+    under,
+    variable,
+    version_option,
+)
 from batchreg.cli.options import (
     aws_options,
     config_option,
@@ -44,10 +53,10 @@ STACK, REGISTRY, JOBS, TEMPLATE = "Stack", "Registry", "Jobs", "Without a deploy
 
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
-@click.version_option(
-    __version__, message="batchreg %(version)s", help="Show the version and exit."
+    cls=Commands,
+    add_help_option=False,
+    context_settings={"max_content_width": 100},
+    params=[version_option(f"batchreg {__version__}").make(), help_option.make()],
 )
 def cli() -> None:
     """Run AWS Batch jobs whose images are in a private container registry.

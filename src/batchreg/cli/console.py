@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from batchreg.cli.output import report
 from batchreg.stack.changesets import Change
 from batchreg.stack.events import Event, plain_reason
 from batchreg.stack.screen import Resource
@@ -49,6 +50,12 @@ class JsonScreen(BothScreens):
 
     def note(self, text: str) -> None:
         self.emit("note", text=text)
+
+    def tell(self, text: str) -> None:
+        """Print nothing: a line for people whose facts a program has already."""
+
+    def problem(self, text: str) -> None:
+        """Print nothing, as `tell` does."""
 
     def changes(self, changes: Sequence[Change]) -> None:
         self.emit("changes", changes=[vars(change) for change in changes])
@@ -106,6 +113,14 @@ class TextScreen(BothScreens):
 
     def note(self, text: str) -> None:
         write(sys.stderr, f"{text}\n")
+
+    def tell(self, text: str) -> None:
+        """Show a line that says in words what `emit` says in fields."""
+        self.note(text)
+
+    def problem(self, text: str) -> None:
+        """Show a problem as the failure of a command is shown."""
+        report(text)
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table without borders; long cells wrap rather than vanish."""
