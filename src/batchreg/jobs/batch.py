@@ -136,24 +136,24 @@ def verdict(job: JobDetailTypeDef) -> tuple[int, str]:
 # The next step for a job that does not start, or ends without an exit code.
 ADVICE = (
     (
-        r"CannotPullContainer.*(toomanyrequests|rate limit|\b429\b)",
+        r"CannotPull.*(toomanyrequests|rate limit|\b429\b)",
         "The registry limits the pulls: use a login with a plan that allows more.",
     ),
-    (r"CannotPullContainer.*(manifest unknown|not found)", "Check the image's name and tag."),
+    (r"CannotPull.*(manifest unknown|not found)", "Check the image's name and tag."),
     (
-        r"CannotPullContainer.*no space left",
+        r"CannotPull.*no space left",
         "The disk is full: batchreg deploy --root-volume-gib with more.",
     ),
     (
-        r"CannotPullContainer.*no matching manifest",
+        r"CannotPull.*no matching manifest",
         "The image is for another architecture than the instance types.",
     ),
     (
-        r"CannotPullContainer.*(timeout|deadline exceeded|dial tcp)",
+        r"CannotPull.*(timeout|deadline exceeded|dial tcp)",
         "The subnets do not reach the registry: check their route and the security groups.",
     ),
     (
-        r"CannotPullContainer",
+        r"CannotPull",
         "The login may be wrong, or may not read this image: "
         "check it, then batchreg deploy with the right one.",
     ),
