@@ -12,6 +12,7 @@ VALUES = {
     "AWS::Region": "eu-central-1",
     "AWS::URLSuffix": "amazonaws.com",
     "RegistrySecret": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:R-AbCdEf",
+    "RegistrySecret3": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:R3-AbCdEf",
     "CredentialRefreshMinutes": "30",
 }
 

@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import attach_archives
 import botocore.session
 import pytest
 from attach_archives import multipart, shell
+from attach_environments import ARN, answer, bases, env, version
 from botocore.validate import validate_parameters
 
 from batchreg.attach import environment, look, update
 from batchreg.attach.environment import Environment, TemplateReference, UpdatePolicy
 from batchreg.attach.update import TemplateVersion
-
-ARN = "arn:aws:batch:eu-central-1:111122223333:compute-environment/genomics"
-LINKED = (
-    "arn:aws:iam::111122223333:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch"
-)
-
-
-def answer(*, resources: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    """Return what DescribeComputeEnvironments says of an environment that can be updated."""
-    return {
-        "computeEnvironmentName": "genomics",
-        "computeEnvironmentArn": ARN,
-        "type": "MANAGED",
-        "state": "ENABLED",
-        "status": "VALID",
-        "statusReason": "ComputeEnvironment Healthy",
-        "serviceRole": LINKED,
-        "containerOrchestrationType": "ECS",
-        "computeResources": {
-            "type": "EC2",
-            "allocationStrategy": "BEST_FIT_PROGRESSIVE",
-            "minvCpus": 0,
-            "maxvCpus": 256,
-            "desiredvCpus": 0,
-            "instanceTypes": ["optimal"],
-            "subnets": ["subnet-1"],
-            "securityGroupIds": ["sg-1"],
-            "instanceRole": "arn:aws:iam::111122223333:instance-profile/ecs",
-            "ec2Configuration": [{"imageType": "ECS_AL2023"}],
-            **(resources or {}),
-        },
-        **changes,
-    }
-
-
-def env(**changes: Any) -> Environment:
-    return environment.read(answer(**changes))
 
 
 def refused(found: Environment, **options: Any) -> str:
@@ -196,23 +159,6 @@ SPECIFICATION = {
         {"launchTemplateId": "lt-3", "targetInstanceTypes": ["c7g.large", "m7g"]},
     ],
 }
-
-
-def version(name: str, number: int, user_data: bytes | None = None, **data: Any) -> dict[str, Any]:
-    """Return a version of DescribeLaunchTemplateVersions."""
-    if user_data is not None:
-        data["UserData"] = base64.b64encode(user_data).decode()
-    return {
-        "LaunchTemplateId": f"lt-{name}",
-        "LaunchTemplateName": name,
-        "VersionNumber": number,
-        "LaunchTemplateData": data,
-    }
-
-
-def bases(found: Environment, *versions: dict[str, Any]) -> tuple[look.Base, ...]:
-    references = [reference for reference in (found.template, *found.overrides) if reference]
-    return look.bases(found, dict(zip(references, versions, strict=True)))
 
 
 def test_references_are_the_template_and_its_overrides_in_order():

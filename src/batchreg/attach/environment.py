@@ -78,7 +78,7 @@ class Environment:
     allocation_strategy: str
     service_role: str
     instance_role: str
-    image_types: tuple[str, ...]
+    ec2_configuration: tuple[Mapping[str, Any], ...]  # as Describe gives it
     custom_image: bool
     specification: Mapping[str, Any] | None
     update_policy: UpdatePolicy
@@ -101,7 +101,8 @@ class Environment:
     @property
     def amazon_linux_2(self) -> bool:
         """Tell whether its image is AWS's Amazon Linux 2; of a custom image nobody knows."""
-        return any(re.fullmatch("ECS_AL2(_NVIDIA)?", image_type) for image_type in self.image_types)
+        types = (image.get("imageType", "") for image in self.ec2_configuration)
+        return any(re.fullmatch("ECS_AL2(_NVIDIA)?", image_type) for image_type in types)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ def read(answer: Mapping[str, Any]) -> Environment:
         allocation_strategy=resources.get("allocationStrategy", DEFAULT_STRATEGY),
         service_role=answer.get("serviceRole", ""),
         instance_role=resources.get("instanceRole", ""),
-        image_types=tuple(image["imageType"] for image in images),
+        ec2_configuration=tuple(images),
         custom_image=bool(resources.get("imageId"))
         or any(image.get("imageIdOverride") for image in images),
         specification=resources.get("launchTemplate") or None,

@@ -45,14 +45,25 @@ def attach_request(
 
 
 def restore_request(
-    arn: str, specification: Mapping[str, Any] | None, policy: UpdatePolicy
+    arn: str,
+    specification: Mapping[str, Any] | None,
+    policy: UpdatePolicy,
+    *,
+    ec2_configuration: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the parameters that put back what was there, `$Latest` and all.
 
     `specification`: as Describe gave it; None: an empty id takes the launch template away.
+    `ec2_configuration`: only where attaching changed it.
     """
     restored = _sendable(specification) if specification else {"launchTemplateId": ""}
-    return _request(arn, {"launchTemplate": restored}, policy)
+    resources: dict[str, Any] = {"launchTemplate": restored}
+    if ec2_configuration:
+        resources["ec2Configuration"] = [
+            {key: value for key, value in image.items() if key != "batchImageStatus"}
+            for image in ec2_configuration
+        ]
+    return _request(arn, resources, policy)
 
 
 def same_templates(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
