@@ -118,6 +118,25 @@ def secret_ids(attachment_secret_arns: Sequence[str], slots: Sequence[int]) -> t
     )
 
 
+def secret_policy(role: InstanceRole) -> dict[str, Any]:
+    """Return a secret's resource policy that lets the role of the instances read it."""
+    arn = "arn:${AWS::Partition}:iam::${AWS::AccountId}:" + role.arn.split(":", 5)[5]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                # IAM replaces the ARN by the role's id. A role that was deleted and created again
+                # has another, and only a changed policy names it.
+                "Sid": f"Read{role.id}",
+                "Effect": "Allow",
+                "Principal": {"AWS": Sub(arn)},
+                "Action": "secretsmanager:GetSecretValue",
+                "Resource": "*",
+            }
+        ],
+    }
+
+
 def shared(part: str) -> tuple[str, dict[str, str]]:
     """Return our part with its long constant texts replaced by placeholders, and the texts."""
     texts: dict[str, str] = {}
@@ -178,25 +197,7 @@ def _policies(template: Template, attachment: Attachment) -> None:
             secretsmanager.ResourcePolicy(
                 f"RegistrySecretPolicy{suffix(slot)}",
                 SecretId=Ref(f"RegistrySecret{suffix(slot)}"),
-                ResourcePolicy={
-                    "Version": "2012-10-17",
-                    "Statement": [
-                        {
-                            # IAM replaces the ARN by the role's id. A role that was deleted and
-                            # created again has another, and only a changed policy names it.
-                            "Sid": f"Read{role.id}",
-                            "Effect": "Allow",
-                            "Principal": {
-                                "AWS": Sub(
-                                    "arn:${AWS::Partition}:iam::${AWS::AccountId}:"
-                                    + role.arn.split(":", 5)[5]
-                                )
-                            },
-                            "Action": "secretsmanager:GetSecretValue",
-                            "Resource": "*",
-                        }
-                    ],
-                },
+                ResourcePolicy=secret_policy(role),
             )
         )
     decrypt = {

@@ -77,13 +77,18 @@ def to_json(template: Template) -> str:
 
 
 def to_yaml(template: Template) -> str:
-    """Return the template as YAML text, intrinsics in their short form.
+    """Return the template as YAML text, intrinsics in their short form."""
+    return dump(_in_reading_order(template))
+
+
+def dump(body: dict[str, Any]) -> str:
+    """Return a template, or a piece of one, as YAML text.
 
     libyaml writes it: five times as fast as troposphere's own to_yaml.
     """
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text = yaml.dump(
-        _shortened(_in_reading_order(template)),
+        _shortened(body),
         Dumper=type(
             "Dumper",
             (dumper,),
@@ -112,11 +117,12 @@ def _in_reading_order(template: Template) -> dict[str, Any]:
         "Description",
         "Metadata",
         "Parameters",
+        "Mappings",
         "Conditions",
         "Resources",
         "Outputs",
     )
-    return {section: body[section] for section in sections}
+    return {section: body[section] for section in sections if section in body}
 
 
 def _shortened(value: Any) -> Any:
