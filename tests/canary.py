@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 import subprocess
 import sys
 from pathlib import Path
 
 from account import Account
+from lab.environ import clean
 from wire import Wire
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
@@ -50,11 +50,6 @@ class Watched:
                 except OSError:  # it has just ended
                     continue
 
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
         with Wire(self.account.aws.endpoint, before=look, answer=self.answer) as wire:
             result = subprocess.run(
                 [BATCHREG, command, "--stack-name", self.account.name, *arguments],
@@ -62,16 +57,17 @@ class Watched:
                 capture_output=True,
                 text=True,
                 timeout=30,
-                env={
-                    **clean,
-                    **self.account.aws.environ,
-                    "AWS_ENDPOINT_URL": wire.endpoint,
-                    "TMPDIR": str(self.folder),
-                    "HOME": str(self.folder),
-                    "BATCHREG_USERNAME": USERNAME,
-                    "BATCHREG_PASSWORD": PASSWORD,
-                    **environ,
-                },
+                env=clean(
+                    **{
+                        **self.account.aws.environ,
+                        "AWS_ENDPOINT_URL": wire.endpoint,
+                        "TMPDIR": str(self.folder),
+                        "HOME": str(self.folder),
+                        "BATCHREG_USERNAME": USERNAME,
+                        "BATCHREG_PASSWORD": PASSWORD,
+                        **environ,
+                    }
+                ),
             )
         self.carriers = {sent.operation for sent in wire.sent if sung(sent.text)}
         assert self.carriers <= {self.road}

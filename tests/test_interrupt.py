@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from account import LOGIN, Account
 from interrupted import BATCHREG, NOTHING, Interrupted
+from lab.environ import clean
 from wire import Wire
 
 

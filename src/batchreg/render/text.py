@@ -86,12 +86,16 @@ def to_json(template: Template) -> str:
 
 
 def to_yaml(template: Template) -> str:
-    """Return the template as YAML text, intrinsics in their short form.
+    """Return the template as YAML text, intrinsics in their short form."""
+    return dump(_in_reading_order(template))
+
+
+def dump(body: dict[str, Any]) -> str:
+    """Return a template, or a piece of one, as YAML text.
 
     libyaml writes it: five times as fast as troposphere's own to_yaml.
     """
-    body = _shortened(_in_reading_order(template))
-    return str(yaml.dump(body, Dumper=_Dumper, sort_keys=False, width=100_000))
+    return str(yaml.dump(_shortened(body), Dumper=_Dumper, sort_keys=False, width=100_000))
 
 
 class Tagged(tuple[str, Any]):
@@ -108,11 +112,12 @@ def _in_reading_order(template: Template) -> dict[str, Any]:
         "Description",
         "Metadata",
         "Parameters",
+        "Mappings",
         "Conditions",
         "Resources",
         "Outputs",
     )
-    return {section: body[section] for section in sections}
+    return {section: body[section] for section in sections if section in body}
 
 
 def _shortened(value: Any) -> Any:
