@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from account import Account
 from local_aws import LocalAws
+from stubs import Stubs
 
 # Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -88,3 +89,11 @@ def made(account: Account, template: str) -> Account:
     """The embedded AWS, with the stack."""
     account.make(template)
     return account
+
+
+@pytest.fixture
+def stubbed_ec2() -> Iterator[Stubs]:
+    """A client of EC2 whose responses the test gives, each of which must be asked for."""
+    stubs = Stubs("ec2")
+    yield stubs
+    stubs.ec2.assert_no_pending_responses()

@@ -231,7 +231,7 @@ def deny(lab: Lab) -> None:
 
 OLD_SCRIPT = "#!/bin/bash\ndocker login -u lab -p $(aws secretsmanager get-secret-value)\n"
 FAULTS: dict[str, Callable[[Lab], Any]] = {
-    "wrong-login": changed_password,
+    "wrong-credentials": changed_password,
     "wrong-architecture": lambda lab: lab.update(instanceTypes=[OTHERS]),
     "secret-missing": lambda lab: lab.secrets.delete_secret(
         SecretId=lab.outputs["RegistrySecretArn"], ForceDeleteWithoutRecovery=True
@@ -251,7 +251,7 @@ FAULTS: dict[str, Callable[[Lab], Any]] = {
         InstanceProfileName=lab.name("InstanceProfileArn"), RoleName=lab.name("InstanceRoleArn")
     ),
     "user-data-not-mime": lambda lab: lab.user_data(OLD_SCRIPT),
-    "user-data-without-login": lambda lab: lab.user_data(archive(OLD_SCRIPT)),
+    "user-data-without-credentials": lambda lab: lab.user_data(archive(OLD_SCRIPT)),
     "user-data-blocks": lambda lab: lab.user_data(
         lab.account.user_data.replace("#!/bin/sh\n", "#!/bin/sh\nsystemctl restart ecs\n")
     ),
@@ -303,7 +303,7 @@ def test_image_of_another_registry_is_named(lab: Lab, tmp_path: Path) -> None:
     """The stack's login is not for it, and it gives nothing away without one."""
     with Registry("somebody", "else", directory=tmp_path / "other", host="127.0.0.2") as other:
         image = other.push("lab/align", "3")
-        assert lab.causes("--image", image, image=False) == ["no-login-for-registry"]
+        assert lab.causes("--image", image, image=False) == ["no-credentials-for-registry"]
 
 
 def test_stack_that_never_came_up_is_named_with_its_first_failure(lab: Lab, template: str) -> None:
@@ -315,8 +315,10 @@ def test_stack_that_never_came_up_is_named_with_its_first_failure(lab: Lab, temp
     failure, subnet = json.loads(result.stdout)["findings"]
     assert (failure["cause"], subnet["cause"]) == ("stack-failed", "subnet-missing")
     assert "The subnet ID 'subnet-nowhere' does not exist" in failure["evidence"][0]
-    assert failure["fix"] == [
-        f"Mend what it says, then batchreg deploy --stack-name {lab.account.name}"
+    assert failure["fix"] == []
+    assert failure["steps"] == [
+        "Fix what it reports, then deploy again: "
+        f"batchreg deploy --stack-name {lab.account.name} --region us-east-1"
     ]
 
 
@@ -330,7 +332,7 @@ def test_job_of_its_own_is_looked_at(lab: Lab) -> None:
     """--job names one, whose image is asked for; that comes by now, and the job failed still."""
     job = lab.job(
         "FAILED",
-        "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit.",
+        "CannotPullImageManifestError: toomanyrequests: You have reached your pull rate limit.",
     )
     assert lab.causes("--job", job, image=False) == ["rate-limited"]
 
@@ -341,17 +343,17 @@ def test_job_that_is_not_there_is_named(lab: Lab) -> None:
 
 
 def test_two_faults_at_once_are_both_named_for_people(lab: Lab) -> None:
-    """In words: the cause, what shows it, and the command that mends it."""
+    """In words: the cause, its evidence, and the command that fixes it."""
     FAULTS["environment-disabled"](lab)
     FAULTS["secret-not-json"](lab)
     result = lab.doctor(image=False)
     assert result.returncode == 1
     environment = lab.name("ComputeEnvironmentArn")
     assert result.stdout.startswith(
-        "1. The compute environment is switched off (environment-disabled)\n"
+        "1. The compute environment is disabled (environment-disabled)\n"
         f"   {environment} is DISABLED.\n"
         "   Fix: aws batch update-compute-environment --state ENABLED --compute-environment "
-        f"{environment}\n\n"
+        f"{environment} --region us-east-1\n\n"
         "2. The secret is not JSON (secret-not-json)\n"
     )
 
@@ -369,7 +371,7 @@ def test_saved_facts_give_the_same_findings_to_a_colleague(lab: Lab, tmp_path: P
 
 def test_no_part_of_a_secret_is_shown_or_saved(lab: Lab, tmp_path: Path) -> None:
     """Not of the login, nor of the job's command and variables, nor out of AWS's own words."""
-    job = lab.job("FAILED", f"CannotPullContainerError: unauthorized: {CANARY} is wrong")
+    job = lab.job("FAILED", f"CannotPullImageManifestError: unauthorized: {CANARY} is wrong")
     path = tmp_path / "facts.json"
     outputs = [lab.doctor("--job", job, "--save", str(path)).stdout, path.read_text()]
     FAULTS["secret-incomplete"](lab)  # a secret of another shape, with the canary as a key
