@@ -33,9 +33,9 @@ def repeated(option: str, values: Iterable[str]) -> list[str]:
 def second_stack(facts: Facts) -> str:
     """Return the step for what CloudFormation cannot recreate in place."""
     return (
-        "This cannot be fixed in place: CloudFormation does not notice that the resource is gone. "
-        "Deploy a second stack under another name, submit your jobs to its queue, and destroy this "
-        f"one when its jobs have finished: {batchreg(facts, 'destroy')}"
+        "This cannot be fixed in place. Deploy a second stack under another name, submit your jobs "
+        f"to its queue, and destroy this one when its jobs have finished: "
+        f"{batchreg(facts, 'destroy')}"
     )
 
 

@@ -38,7 +38,7 @@ STEPS = (
         "Give the subnets a route to Secrets Manager: a NAT gateway, a public address or a VPC "
         "endpoint.",
     ),
-    (r"", "See EC2 console, Actions, Monitor and troubleshoot, Get system log for all of it."),
+    (r"", "See EC2 console, Actions, Monitor and troubleshoot, Get system log for the whole log."),
 )
 
 

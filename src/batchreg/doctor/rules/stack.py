@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from batchreg.doctor.facts import Environment, Facts, Queue
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
-from batchreg.doctor.rules.commands import aws, batchreg, deploy
+from batchreg.doctor.rules.commands import aws, batchreg, deploy, second_stack
 
 RULES = Table()
 rule = RULES.rule
@@ -130,7 +130,7 @@ def environment_missing(facts: Facts) -> Found:
         if not environment.exists:
             yield Evidence(
                 f"AWS Batch has no compute environment named {environment.name}.",
-                fix=replace_environment(facts),
+                *replace_environment(facts),
             )
 
 
@@ -142,11 +142,12 @@ def environment_missing(facts: Facts) -> Found:
 )
 def environment_invalidated(facts: Facts) -> Found:
     for environment in invalid(facts, "environment-invalidated"):
+        fix, step = replace_environment(facts)
         yield Evidence(
             f"{environment.name}: {environment.reason}",
-            fix=replace_environment(facts),
-            step="It does not recover by itself. Fix the other findings first, or the new compute "
-            "environment ends the same way.",
+            fix,
+            "It does not recover by itself. Fix the other findings first, or the next compute "
+            f"environment ends the same way. {step}".rstrip(),
         )
 
 
@@ -195,7 +196,7 @@ def cluster_missing(facts: Facts) -> Found:
     for environment in [*lost, *invalid(facts, "cluster-missing")]:
         yield Evidence(
             f"{environment.name} has lost the ECS cluster that AWS Batch created for it.",
-            fix=replace_environment(facts),
+            *replace_environment(facts),
         )
 
 
@@ -224,10 +225,10 @@ def machine_image(facts: Facts) -> Found:
 )
 def environment_invalid(facts: Facts) -> Found:
     for environment in invalid(facts, "environment-invalid"):
+        fix, step = replace_environment(facts)
         yield Evidence(
             f"{environment.name}: {environment.reason or 'AWS Batch gives no reason.'}",
-            step="Fix what it reports. If it stays INVALID, replace it behind the same queue: "
-            f"{replace_environment(facts)}",
+            step=f"Fix what it reports. If it stays INVALID: {fix or step}",
         )
 
 
@@ -293,7 +294,7 @@ def queue_missing(facts: Facts) -> Found:
             else:
                 yield Evidence(
                     text,
-                    step="Replace the compute environment first, then create the queue again "
+                    step="Restore the compute environment first, then create the queue again "
                     "under the same name.",
                 )
 
@@ -360,9 +361,9 @@ def queue_elsewhere(facts: Facts) -> Found:
             )
 
 
-def replace_environment(facts: Facts) -> str:
-    """Return the command that replaces the compute environment behind the same queue."""
-    return deploy(facts, "--replace-environment")
+def replace_environment(facts: Facts) -> tuple[str, str]:
+    """Return (fix, step) for a compute environment that no update can repair."""
+    return "", second_stack(facts)
 
 
 def restore_launch_template(facts: Facts) -> tuple[str, str]:
