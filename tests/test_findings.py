@@ -19,6 +19,8 @@ from batchreg.doctor import savefile
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.findings import RULES, Finding, diagnose
 from batchreg.doctor.rules import ANYTHING, NOTHING
+from batchreg.doctor.rules.credentials import READ_POLICY
+from batchreg.doctor.rules.stack import SAME_DATA
 from batchreg.errors import BatchregError
 from batchreg.render.userdata import PATIENCE_SECONDS
 
@@ -320,7 +322,8 @@ def test_fix_is_a_command_with_all_that_it_needs(fault: Fault) -> None:
     seen = dataclasses.replace(broken(fault.change), profile="team")
     for finding in diagnose(seen):
         for fix in finding.fix:
-            for command in fix.split(" && "):
+            inner = re.findall(r"\$\((.*?)\)", fix)
+            for command in [*re.sub(r"\$\(.*?\)", "1", fix).split(" && "), *inner]:
                 program, *words = shlex.split(command)
                 assert program in ("batchreg", "aws")
                 assert ("--region", "eu-central-1") in itertools.pairwise(words)
@@ -330,6 +333,12 @@ def test_fix_is_a_command_with_all_that_it_needs(fault: Fault) -> None:
                 assert not [word for word in words if re.fullmatch("[A-Z][A-Z-]+", word)] or (
                     "ENABLED" in words
                 )
+
+
+def test_fixes_say_what_the_template_says(template: str) -> None:
+    """A fix restores what the stack made: the name of its policy, and a setting that is its own."""
+    assert f"PolicyName: {READ_POLICY}\n" in template
+    assert f"{SAME_DATA.replace('=', ': ')}\n" in template
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

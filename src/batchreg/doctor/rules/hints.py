@@ -8,7 +8,7 @@ from datetime import datetime
 from batchreg.doctor.facts import Facts, Instance
 from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table
 from batchreg.doctor.rules.commands import aws, batchreg, deploy
-from batchreg.doctor.rules.stack import present, restore_launch_template
+from batchreg.doctor.rules.stack import copy_version, present, restore_launch_template
 from batchreg.render.userdata import PATIENCE_SECONDS
 from batchreg.stack.console_lines import State, state_of
 
@@ -111,7 +111,7 @@ def never_joined(facts: Facts) -> Found:
 
 @rule(
     "launch-template-old",
-    "The compute environment uses an old version of its launch template",
+    "The compute environment does not use the newest version of its launch template",
     layer=Layer.INSTANCE,
     source="docs.aws.amazon.com/batch/latest/userguide/updating-compute-environments.html",
 )
@@ -119,23 +119,22 @@ def launch_template_old(facts: Facts) -> Found:
     template, names = facts.launch_template, [found.name for found in present(facts)]
     if not template or not template.exists or not names or template.version >= template.latest:
         return
+    as_written = template.differs is False
+    if as_written and template.restorable == template.latest:
+        return  # a copy of what it uses
     text = (
         f"{names[0]} uses version {template.version} of {template.id}; the newest is "
         f"{template.latest}."
     )
-    if template.restorable > template.version:
+    if not as_written:
         yield Evidence(text, *restore_launch_template(facts))
-        return
-    delete = aws(
-        facts,
-        *("ec2", "delete-launch-template-versions", "--launch-template-id", template.id),
-        *("--versions", str(template.latest)),
-    )
-    yield Evidence(
-        text,
-        step=f"The stack did not create version {template.latest}, and the next deploy may switch "
-        f"to it. If nothing else uses it, delete it: {delete}",
-    )
+    else:
+        yield Evidence(
+            text,
+            copy_version(facts, template),
+            f"Version {template.latest} was made by hand, and the next deploy would switch to it. "
+            "This makes the stack's version the newest again.",
+        )
 
 
 @rule(

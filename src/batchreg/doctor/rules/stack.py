@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from batchreg.doctor.facts import Environment, Facts, Queue
+from batchreg.doctor.facts import Environment, Facts, LaunchTemplate, Queue
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
 from batchreg.doctor.rules.commands import aws, batchreg, deploy, second_stack
 
@@ -31,6 +31,9 @@ REASONS = (
     ("machine-image", r"\bAMI\b|InvalidAMI|ImageId"),
     ("environment-invalid", r""),
 )
+
+# EC2 makes no version without data of its own: this is what the stack's template says already.
+SAME_DATA = "InstanceInitiatedShutdownBehavior=terminate"
 
 CREATE_SERVICE_LINKED_ROLE = (
     "iam",
@@ -369,8 +372,9 @@ def replace_environment(facts: Facts) -> tuple[str, str]:
 def restore_launch_template(facts: Facts) -> tuple[str, str]:
     """Return (fix, step) that make the compute environment use what the stack's template says.
 
-    A deploy cannot: CloudFormation sees no change where somebody has added a version by hand. A
-    version is named only if it has the stack's user data and disk size.
+    A deploy cannot: CloudFormation sees no change where somebody has added a version by hand. Only
+    a version that has the stack's user data and disk size is restored. It becomes the newest
+    again, or the next deploy would switch to the one made by hand; nothing is deleted.
     """
     template = facts.launch_template
     names = [found.name for found in present(facts) if not found.fargate]
@@ -379,18 +383,28 @@ def restore_launch_template(facts: Facts) -> tuple[str, str]:
             "Fix your own part of the user data, then deploy it: "
             f"{deploy(facts, '--user-data')} FILE"
         )
-    specification = f"launchTemplateId={template.id},version={template.restorable}"
-    command = aws(
-        facts,
-        *("batch", "update-compute-environment", "--compute-environment", names[0]),
-        *("--compute-resources", f"launchTemplate={{{specification}}}"),
-    )
+    number = str(template.restorable)
+    if template.restorable < template.latest:
+        number = f"$({copy_version(facts, template)})"
+    specification = f"launchTemplate={{launchTemplateId={template.id},version={number}}}"
+    update = ("batch", "update-compute-environment", "--compute-environment", names[0])
     step = (
         f"Version {template.restorable} is the one that the stack deployed. Switching to it "
         "replaces the instances; jobs that are running keep the time that the update policy of the "
         "compute environment gives them."
     )
-    return command, step
+    return f'{aws(facts, *update)} --compute-resources "{specification}"', step
+
+
+def copy_version(facts: Facts, template: LaunchTemplate) -> str:
+    """Return the command that makes the stack's version the newest, and prints its number."""
+    return aws(
+        facts,
+        *("ec2", "create-launch-template-version", "--launch-template-id", template.id),
+        *("--source-version", str(template.restorable)),
+        *("--launch-template-data", SAME_DATA),
+        *("--query", "LaunchTemplateVersion.VersionNumber", "--output", "text"),
+    )
 
 
 def repair_service_role(facts: Facts) -> tuple[str, str]:
