@@ -15,7 +15,7 @@ from botocore.stub import Stubber
 from botocore.validate import ParamValidator
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from local_agent import DOCKER_HUB_KEY, auth_for
+from lab.agent import DOCKER_HUB_KEY, auth_for
 
 from batchreg.errors import BatchregError
 from batchreg.jobs import batch as jobs

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PASSWORD, require
+from lab.parts import Registry
 from local_aws import LocalAws
-from local_parts import Registry
 from token_server import TokenServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

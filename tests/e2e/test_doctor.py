@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from account import Account
 from conftest import require
+from lab.parts import Registry
 from local_aws import LocalAws
-from local_parts import Registry
 from wire import Wire
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
