@@ -72,7 +72,7 @@ class TestAsker:
             ec2.asker.ask("route tables", "ec2", "describe_route_tables")
         (gap,) = ec2.asker.gaps.values()
         assert (gap.what, gap.permission) == ("route tables", "ec2:DescribeRouteTables")
-        assert gap.reason.startswith("AWS refuses DescribeRouteTables: No.")
+        assert gap.reason.startswith("AWS rejected DescribeRouteTables: No.")
 
     def test_permissions_are_named_as_policies_name_them(self) -> None:
         """The client is called service-quotas, and the permission is not."""

@@ -1176,8 +1176,8 @@ def test_credentials_that_expire_on_the_way_end_the_following_with_one_line(clou
     with pytest.raises(BatchregError) as error:
         deploying.follow(cloud.cfn, ID, NAME, OURS, Console(), "Updating", sleep=Pauses())
     assert str(error.value) == (
-        "AWS refuses DescribeStackEvents: The security token included in the request is expired. "
-        "Next: log in to AWS again. genomics goes on; deploy again to follow it."
+        "AWS rejected DescribeStackEvents: The security token included in the request is expired. "
+        "Log in to AWS again. genomics goes on; deploy again to follow it."
     )
     cloud.done()
 

@@ -25,24 +25,6 @@ PARAMETERS = {
     "image_pull_behavior": "ImagePullBehavior",
 }
 
-# The keys of batchreg.yaml: options that are worth keeping, and whether each takes several values.
-CONFIG_KEYS = {
-    "stack_name": False,
-    "region": False,
-    "profile": False,
-    "role_arn": False,
-    "tag": True,
-    "secret_arn": True,
-    "image_type": False,
-    "user_data": False,
-    "fargate": False,
-    "registries": True,
-    **dict.fromkeys(PARAMETERS.keys() - {"password"}, False),
-    "subnet_id": True,
-    "security_group_id": True,
-    "instance_type": True,
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
