@@ -22,9 +22,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_agent import auth_for, read_ecs_config
+from lab.agent import auth_for, read_ecs_config
+from lab.parts import Engine, Registry, missing
 from local_aws import REGION, LocalAws
-from local_parts import Engine, Registry, missing
 from relay import Relay
 from tables import Table, milliseconds, ratio
 

@@ -13,11 +13,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from lab.agent import auth_for, read_ecs_config
+from lab.instance import Instance
+from lab.parts import Engine, PullError, Registry, missing
 from lint_templates import batch_regions, lint
-from local_agent import auth_for, read_ecs_config
 from local_aws import LocalAws
-from local_instance import Instance
-from local_parts import Engine, PullError, Registry, missing
 
 BATCHREG = Path(sys.executable).with_name("batchreg")
 STACK = "demo"

@@ -63,7 +63,7 @@ def test_full_disk_behind_stdout_is_one_line(batchreg):
 
 def test_closed_pipe_is_silent(batchreg, tmp_path):
     """`batchreg render | head -1` prints one line and nothing on stderr."""
-    command = f"{sys.executable} -m batchreg.cli.commands render | head -1"
+    command = f"{sys.executable} -m batchreg render | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout == "AWSTemplateFormatVersion: '2010-09-09'\n"
     assert result.stderr == ""
@@ -129,13 +129,13 @@ def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
         ("secret_arn:\n  - a\n b: c\n", "batchreg.yaml, line 3"),
         (
             "\n\nimage_typ: x\n",
-            "batchreg.yaml, line 3: unknown key 'image_typ': do you mean image_type?",
+            "batchreg.yaml, line 3: unknown key 'image_typ'. Did you mean image_type?",
         ),
-        ("secret-arn: x\n", "line 1: unknown key 'secret-arn': do you mean secret_arn?"),
-        ("wholly_else: x\n", "the keys are"),
+        ("secret-arn: x\n", "line 1: unknown key 'secret-arn'. Did you mean secret_arn?"),
+        ("wholly_else: x\n", "The keys are"),
         ("image_type: [a, b]\n", "batchreg.yaml, line 1: image_type takes one string"),
         ("secret_arn: {a: b}\n", "batchreg.yaml, line 1: secret_arn takes a list of strings"),
-        ("image_type: a\nimage_type: b\n", "line 2: image_type stands there twice"),
+        ("image_type: a\nimage_type: b\n", "line 2: image_type is given twice"),
         ("- a\n", "not a mapping"),
         ("image_type: ECS_AL2\n", "batchreg.yaml, line 1: image_type: 'ECS_AL2' is not one of"),
         ("a: \x01\n", "batchreg.yaml"),
@@ -244,8 +244,8 @@ SHOWN = {"rich", "troposphere", "yaml"}  # what only tables and templates need
 def test_commands_import_only_what_they_use(command, unused, tmp_path):
     """Speed is a feature, and imports are what it is lost to. AWS is out of reach here."""
     program = (
-        "import sys; from batchreg.cli import commands as cli; sys.argv[0] = 'batchreg'; "
-        "cli.main(); print('\\n'.join(sys.modules), file=sys.stderr)"
+        "import sys; from batchreg.cli.main import main; sys.argv[0] = 'batchreg'; "
+        "main(); print('\\n'.join(sys.modules), file=sys.stderr)"
     )
     nowhere = {
         "PATH": "/usr/bin:/bin",

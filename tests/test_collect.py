@@ -29,7 +29,7 @@ class TestCaller:
             stubbed_ec2.caller.ask("route tables", "ec2", "describe_route_tables")
         (gap,) = stubbed_ec2.caller.gaps.values()
         assert (gap.what, gap.permission) == ("route tables", "ec2:DescribeRouteTables")
-        assert gap.reason.startswith("AWS refuses DescribeRouteTables: No.")
+        assert gap.reason.startswith("AWS rejected DescribeRouteTables: No.")
 
     def test_permissions_are_named_as_policies_name_them(self) -> None:
         """The client is called service-quotas, and the permission is not."""
@@ -253,7 +253,7 @@ def test_job_alone_leads_to_its_queue_and_compute_environment(made: Any) -> None
 
     def check(image: Any, login: Any, **_: Any) -> registry.Verdict:
         asked.append((image.name, login))
-        return registry.Verdict(image.name, True, "ok", "", {})
+        return registry.Verdict(image.name, True, "ok", "", "", {})
 
     found = collect.collect(
         lambda service: (

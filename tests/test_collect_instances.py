@@ -268,18 +268,3 @@ class TestInstances:
         found = instances.quota(stubs.caller, [kind], spot=spot)
         assert (found and (found.code, found.value)) == (code and (code, 32.0))
         assert not stubs.caller.gaps
-
-    @pytest.mark.parametrize(
-        ("types", "expected"),
-        [
-            ([], ("amd64",)),
-            (["optimal"], ("amd64",)),
-            (["c7g", "m6gd.large"], ("arm64",)),
-            (["g5", "g4dn", "m7i", "trn1"], ("amd64",)),
-            (["g5g", "im4gn", "a1", "hpc7g"], ("arm64",)),
-            (["c7g", "c7i"], ("amd64", "arm64")),
-        ],
-    )
-    def test_architecture_is_in_the_types_name(self, types: list[str], expected: Any) -> None:
-        """The image must be there for all of them."""
-        assert instances.architectures(types) == expected

@@ -6,17 +6,18 @@ import base64
 import json
 import re
 
-import local_agent
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lab import agent
 from ministack.services.cloudformation import engine
 
 from batchreg import registry_login
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_json
 
-BODY = json.loads(template.to_json(template.build(Settings())))
+BODY = json.loads(to_json(template.build(Settings())))
 text = st.text(min_size=1, max_size=40)
 awkward = st.text(
     min_size=1, alphabet=("\"'\\$`{}:!%^&*()#@,;|<>[]~ \t\r\n\0\x7f\u00e9\u4e2d\U0001f41f")
@@ -79,7 +80,7 @@ def test_every_login_arrives_unchanged_or_is_refused_before_anything_is_made(
     key, auth = registry_login.login(secret)
     path = tmp_path_factory.getbasetemp() / "ecs.config"
     registry_login.put(str(path), {key: {"auth": auth}}, {}, True)
-    found = local_agent.auth_for("ghcr.io/lab/x:1", local_agent.read_ecs_config(path.read_bytes()))
+    found = agent.auth_for("ghcr.io/lab/x:1", agent.read_ecs_config(path.read_bytes()))
     assert (found["username"], found["password"]) == (username, password)
 
 
@@ -99,6 +100,6 @@ def test_every_login_in_a_secret_of_ones_own_arrives_or_is_refused(
         return
     key, auth = registry_login.login(secret)
     registry_login.put(str(path), {key: {"auth": auth}}, {}, True)
-    found = local_agent.auth_for("ghcr.io/lab/x:1", local_agent.read_ecs_config(path.read_bytes()))
+    found = agent.auth_for("ghcr.io/lab/x:1", agent.read_ecs_config(path.read_bytes()))
     assert (found["username"], found["password"]) == (username, password)
     assert base64.b64decode(auth).decode() == f"{username}:{password}"

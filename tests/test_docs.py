@@ -15,11 +15,11 @@ import yaml
 
 from batchreg.cli import config
 from batchreg.cli.commands import cli
-from batchreg.render import settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+KEYS = config.keys(cli)
 # Options of the programs that a page may show beside batchreg.
 FOREIGN = {"--capabilities", "--cli-input-json", "--no-block", "--unit"}
 
@@ -110,7 +110,7 @@ def test_options_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_variables_exist(page):
-    """Every BATCHREG_ variable in a text is read by some option, or is the password."""
+    """Every BATCHREG_ variable in a text is read by some option, is the password, or refused."""
     known = {
         str(variable)
         for command in cli.commands.values()
@@ -118,7 +118,7 @@ def test_variables_exist(page):
         for variable in ([option.envvar] if isinstance(option.envvar, str) else option.envvar or [])
     }
     named = set(re.findall(r"(?<!_)\bBATCHREG_[A-Z_]+", page.read_text()))
-    assert named <= known | {"BATCHREG_PASSWORD"}
+    assert named <= known | {"BATCHREG_PASSWORD", "BATCHREG_YES"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -126,11 +126,11 @@ def test_settings_files_are_valid(page, tmp_path):
     """A batchreg.yaml that is copied from a page works."""
     for block in re.findall(r"(?m)(?:^ {4}\w+:.*\n(?:^ {4,}.*\n)*)", page.read_text()):
         text = re.sub(r"(?m)^ {4}", "", block)
-        if not set(re.findall(r"(?m)^(\w+):", text)) & settings.CONFIG_KEYS.keys():
+        if not set(re.findall(r"(?m)^(\w+):", text)) & KEYS.keys():
             continue
         yaml.safe_load(text)
         (tmp_path / "batchreg.yaml").write_text(text)
-        config.read(tmp_path / "batchreg.yaml")
+        config.read(tmp_path / "batchreg.yaml", KEYS)
 
 
 def test_reference_is_fresh():

@@ -15,7 +15,7 @@ from botocore.stub import Stubber
 from botocore.validate import ParamValidator
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from local_agent import DOCKER_HUB_KEY, auth_for
+from lab.agent import DOCKER_HUB_KEY, auth_for
 
 from batchreg.errors import BatchregError
 from batchreg.jobs import batch as jobs
@@ -135,7 +135,7 @@ def test_any_other_text_is_refused_in_one_line(text):
 )
 def test_malformed_name_is_refused(name):
     """Docker would refuse it on the instance, minutes later."""
-    with pytest.raises(BatchregError, match="is not the name of an image: write it like"):
+    with pytest.raises(BatchregError, match=r"is not the name of an image\. Write it like"):
         image.parse(name)
 
 
@@ -153,7 +153,7 @@ def test_name_that_batch_would_refuse_for_its_length_is_refused():
     """255 characters are the most that ContainerProperties.image takes."""
     longest = "ghcr.io/" + "a" * 247
     assert image.parse(longest).name == longest
-    with pytest.raises(BatchregError, match="has 256 characters, and AWS Batch takes 255"):
+    with pytest.raises(BatchregError, match="has 256 characters; AWS Batch accepts 255"):
         image.parse(longest + "a")
 
 

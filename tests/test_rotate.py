@@ -23,6 +23,7 @@ from batchreg.cli import rotate as rotate_command
 from batchreg.cli.console import Console
 from batchreg.render import template, userdata
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 from batchreg.stack import rotate
 from batchreg.stack.states import Stack
 
@@ -113,7 +114,7 @@ def two(account, batchreg):
 
 
 def rendered(**settings: Any) -> str:
-    return template.to_yaml(template.build(Settings(**settings)))
+    return to_yaml(template.build(Settings(**settings)))
 
 
 def with_own(account: Account, *arns: str) -> None:
@@ -259,7 +260,7 @@ def test_broken_secret_does_not_keep_the_others_from_a_new_password(account, bat
     [
         ([], "several registries: give --registry, one of a.example.com, b.example.com."),
         (["--registry", "ghcr.io"], "no login for ghcr.io: it has a.example.com, b.example.com."),
-        (["--registry", "myhost"], "add a domain or port to myhost"),
+        (["--registry", "myhost"], "Write a full host, such as myhost.example.com"),
     ],
 )
 def test_registry_must_be_one_of_the_stacks(two, arguments, message):

@@ -25,6 +25,7 @@ from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 from batchreg.stack import changesets
 from batchreg.stack import deploy as deploying
 from batchreg.stack import states as stack
@@ -37,7 +38,7 @@ CHANGE_SET = "arn:aws:cloudformation:eu-central-1:111122223333:changeSet/batchre
 OURS = "batchreg-0123456789abcdef"
 THEIRS = "Console-UpdateStack-11112222-3333"
 STACK, QUEUE = "AWS::CloudFormation::Stack", "AWS::Batch::JobQueue"
-BODY = template.to_yaml(template.build(Settings()))
+BODY = to_yaml(template.build(Settings()))
 OLD_BODY = BODY.replace("Job queue", "A queue")  # an update changes something
 FOREIGN_BODY = "Resources:\n  Topic: {Type: AWS::SNS::Topic}\n"
 PARAMETERS = list(template.build(Settings()).parameters)
@@ -1175,8 +1176,8 @@ def test_credentials_that_expire_on_the_way_end_the_following_with_one_line(clou
     with pytest.raises(BatchregError) as error:
         deploying.follow(cloud.cfn, ID, NAME, OURS, Console(), "Updating", sleep=Pauses())
     assert str(error.value) == (
-        "AWS refuses DescribeStackEvents: The security token included in the request is expired. "
-        "Next: log in to AWS again. genomics goes on; deploy again to follow it."
+        "AWS rejected DescribeStackEvents: The security token included in the request is expired. "
+        "Log in to AWS again. genomics goes on; deploy again to follow it."
     )
     cloud.done()
 

@@ -30,6 +30,7 @@ from local_aws import LocalAws
 
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 USER, PASSWORD = "canary-user", 'canary-"pass\\word'
@@ -814,7 +815,7 @@ def test_own_secrets_that_do_not_cover_the_registry_are_named(aws, own):
 
 def test_secret_of_each_of_the_stacks_registries_is_found(aws):
     """A stack may make several secrets, each with its number."""
-    body = template.to_yaml(template.build(Settings(slots=(1, 3))))
+    body = to_yaml(template.build(Settings(slots=(1, 3))))
     values = {
         "Username": USER,
         "Password": PASSWORD,
@@ -940,12 +941,12 @@ def test_deploy_remembers_fargate_until_it_is_told_otherwise(aws):
     [
         (
             ["https://ghcr.io/lab/x"],
-            "'https://ghcr.io/lab/x' is not the name of an image: write it like ghcr.io/lab/align:3, "
+            "'https://ghcr.io/lab/x' is not the name of an image. Write it like ghcr.io/lab/align:3, "
             "without a scheme.",
         ),
         (
             ["ghcr.io/lab/x y"],
-            "'ghcr.io/lab/x y' is not the name of an image: write it like ghcr.io/lab/align:3.",
+            "'ghcr.io/lab/x y' is not the name of an image. Write it like ghcr.io/lab/align:3.",
         ),
         (
             [IMAGE, "--fargate", "--gpus", "1"],

@@ -13,9 +13,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from lab.instance import Instance
+from lab.parts import Engine, Registry, missing
 from local_aws import LocalAws
-from local_instance import Instance
-from local_parts import Engine, Registry, missing
 
 # What a careless layer on its way (shell, JSON, Fn::Sub, base64url) would change.
 PASSWORD = "sé:cr\"e\\t $HOME ${AWS::Region} {{x}} %41 '~?>🐳"

@@ -12,10 +12,10 @@ from threading import Event
 
 import pytest
 from account import Account
+from broken_stack import CANARY, FAULTS, Lab
 from conftest import require
-from lab import CANARY, FAULTS, Lab
+from lab.parts import Registry
 from local_aws import LocalAws
-from local_parts import Registry
 from wire import Wire
 
 

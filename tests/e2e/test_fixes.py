@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from broken_stack import CANARY, FAULTS, OLD_SCRIPT, Lab, archive
 from conftest import require
-from lab import CANARY, FAULTS, OLD_SCRIPT, Lab, archive
+from lab.parts import Registry
 from local_aws import LocalAws
-from local_parts import Registry
 from terminal import Terminal
 
 from batchreg.render import template

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 from conftest import batchreg, require, two_registries
-from local_agent import auth_for, read_ecs_config
+from lab.agent import auth_for, read_ecs_config
+from lab.instance import Instance
+from lab.parts import PullError, Registry
 from local_aws import LocalAws
-from local_instance import Instance
-from local_parts import PullError, Registry
 
 REFRESH = ["python3", "/opt/batchreg/registry_login.py", "@/opt/batchreg/args"]
 RESTART = ["--no-block", "try-restart", "ecs.service"]

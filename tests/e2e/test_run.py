@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from conftest import batchreg, deployed
-from local_agent import Login, auth_for, read_ecs_config
+from lab.agent import Login, auth_for, read_ecs_config
+from lab.parts import Engine, PullError
 from local_aws import LocalAws
-from local_parts import Engine, PullError
 
 from batchreg import registry_login
 from batchreg.errors import BatchregError

@@ -96,7 +96,7 @@ def test_release_holds_what_it_needs_and_nothing_else(dist):
         "LICENSE",
         "CHANGELOG.md",
         "Makefile",
-        "scripts/local_aws.py",
+        "scripts/local_aws/__main__.py",
     } <= held
 
 

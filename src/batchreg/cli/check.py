@@ -19,8 +19,9 @@ from batchreg.cli.console import Console
 from batchreg.cli.output import report
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
-from batchreg.registry.check import Credentials, Verdict
+from batchreg.registry.check import Verdict
 from batchreg.registry.images import Image, architectures, parse
+from batchreg.registry.logins import Credentials
 from batchreg.render import settings
 from batchreg.stack import states as stacks
 from batchreg.stack.states import Stack
@@ -78,7 +79,7 @@ def check(
         raise
     verdicts = _side_by_side(images, logins, (architecture,) if architecture else wanted)
     for verdict in verdicts:
-        console.emit("verdict", **{**vars(verdict), "details": dict(verdict.details)})
+        console.emit("verdict", **_fields(verdict))
         if not machine and verdict.ok:
             click.echo(f"ok  {verdict.image}  {verdict.text}")
         elif not machine:
@@ -111,7 +112,7 @@ def before_deploy(
     )
     failed = []
     for verdict in _side_by_side(images, logins, architectures((types or "").split(","))):
-        console.emit("verdict", **{**vars(verdict), "details": dict(verdict.details)})
+        console.emit("verdict", **_fields(verdict))
         line = f"{verdict.image}: {verdict.text}"
         if not verdict.ok:
             failed.append(line)
@@ -142,8 +143,10 @@ def deployed(session: Session, present: Stack) -> Logins:
         if re.fullmatch("RegistrySecret[0-9]*Arn", name)
     ]
     if not arns:
-        made = settings.of_template(stacks.template_of(session.client("cloudformation"), present))
-        arns = list(made[1].secret_arns) if made else []
+        from batchreg.render.text import read_template
+
+        made = read_template(stacks.template_of(session.client("cloudformation"), present))
+        arns = list(made.settings.secret_arns) if made else []
     logins = _read(session.client("secretsmanager"), arns)
     if not logins.found:
         raise BatchregError(
@@ -205,7 +208,7 @@ def _future(
     for n in slots:
         old_key = registry_login.registry_key(before.get(f"RegistryUrl{n}") or registry_login.HUB)
         key = registry_login.registry_key(given.get(f"RegistryUrl{n}") or old_key)
-        old = stored.found.get(old_key) or Credentials("", "")
+        old = stored.found.get(old_key) or Credentials()
         found[key] = Credentials(
             given.get(f"Username{n}") or old.username, given.get(f"Password{n}") or old.password
         )
@@ -225,4 +228,10 @@ def _explained(verdict: Verdict, logins: Logins) -> Verdict:
         return verdict
     hosts = ", ".join("Docker Hub" if key == registry_login.HUB else key for key in logins.found)
     step = ": --registry-url changes that" if logins.whose == "the given" else ""
-    return replace(verdict, text=f"{verdict.text} Here, {logins.whose} login is for {hosts}{step}.")
+    here = f"Here, {logins.whose} credentials are for {hosts}{step}."
+    return replace(verdict, step=f"{verdict.step} {here}")
+
+
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as `--json` prints it."""
+    return {**vars(verdict), "text": verdict.text, "details": dict(verdict.details)}

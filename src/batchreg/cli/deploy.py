@@ -18,11 +18,12 @@ from batchreg.cli import prompts as asking
 from batchreg.cli.console import Console
 from batchreg.cli.options import structure
 from batchreg.errors import BatchregError, Interrupted
-from batchreg.registry import logins
+from batchreg.registry.names import named
 from batchreg.render import settings
 from batchreg.render.settings import PARAMETERS
 from batchreg.stack import deploy as deploying
 from batchreg.stack import destroy as destroying
+from batchreg.stack import slots
 from batchreg.stack import states as stacks
 from batchreg.stack.states import Stack
 
@@ -81,6 +82,7 @@ def deploy(
 ) -> None:
     """Create or update the stack and print its outputs."""
     from batchreg.render import template
+    from batchreg.render.text import to_yaml
 
     console = Console(machine=machine)
     wanted = inputs.registries(registries, from_docker_config)
@@ -110,11 +112,11 @@ def deploy(
         # The login of a single registry, from batchreg.yaml or the environment, is none of theirs.
         for option in inputs.LOGIN:
             given.pop(PARAMETERS[option], None)
-        assigned = logins.assign(wanted, urls)
+        assigned = slots.assign(wanted, urls)
         shape = replace(shape, secret_arns=(), slots=tuple(sorted(assigned)))
-        given |= logins.parameters(assigned, urls, find_login)
+        given |= slots.parameters(assigned, urls, find_login)
     else:
-        given = logins.of_one(given, urls)
+        given = slots.of_one(given, urls)
     built = template.build(shape)
     declared = {name: hasattr(parameter, "Default") for name, parameter in built.parameters.items()}
     masked = frozenset(
@@ -145,7 +147,7 @@ def deploy(
         )
     request = deploying.Request(
         name=stack_name,
-        body=template.to_yaml(built),
+        body=to_yaml(built),
         parameters=given,
         declared=declared,
         masked=masked,
@@ -267,7 +269,7 @@ def _lines(seen: Status, present: Stack) -> Iterator[str]:
         yield from row(
             "Secret",
             f"changed {when[1]}" if when else changed,
-            logins.named(urls.get(arn, "")) or arn.rsplit(":", 1)[-1],
+            named(urls.get(arn, "")) or arn.rsplit(":", 1)[-1],
         )
     if seen.jobs:
         counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]
@@ -285,12 +287,14 @@ def _lines(seen: Status, present: Stack) -> Iterator[str]:
 
 def ours(present: Stack | None, body: str, force: bool, console: Console) -> Any:
     """Return the settings of a stack of ours; refuse to touch another unless told to."""
-    made = settings.of_template(body) if body else None
+    from batchreg.render.text import read_template
+
+    made = read_template(body) if body else None
     if present and body and not made and not force:
         raise BatchregError(
             f"{present.name} was not made by batchreg: choose another "
             "--stack-name, or give --force."
         )
-    if made and made[0] != __version__:
-        console.note(f"The stack was made by batchreg {made[0]}; this is {__version__}.")
-    return made[1] if made else None
+    if made and made.version != __version__:
+        console.note(f"The stack was made by batchreg {made.version}; this is {__version__}.")
+    return made.settings if made else None

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from batchreg import registry_login
 from batchreg.cli import prompts as asking
 from batchreg.errors import BatchregError
-from batchreg.registry import logins
+from batchreg.registry import docker_config, logins
+from batchreg.registry.names import host_of, key_of
 from batchreg.render.settings import PARAMETERS
 
 LOGIN = ("registry_url", "username", "password")
@@ -28,12 +28,7 @@ def parameters(values: dict[str, Any], password_stdin: bool) -> dict[str, str]:
         if value not in (None, (), ("",))
     }
     if "RegistryUrl" in given:
-        try:
-            registry_login.registry_key(given["RegistryUrl"])
-        except registry_login.Refused as refusal:
-            raise BatchregError(
-                f"--registry-url: {refusal}.".replace("registry_url", "it").replace("it: ", "")
-            ) from None
+        key_of(given["RegistryUrl"])
     for name in ("Username", "Password"):
         if name in given and (rule := asking.misfit(name, given[name])):
             raise BatchregError(f"{rule} Give it as the registry shows it.")
@@ -69,21 +64,21 @@ def _find_login(
     wanted: logins.RegistrySpec, new: bool, passwords: Mapping[str, str]
 ) -> logins.Credentials:
     """Find a registry's login where it shall come from; only a new registry's is asked for."""
-    host = logins.host_of(wanted.key)
+    host = host_of(wanted.key)
     # What the stack has stays: it may come from a rotation that Docker's store knows nothing of.
     if wanted.source == logins.DOCKER and (new or asking.typed("from_docker_config")):
         folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
-        stored = logins.from_docker(wanted, Path(folder))
+        stored = docker_config.stored(wanted, Path(folder))
         login = logins.Credentials(wanted.username or stored.username, stored.password)
     elif wanted.source.startswith(logins.ENV):
         name = wanted.source.removeprefix(logins.ENV)
-        password = passwords[name] or None
+        password = passwords[name]
         if new and not password:
             raise BatchregError(f"{host}: the variable {name} is not set: put the password there.")
         login = logins.Credentials(wanted.username, password)
     else:
-        login = logins.Credentials(wanted.username, None)
-    if new and (login.username is None or login.password is None):
+        login = logins.Credentials(wanted.username)
+    if new and not (login.username and login.password):
         if not asking.interactive():
             raise click.UsageError(
                 f"Missing the login of {host}: give --registry "
@@ -96,7 +91,7 @@ def _find_login(
             )
         login = logins.Credentials(username, password)
     for name, value in (("Username", login.username), ("Password", login.password)):
-        if value is not None and (rule := asking.misfit(name, value)):
+        if value and (rule := asking.misfit(name, value)):
             raise BatchregError(f"{host}: {rule} Give it as the registry shows it.")
     return login
 

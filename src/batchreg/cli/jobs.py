@@ -232,10 +232,12 @@ def _logins(session: Session, present: Stack) -> list[Login]:
         return made_here
     from botocore.exceptions import ClientError
 
-    made = settings.of_template(stacks.template_of(session.client("cloudformation"), present))
+    from batchreg.render.text import read_template
+
+    made = read_template(stacks.template_of(session.client("cloudformation"), present))
     manager = session.client("secretsmanager")
     found = []
-    for arn in made[1].secret_arns if made else ():
+    for arn in made.settings.secret_arns if made else ():
         try:
             text = manager.get_secret_value(SecretId=arn).get("SecretString", "")
             found.append(Login(arn, registry_login.login(text)[0]))

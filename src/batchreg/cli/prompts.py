@@ -13,7 +13,7 @@ import click
 
 from batchreg.cli.console import Console
 from batchreg.errors import BatchregError
-from batchreg.render.settings import CREDENTIAL, USERNAME
+from batchreg.render.constraints import PASSWORD, USERNAME
 
 if TYPE_CHECKING:
     from batchreg.aws import Session
@@ -125,7 +125,7 @@ def misfit(name: str, value: str) -> str | None:
     pattern, rule = {
         "Username": (USERNAME, "The user name is empty or has a colon or a control character."),
         "Password": (
-            CREDENTIAL,
+            PASSWORD,
             "The password is empty or has a line break or another control character.",
         ),
     }[name]

@@ -13,7 +13,8 @@ from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.registry import check as registry
 from batchreg.registry.images import parse
-from batchreg.registry.logins import host_of
+from batchreg.registry.logins import Credentials
+from batchreg.registry.names import host_of
 from batchreg.registry_login import HUB
 from batchreg.stack import deploy, rotate
 from batchreg.stack import states as stacks
@@ -95,7 +96,7 @@ def run(
 
 def _check(target: rotate.Target, username: str, password: str, image: Any) -> None:
     """Refuse a password that the registry refuses."""
-    login = registry.Credentials(username, password)
+    login = Credentials(username, password)
     verdict = (
         registry.check(image, login)
         if image

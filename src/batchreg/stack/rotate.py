@@ -11,7 +11,7 @@ from typing import Any
 from batchreg import registry_login
 from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
-from batchreg.registry.logins import host_of, key_of
+from batchreg.registry.names import host_of, key_of
 from batchreg.render.settings import Settings, slots_of, suffix
 from batchreg.stack import changesets
 from batchreg.stack import states as stacks

@@ -11,7 +11,9 @@ from typing import Any
 
 from batchreg.errors import BatchregError
 from batchreg.jobs import batch as jobs
-from batchreg.render import settings, template
+from batchreg.render import template
+from batchreg.render.settings import Settings
+from batchreg.render.text import read_template, to_json, to_yaml
 from batchreg.stack import states as stacks
 from batchreg.stack.states import Stack
 
@@ -54,18 +56,18 @@ def look(clients: Any, present: Stack) -> Status:
         environments = pool.submit(_environments, batch, present.arns("ComputeEnvironmentArn"))
         queues = pool.submit(_queues, batch, present.arns("JobQueueArn"))
         counts = [pool.submit(jobs.per_state, batch, arn) for arn in present.arns("JobQueueArn")]
-        made = settings.of_template(body.result())
-        arns = made[1].secret_arns if made else ()
+        made = read_template(body.result())
+        arns = made.settings.secret_arns if made else ()
         arns = arns or tuple(
             value for name, value in outputs.items() if name.startswith("RegistrySecret")
         )
         secrets = {arn: pool.submit(_last_change, manager, arn) for arn in arns}
-        difference = tuple(_difference(body.result(), made[1])) if made else ()
+        difference = tuple(_difference(body.result(), made.settings)) if made else ()
         return Status(
             stack=present.name,
             status=present.status,
             reason=present.reason,
-            version=made[0] if made else None,
+            version=made.version if made else None,
             differs=bool(difference) if made else None,
             difference=difference,
             compute_environments=environments.result(),
@@ -76,7 +78,7 @@ def look(clients: Any, present: Stack) -> Status:
         )
 
 
-def _difference(body: str, made: settings.Settings) -> list[str]:
+def _difference(body: str, made: Settings) -> list[str]:
     try:
         built = template.build(made)
     except BatchregError as error:  # a deployed part that no longer fits
@@ -86,8 +88,8 @@ def _difference(body: str, made: settings.Settings) -> list[str]:
         re.sub(r'(Version"?: )"?[0-9][^\s,"]*"?', r"\1x", text, count=1)
         for text in (
             body.partition("Metadata")[2],
-            template.to_yaml(built).partition("Metadata")[2],
-            template.to_json(built).partition("Metadata")[2],
+            to_yaml(built).partition("Metadata")[2],
+            to_json(built).partition("Metadata")[2],
         )
     )
     if body in texts:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.aws import url_suffix
 from batchreg.doctor import facts
@@ -22,9 +22,13 @@ from batchreg.doctor.collect.redact import without
 from batchreg.doctor.facts import Facts
 from batchreg.errors import BatchregError
 from batchreg.registry import images
-from batchreg.registry.logins import host_of, key_of
+from batchreg.registry.logins import Credentials
+from batchreg.registry.names import host_of, key_of
 from batchreg.registry_login import HUB
 from batchreg.stack import states as stacks
+
+if TYPE_CHECKING:
+    from batchreg.render.text import Deployed
 
 Check = Callable[..., Any]  # registry.check
 Raw = dict[str, Any]
@@ -52,6 +56,13 @@ class Origin:
     exists: bool | None = None  # None: not allowed to look
     template: Future[str | None] = field(default=DONE, repr=False)
     job: Raw = field(default_factory=dict, repr=False)
+
+    @property
+    def deployed(self) -> Deployed | None:
+        """What the stack's template was rendered from, None if it is not batchreg's."""
+        from batchreg.render.text import read_template
+
+        return read_template(self.template.result() or "")
 
     @property
     def outputs(self) -> Mapping[str, str]:
@@ -207,7 +218,8 @@ class Collector:
     def secrets(self, origin: Origin) -> list[credentials.Read] | None:
         """Look at the stack's secrets, or at those that its template names, and at the job's."""
         own = _own_secrets(origin)
-        arns = list(own) or _secret_arns(origin.template.result() or "")
+        deployed = None if own else origin.deployed
+        arns = list(own) or list(deployed.settings.secret_arns if deployed else ())
         of_job = batch.own_secret(origin.job)
         everything = dict.fromkeys([*arns, *_some(of_job)])
         found = {arn: self.begin(credentials.secret, arn) for arn in everything}
@@ -244,7 +256,8 @@ class Collector:
             **origin.parameters,
             **{name.removesuffix("Arn"): value for name, value in origin.outputs.items()},
         }
-        text = templates.written_user_data(origin.template.result() or "", values)
+        deployed = origin.deployed
+        text = deployed.user_data_with(values) if deployed else None
         size = _number(origin.parameters, "RootVolumeGiB")
         written = None if text is None else templates.Written(text, size)
         found: facts.LaunchTemplate | None = self.begin(
@@ -325,37 +338,29 @@ class Collector:
         try:
             image = images.parse(name)
         except BatchregError as error:
-            fact, step = _parted(str(error))
-            return facts.Verdict(image=name, ok=False, cause="no-image-name", fact=fact, step=step)
+            return facts.Verdict(
+                image=name, ok=False, cause="no-image-name", fact=error.fact, step=error.step
+            )
         wanted = HUB if image.on_hub else image.registry
         fitting = [
             read for read in secrets.result() or () if read.password and read.fact.host == wanted
         ]
         # A job's own secret is the last of them, and counts before the instances'.
         mine = next(iter(fitting[::-1] if batch.own_secret(origin.job) else fitting), None)
-        from batchreg.registry.check import Credentials
-
         verdict = self.check(
             image,
             Credentials(mine.username, mine.password) if mine else None,
             seconds=self.caller.seconds,
-            architectures=instances.architectures(computing.main.get("instanceTypes", ())),
+            architectures=images.architectures(computing.main.get("instanceTypes", ())),
         )
-        fact, step = _parted(verdict.text)
         return facts.Verdict(
             image=name,
             ok=verdict.ok,
             cause=verdict.cause,
-            fact=fact,
-            step=step,
+            fact=verdict.fact,
+            step=verdict.step,
             registry=image.registry,
         )
-
-
-def _parted(text: str) -> tuple[str, str]:
-    """Part a line of the registry's check into its fact and its next step."""
-    fact, colon, step = text.rpartition(": ")
-    return (f"{fact}.", f"{step[:1].upper()}{step[1:]}") if colon else (text, "")
 
 
 def _own_secrets(origin: Origin) -> dict[str, str]:
@@ -370,14 +375,6 @@ def _own_secrets(origin: Origin) -> dict[str, str]:
             except BatchregError:
                 found[arn] = ""
     return found
-
-
-def _secret_arns(body: str) -> list[str]:
-    """Return the ARNs of the user's own secrets that a template names."""
-    from batchreg.render import settings
-
-    made = settings.of_template(body)
-    return list(made[1].secret_arns) if made else []
 
 
 def _environments(computing: Computing, lost: bool) -> tuple[facts.Environment, ...] | None:

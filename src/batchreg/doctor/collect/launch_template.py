@@ -12,7 +12,6 @@ from typing import Any
 
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Absent, Caller
-from batchreg.render import userdata
 
 Raw = dict[str, Any]
 
@@ -132,22 +131,3 @@ def user_data(encoded: str, written: str | None) -> Raw:
         "differs": None if written is None else text != written,
         "blocks": commands[0][:80] if commands else "",
     }
-
-
-def written_user_data(body: str, values: Mapping[str, str]) -> str | None:
-    """Return the user data that a deployed template means, None where it is not one of ours."""
-    import yaml
-
-    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type(
-        "Loader",
-        (base,),
-        {"yaml_multi_constructors": {"!": lambda loader, tag, node: getattr(node, "value", None)}},
-    )
-    try:
-        parsed = yaml.load(body, loader)
-        data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
-        text = data["UserData"]["Fn::Base64"]
-        return userdata.resolve(text if isinstance(text, str) else text["Fn::Sub"], values)
-    except (yaml.YAMLError, KeyError, TypeError):
-        return None

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from local_parts import ENVIRON
+from lab.parts import ENVIRON
 
 # What namespaces do not keep apart, root on the instance may not touch: this machine's network,
 # clock, kernel modules and power.

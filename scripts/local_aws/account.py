@@ -1,5 +1,5 @@
 """What an AWS account has and ministack lacks: a way out of the default VPC, AWS Batch's own role,
-roles in their profiles, and policies that count when IAM simulates them.
+and policies that count when IAM simulates them.
 
 Only the embedded AWS's own process imports this.
 """
@@ -13,7 +13,8 @@ from typing import Any
 
 from ministack.core.responses import now_iso
 from ministack.services import ec2, iam
-from ministack.services.cloudformation import provisioners
+
+from local_aws.environments import LINKED_ROLE
 
 Data = dict[str, Any]
 
@@ -25,7 +26,7 @@ MANAGED = {
 
 
 def install() -> None:
-    """Mend what is there, before the server starts."""
+    """Add it to ministack, before the server starts."""
     ec2._ensure_defaults_initialized()
     ec2._route_tables[ec2._DEFAULT_RTB_ID]["Routes"].append(
         {
@@ -39,8 +40,7 @@ def install() -> None:
     iam._roles["AWSServiceRoleForBatch"] = {
         "RoleName": "AWSServiceRoleForBatch",
         "RoleId": "AROAAWSSERVICEROLE000",
-        "Arn": "arn:aws:iam::123456789012:role/aws-service-role/batch.amazonaws.com/"
-        "AWSServiceRoleForBatch",
+        "Arn": LINKED_ROLE,
         "Path": "/aws-service-role/batch.amazonaws.com/",
         "CreateDate": now_iso(),
         "AssumeRolePolicyDocument": _document(
@@ -52,8 +52,6 @@ def install() -> None:
         "InlinePolicies": {},
         "Tags": [],
     }
-    provisioners._RESOURCE_HANDLERS["AWS::IAM::Role"]["create"] = create_role
-    provisioners._iam_ip_create = create_profile
     iam._IAM_HANDLERS["SimulatePrincipalPolicy"] = simulate
 
 
@@ -64,24 +62,6 @@ def network() -> Data:
         "subnet_ids": [ec2._DEFAULT_SUBNET_ID, ec2._DEFAULT_SUBNET_ID_B, ec2._DEFAULT_SUBNET_ID_C],
         "security_group_ids": [ec2._DEFAULT_SG_ID],
     }
-
-
-_create_role = provisioners._iam_role_create
-_create_profile = provisioners._iam_ip_create
-
-
-def create_role(logical_id: str, properties: Data, stack: str) -> Any:
-    """Make a role whose attached policies are ARNs, as the rest of ministack expects."""
-    made = _create_role(logical_id, properties, stack)
-    iam._roles[made[0]]["AttachedPolicies"] = list(properties.get("ManagedPolicyArns", []))
-    return made
-
-
-def create_profile(logical_id: str, properties: Data, stack: str) -> Any:
-    """Make an instance profile whose roles are names, as the rest of ministack expects."""
-    arn, attributes = _create_profile(logical_id, properties, stack)
-    iam._instance_profiles[arn.rsplit("/", 1)[-1]]["Roles"] = list(properties.get("Roles", []))
-    return arn, attributes
 
 
 def simulate(params: Data) -> Any:

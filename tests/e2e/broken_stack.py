@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from account import Account
+from lab.parts import Registry
 from local_aws import LocalAws
-from local_parts import Registry
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 CANARY = "canary-4711-tweet"

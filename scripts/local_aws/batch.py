@@ -1,4 +1,4 @@
-"""AWS Batch as the embedded AWS has it: what ministack (1.4.21) lacks or does otherwise than AWS.
+"""AWS Batch as the embedded AWS has it: what ministack (1.5.33) lacks or does otherwise than AWS.
 
 ministack keeps each service in a module of plain functions and dictionaries; `install` puts ours
 beside them or in their place. Only the server's own process imports this.
@@ -6,17 +6,21 @@ beside them or in their place. Only the server's own process imports this.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import copy
-import email
 import functools
-import json
 from collections.abc import Callable
 from typing import Any
 
 from ministack.core.responses import error_response_json
-from ministack.services import batch, cloudwatch_logs, ec2, iam
+from ministack.services import batch
+
+from local_aws.environments import (
+    create_compute_environment,
+    delete_compute_environment,
+    describe_compute_environments,
+    update_compute_environment,
+)
+from local_aws.requests import ask, find, name_in
 
 Data = dict[str, Any]
 
@@ -25,7 +29,6 @@ def install() -> None:
     """Add AWS Batch to ministack, before the server starts."""
     for call in CALLS:
         batch._DISPATCH[f"/v1/{call.__name__.replace('_', '')}"] = functools.partial(_call, call)
-    cloudwatch_logs._get_log_events = get_log_events
 
 
 def _call(call: Callable[[Data], Data], request: Data) -> Any:
@@ -33,56 +36,6 @@ def _call(call: Callable[[Data], Data], request: Data) -> Any:
         return batch._json(200, call(request))
     except ValueError as error:
         return error_response_json("ClientException", str(error), 400)
-
-
-def ask(function: Callable[[Data], Any], request: Data) -> Data:
-    """Call one of ministack's own functions, and raise what it answers as an error."""
-    status, _, body = function(request)
-    answer: Data = json.loads(body)
-    if status >= 400:
-        raise ValueError(answer["message"])
-    return answer
-
-
-def name_in(reference: str) -> str:
-    """Return the name in a name or an ARN."""
-    return reference.rsplit("/", 1)[-1]
-
-
-def find(store: Any, reference: str) -> Data:
-    record: Data | None = store.get(name_in(reference))
-    if record is None:
-        raise ValueError(f"Object does not exist: {reference}")
-    return record
-
-
-def create_compute_environment(request: Data) -> Data:
-    check_compute_resources(request.get("computeResources"))
-    return ask(batch._create_compute_environment, request)
-
-
-def update_compute_environment(request: Data) -> Data:
-    environment = find(batch._compute_envs, request["computeEnvironment"])
-    changes = request.get("computeResources") or {}
-    check_compute_resources({**environment["computeResources"], **changes})
-    return ask(batch._update_compute_environment, request)
-
-
-def describe_compute_environments(request: Data) -> Data:
-    names = [name_in(reference) for reference in request.get("computeEnvironments") or []]
-    return ask(batch._describe_compute_environments, {"computeEnvironments": names})
-
-
-def delete_compute_environment(request: Data) -> Data:
-    environment = find(batch._compute_envs, request["computeEnvironment"])
-    for queue in batch._job_queues.values():
-        for entry in queue["computeEnvironmentOrder"]:
-            if entry["computeEnvironment"] == environment["computeEnvironmentArn"]:
-                raise ValueError("Cannot delete, found existing JobQueue relationship")
-    if environment["state"] != "DISABLED":
-        raise ValueError("Cannot delete, compute environment must be DISABLED")
-    del batch._compute_envs[environment["computeEnvironmentName"]]
-    return {}
 
 
 def create_job_queue(request: Data) -> Data:
@@ -121,69 +74,6 @@ def _checked_queue(request: Data) -> Data:
         environment = find(batch._compute_envs, entry["computeEnvironment"])
         entry["computeEnvironment"] = environment["computeEnvironmentArn"]
     return request
-
-
-def check_compute_resources(resources: Data | None) -> None:
-    """Refuse what makes a real compute environment INVALID."""
-    if not resources:  # an UNMANAGED one
-        return
-    ec2_only = {"allocationStrategy", "instanceRole", "instanceTypes", "launchTemplate", "minvCpus"}
-    if fargate := resources["type"].startswith("FARGATE"):
-        required = {"subnets", "securityGroupIds"}
-        for key in sorted(ec2_only & resources.keys()):
-            raise ValueError(f"{key} must not be specified for {resources['type']}")
-    else:
-        required = {"subnets", "instanceRole", "instanceTypes"}
-    for key in sorted(required - resources.keys()):
-        raise ValueError(f"{key} must be specified")
-    ec2._ensure_defaults_initialized()
-    for subnet in resources["subnets"]:
-        if subnet not in ec2._subnets:
-            raise _invalid(f"The subnet ID '{subnet}' does not exist")
-    for group in resources.get("securityGroupIds", []):
-        if group not in ec2._security_groups:
-            raise _invalid(f"The security group '{group}' does not exist")
-    if not fargate and name_in(resources["instanceRole"]) not in iam._instance_profiles:
-        raise _invalid(f"Invalid IamInstanceProfile: {resources['instanceRole']}")
-    wanted = resources.get("launchTemplate")
-    data = _launch_template_data(wanted) if wanted else {}
-    if "UserData" in data:
-        message = email.message_from_bytes(user_data_of(data))
-        if not message.is_multipart() or message.defects:
-            raise _invalid("Launch Template UserData is not MIME multipart format")
-
-
-def _invalid(why: str) -> ValueError:
-    return ValueError(
-        f"Operation failed, ComputeEnvironment went INVALID with error: CLIENT_ERROR - {why}"
-    )
-
-
-def _launch_template_data(wanted: Data) -> Data:
-    """Find the version that a compute environment asks for: a number, $Latest or $Default."""
-    for template in ec2._launch_templates.values():
-        if wanted.get("launchTemplateId") == template["LaunchTemplateId"] or (
-            wanted.get("launchTemplateName") == template["LaunchTemplateName"]
-        ):
-            version = wanted.get("version") or "$Default"
-            number = template.get(f"{version.removeprefix('$')}VersionNumber", version)
-            for candidate in template["Versions"]:
-                if str(candidate["VersionNumber"]) == str(number):
-                    data: Data = candidate["LaunchTemplateData"]
-                    return data
-            raise _invalid(f"Could not find launch template version {version}")
-    raise _invalid("The specified launch template does not exist")
-
-
-def user_data_of(data: Data) -> bytes:
-    """Decode a launch template's user data as EC2 does, up to its limit."""
-    try:
-        decoded = base64.b64decode(data.get("UserData", ""), validate=True)
-    except binascii.Error:
-        raise ValueError("Invalid BASE64 encoding of user data.") from None
-    if len(decoded) > 16_384:
-        raise ValueError("User data is limited to 16384 bytes")
-    return decoded
 
 
 def register_job_definition(request: Data) -> Data:
@@ -316,17 +206,3 @@ CALLS: list[Callable[[Data], Data]] = [
     list_jobs,
     local_aws_jobs,
 ]
-
-
-# --- The log of a job ---
-
-_ministack_log_events = cloudwatch_logs._get_log_events
-
-
-def get_log_events(request: Data) -> Any:
-    """Give a new token with new lines: with ministack's old one they would come for ever."""
-    status, headers, body = _ministack_log_events(request)
-    answer, token = json.loads(body), request.get("nextToken")
-    if answer.get("events") and answer["nextForwardToken"] == token:
-        answer["nextForwardToken"] = f"f/{int(token.removeprefix('f/')) + len(answer['events'])}"
-    return status, headers, json.dumps(answer).encode()

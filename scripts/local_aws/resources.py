@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
-from local_aws_batch import (
-    ask,
-    check_compute_resources,
-    create_compute_environment,
+from ministack.core.responses import new_uuid
+from ministack.services import batch, iam, secretsmanager
+from ministack.services.cloudformation import provisioners
+
+from local_aws.batch import (
     create_job_queue,
-    delete_compute_environment,
     delete_job_queue,
     deregister_job_definition,
-    find,
-    name_in,
     register_job_definition,
     update_job_queue,
+)
+from local_aws.environments import (
+    IN_PLACE,
+    LINKED_ROLE,
+    check_compute_resources,
+    create_compute_environment,
+    delete_compute_environment,
+    reshape,
     user_data_of,
 )
-from ministack.core.responses import new_uuid, now_iso
-from ministack.services import batch, ec2, iam, secretsmanager
-from ministack.services.cloudformation import provisioners
+from local_aws.requests import ask, find, name_in
 
 Data = dict[str, Any]
 Made = tuple[str, Data]  # what `create` and `update` of a resource type return: Ref and GetAtt
@@ -41,23 +46,22 @@ CREATE_ONLY = {
     "AWS::EC2::LaunchTemplate": {"LaunchTemplateName", "TagSpecifications"},
     "AWS::IAM::InstanceProfile": {"InstanceProfileName", "Path"},
     "AWS::IAM::Role": {"RoleName", "Path"},
+    "AWS::IAM::RolePolicy": {"PolicyName", "RoleName"},
+    "AWS::SecretsManager::ResourcePolicy": {"SecretId"},
     "AWS::SecretsManager::Secret": {"Name"},
 }
 # Among a compute environment's resources, all but these shape its instances.
 SCALING = {"MinvCpus", "MaxvCpus", "DesiredvCpus"}
 
 
-def replacement_of(kind: str, old: Data, new: Data) -> str:
-    """Say as a change set does whether an update replaces the resource."""
+def reshapes(old: Data, new: Data) -> bool:
+    """Tell whether an update of a compute environment changes more than how far it scales."""
 
     def infrastructure(properties: Data) -> Data:
         resources = properties.get("ComputeResources", {})
         return {key: resources[key] for key in resources.keys() - SCALING}
 
-    changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-    if changed & CREATE_ONLY.get(kind, set()):
-        return "True"
-    return "False" if infrastructure(old) == infrastructure(new) else "Conditional"
+    return infrastructure(old) != infrastructure(new)
 
 
 @functools.cache
@@ -128,25 +132,28 @@ def _environment(properties: Data, name: str) -> Data:
 
 def _create_environment(logical_id: str, properties: Data, stack: str) -> Made:
     name = properties.get("ComputeEnvironmentName") or _unnamed(stack, logical_id)
-    made = create_compute_environment(_environment(properties, name))
+    request = _environment(properties, name)
+    check_compute_resources(request.get("computeResources", {}))
+    made = create_compute_environment(request)
     return made["computeEnvironmentArn"], {"ComputeEnvironmentArn": made["computeEnvironmentArn"]}
 
 
 def _update_environment(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    change = replacement_of("AWS::Batch::ComputeEnvironment", old, new)
     in_place = as_text(new.get("ReplaceComputeEnvironment", True)) == "false"
-    if change == "True" or (change == "Conditional" and not in_place):
+    if reshapes(old, new) and not in_place:
         return _create_environment(logical_id, new, stack)
-    request = _environment(new, name_in(arn))
-    resources = request.get("computeResources", {})
-    best_fit = resources.get("allocationStrategy", "BEST_FIT") == "BEST_FIT"
-    if change == "Conditional" and (best_fit or request.get("serviceRole")):
-        raise ValueError(
-            "An update of the infrastructure needs the service-linked role and an "
-            "allocation strategy other than BEST_FIT"
-        )
+    environment, request = find(batch._compute_envs, arn), _environment(new, name_in(arn))
+    resources = request.pop("computeResources", {})
     check_compute_resources(resources)
-    find(batch._compute_envs, arn).update(request)
+    if reshapes(old, new):
+        strategy = environment["computeResources"].get("allocationStrategy")
+        if strategy not in IN_PLACE or environment["serviceRole"] != LINKED_ROLE:
+            raise ValueError(
+                "An update of the infrastructure needs the service-linked role and an "
+                "allocation strategy other than BEST_FIT"
+            )
+        reshape(environment, resources)
+    environment.update(request, computeResources=resources)
     return arn, {"ComputeEnvironmentArn": arn}
 
 
@@ -163,8 +170,6 @@ def _create_queue(logical_id: str, properties: Data, stack: str) -> Made:
 
 
 def _update_queue(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    if replacement_of("AWS::Batch::JobQueue", old, new) == "True":
-        return _create_queue(logical_id, new, stack)
     request = _request("CreateJobQueue", new, "JobQueueName", name_in(arn))
     update_job_queue({**request, "jobQueue": arn})
     return arn, {"JobQueueArn": arn}
@@ -199,28 +204,18 @@ def _create_launch_template(logical_id: str, properties: Data, stack: str) -> Ma
     return made
 
 
-def _update_launch_template(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    # ministack makes another template instead, with another ID and version 1.
-    if replacement_of("AWS::EC2::LaunchTemplate", old, new) == "True":
-        return _create_launch_template(logical_id, new, stack)
+def _update_launch_template(
+    template_id: str, old: Data, new: Data, stack: str, logical_id: str
+) -> Made:
     user_data_of(new["LaunchTemplateData"])
-    template = ec2._launch_templates[arn]
-    template["LatestVersionNumber"] += 1
-    template["Versions"].append(
-        {
-            **template["Versions"][-1],
-            "VersionNumber": template["LatestVersionNumber"],
-            "DefaultVersion": False,
-            "CreateTime": now_iso(),
-            "LaunchTemplateData": new["LaunchTemplateData"],
-        }
-    )
-    numbers = ("LatestVersionNumber", "DefaultVersionNumber")
-    return arn, {"LaunchTemplateId": arn, **{key: str(template[key]) for key in numbers}}
+    made: Made = provisioners._ec2_launch_template_update(template_id, old, new, stack, logical_id)
+    return made
+
+
+# ministack's Ref of a secret is its name.
 
 
 def _create_secret(logical_id: str, properties: Data, stack: str) -> Made:
-    # ministack's Ref is the name, and its update makes a secret with another ARN.
     if properties.get("Name") in secretsmanager._secrets:
         raise ValueError("The operation failed because the secret already exists.")
     _, made = provisioners._sm_secret_create(logical_id, properties, stack)
@@ -228,37 +223,82 @@ def _create_secret(logical_id: str, properties: Data, stack: str) -> Made:
 
 
 def _update_secret(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    if replacement_of("AWS::SecretsManager::Secret", old, new) == "True":
-        return _create_secret(logical_id, new, stack)
-    _, secret = secretsmanager._resolve(arn)
+    name, secret = secretsmanager._resolve(arn)
     if secret is None:
         raise ValueError("Secrets Manager can't find the specified secret.")
-    secret.update(
-        Description=new.get("Description", ""),
-        KmsKeyId=new.get("KmsKeyId"),
-        Tags=new.get("Tags", []),
-    )
-    if new.get("SecretString") != old.get("SecretString"):
-        value = {"SecretId": arn, "SecretString": new["SecretString"]}
-        ask(secretsmanager._put_secret_value, value)
+    provisioners._sm_secret_update(name, old, new, stack, logical_id)
     return arn, {"Id": arn}
 
 
 def _delete_secret(arn: str, properties: Data) -> None:
-    secretsmanager._secrets.pop(secretsmanager._resolve(arn)[0], None)
+    provisioners._sm_secret_delete(secretsmanager._resolve(arn)[0], properties)
+
+
+# ministack's Ref of an instance profile is its ARN.
 
 
 def _create_profile(logical_id: str, properties: Data, stack: str) -> Made:
-    arn, _ = provisioners._iam_ip_create(logical_id, properties, stack)
-    return name_in(arn), {"Arn": arn}
+    arn, attributes = provisioners._iam_ip_create(logical_id, properties, stack)
+    return name_in(arn), attributes
 
 
 def _update_profile(name: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
-    return _create_profile(logical_id, new, stack)
+    arn = iam._instance_profiles[name]["Arn"]
+    provisioners._iam_ip_update(arn, old, new, stack, logical_id)
+    return name, {"Arn": arn}
 
 
 def _delete_profile(name: str, properties: Data) -> None:
     iam._instance_profiles.pop(name, None)
+
+
+def _create_resource_policy(logical_id: str, properties: Data, stack: str) -> Made:
+    """Give a secret its policy; Ref is the secret's ARN."""
+    arn = properties["SecretId"]
+    if arn in secretsmanager._resource_policies:
+        raise ValueError("A resource policy already exists on the secret")
+    return _put_resource_policy(arn, properties)
+
+
+def _put_resource_policy(arn: str, properties: Data) -> Made:
+    text = json.dumps(properties["ResourcePolicy"])
+    ask(secretsmanager._put_resource_policy, {"SecretId": arn, "ResourcePolicy": text})
+    return arn, {"Id": arn}
+
+
+def _update_resource_policy(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    return _put_resource_policy(arn, new)
+
+
+def _delete_resource_policy(arn: str, properties: Data) -> None:
+    if secretsmanager._resolve(arn)[1]:
+        ask(secretsmanager._delete_resource_policy, {"SecretId": arn})
+
+
+def _create_role_policy(logical_id: str, properties: Data, stack: str) -> Made:
+    """Add an inline policy to a role, unless it has one of that name."""
+    role = iam._roles.get(properties["RoleName"])
+    if role is None:
+        raise ValueError(f"The role with name {properties['RoleName']} cannot be found.")
+    if properties["PolicyName"] in role["InlinePolicies"]:
+        raise ValueError(
+            f"Resource of type 'AWS::IAM::RolePolicy' with identifier "
+            f"'{properties['PolicyName']}|{properties['RoleName']}' already exists."
+        )
+    return _update_role_policy("", {}, properties, stack, logical_id)
+
+
+def _update_role_policy(
+    physical_id: str, old: Data, new: Data, stack: str, logical_id: str
+) -> Made:
+    document = json.dumps(new["PolicyDocument"])
+    iam._roles[new["RoleName"]]["InlinePolicies"][new["PolicyName"]] = document
+    return f"{new['PolicyName']}|{new['RoleName']}", {}
+
+
+def _delete_role_policy(physical_id: str, properties: Data) -> None:
+    if role := iam._roles.get(properties["RoleName"]):
+        role["InlinePolicies"].pop(properties["PolicyName"], None)
 
 
 TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., None]]] = {
@@ -275,5 +315,11 @@ TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., N
         provisioners._ec2_launch_template_delete,
     ),
     "AWS::IAM::InstanceProfile": (_create_profile, _update_profile, _delete_profile),
+    "AWS::IAM::RolePolicy": (_create_role_policy, _update_role_policy, _delete_role_policy),
+    "AWS::SecretsManager::ResourcePolicy": (
+        _create_resource_policy,
+        _update_resource_policy,
+        _delete_resource_policy,
+    ),
     "AWS::SecretsManager::Secret": (_create_secret, _update_secret, _delete_secret),
 }

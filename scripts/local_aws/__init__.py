@@ -2,7 +2,7 @@
 
 By hand, `eval` what it prints and use any AWS tool:
 
-    python scripts/local_aws.py [--port N]
+    .venv/bin/python scripts/local_aws [--port N]
 
 From tests and scripts, as a child process that ends with the block or with its parent:
 
@@ -16,13 +16,9 @@ minutes pass, here milliseconds.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import functools
 import json
 import os
-import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +33,7 @@ from typing import Any
 
 REGION = "us-east-1"
 HOST = "127.0.0.1"
+PROGRAM = Path(__file__).parent  # its __main__.py
 
 
 class LocalAws:
@@ -61,10 +58,10 @@ class LocalAws:
         self.log = self._log or Path(self._folder.name, "log")
         # The listening socket is there before the child: its port is known at once, and a request
         # waits in the backlog until the child answers it.
-        with _listen(0) as listener, self.log.open("wb") as log:
+        with listen(0) as listener, self.log.open("wb") as log:
             self.endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
             self._child = subprocess.Popen(
-                [sys.executable, __file__, "--serve", str(listener.fileno())],
+                [sys.executable, str(PROGRAM), "--serve", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -185,92 +182,5 @@ class LocalAws:
             return json.load(answer)
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
     return socket.create_server((HOST, port), backlog=100)
-
-
-def _serve(listener: socket.socket, *, by_hand: bool) -> None:
-    """Run the server on a listening socket until a signal ends it."""
-    # All it has is in memory, and clients keep connections open: there is nothing to wait for.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))
-    port = listener.getsockname()[1]
-    os.environ.update(
-        GATEWAY_PORT=str(port),
-        MINISTACK_ACCOUNT_ID="123456789012",
-        MINISTACK_REGION=REGION,
-        MINISTACK_IMDS_V2_REQUIRED="1",  # as on Amazon Linux 2023
-        # Neither files, nor other ports, nor the containers of this machine are its business.
-        PERSIST_STATE="0",
-        SFTP_ENABLED="0",
-        IOT_MTLS_ENABLED="0",
-        DOCKER_HOST="unix:///nonexistent",
-        LOG_LEVEL="ERROR" if by_hand else "INFO",
-    )
-    pace = float(os.environ.get("LOCAL_AWS_PACE") or 0)
-    # ministack reads all of this when it is imported, and its app sets up the logging for the rest.
-    from ministack.app import app  # isort: skip
-    import local_aws_account
-    import local_aws_batch
-    import local_aws_cloudformation
-    import local_aws_instances
-    from hypercorn.asyncio import serve
-    from hypercorn.config import Config
-
-    local_aws_batch.install()
-    local_aws_cloudformation.install(pace)
-    local_aws_account.install()
-    local_aws_instances.install()
-    facts = local_aws_account.network()
-    endpoint = f"http://{HOST}:{port}"
-    environ = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint,
-        "BATCHREG_SUBNET_ID": " ".join(facts["subnet_ids"]),
-        "BATCHREG_SECURITY_GROUP_ID": " ".join(facts["security_group_ids"]),
-    }
-    if by_hand:
-        for key, value in environ.items():
-            print(f"export {key}={shlex.quote(value)}", flush=True)
-        print(f"AWS is at {endpoint}. Ctrl-C ends it.", file=sys.stderr)
-    else:
-        print(json.dumps({"environ": environ, **facts}), flush=True)
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.loglevel = "WARNING"
-    asyncio.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
-
-
-def _end_with_parent() -> None:
-    """End when the parent does: then the other end of stdin is closed, whatever killed it."""
-
-    def wait() -> None:
-        os.read(0, 1)  # not sys.stdin, whose lock would be in the way of an ordinary end
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="An AWS with Batch, on this machine only.")
-    parser.add_argument("--port", type=int, default=4566, help="0 takes a free one (%(default)s)")
-    parser.add_argument("--serve", type=int, metavar="FD", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve is not None:
-        _end_with_parent()
-        _serve(socket.socket(fileno=options.serve), by_hand=False)
-        return
-    try:
-        listener = _listen(options.port)
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-        sys.exit(f"Port {options.port}: {why}. Use --port 0 for a free one.")
-    _serve(listener, by_hand=True)
-
-
-if __name__ == "__main__":
-    main()

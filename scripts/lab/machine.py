@@ -1,6 +1,6 @@
 """An EC2 instance with the real systemd: units, timers, the order of a boot, and its end.
 
-`local_instance` runs cloud-init's stages by hand, which is quicker; here Debian's own units run
+`lab.instance` runs cloud-init's stages by hand, which is quicker; here Debian's own units run
 them, with stand-ins for the two services of the ECS-optimized image that matter, docker and ecs.
 """
 
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from local_instance import CLOUD_CONFIG, EMPTY, META_DATA, MOUNTS, Boot, Instance, errors
-from local_parts import ENVIRON
+from lab.instance import CLOUD_CONFIG, EMPTY, META_DATA, MOUNTS, Boot, Instance, errors
+from lab.parts import ENVIRON
 
 # As in the image's amazon-ecs-init package, but for the program, and for the limit of five starts
 # in ten seconds, which no test can wait for.
