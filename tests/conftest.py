@@ -16,6 +16,7 @@ from checks import IMAGES, PASSWORD
 from lab.environ import clean
 from local_aws import LocalAws
 from registry_server import RegistryServer
+from stubs import Stubs
 
 # Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -99,3 +100,11 @@ def serve() -> Iterator[Callable[..., RegistryServer]]:
             return servers.enter_context(RegistryServer(**settings))
 
         yield start
+
+
+@pytest.fixture
+def stubbed_ec2() -> Iterator[Stubs]:
+    """A client of EC2 whose responses the test gives, each of which must be asked for."""
+    stubs = Stubs("ec2")
+    yield stubs
+    stubs.ec2.assert_no_pending_responses()
