@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
 import pytest
 from account import Account
+from checks import IMAGES, PASSWORD
 from lab.environ import clean
 from local_aws import LocalAws
+from registry_server import RegistryServer
+from stubs import Stubs
 
 # Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,3 +83,28 @@ def made(account: Account, template: str) -> Account:
     """The embedded AWS, with the stack."""
     account.make(template)
     return account
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., RegistryServer]]:
+    """Start a registry where ada may pull lab/align, and everybody lab/open."""
+    with ExitStack() as servers:
+
+        def start(**options: object) -> RegistryServer:
+            settings = {
+                "users": {"ada": PASSWORD},
+                "rights": {"ada": {"lab/align"}, "": {"lab/open"}},
+                "images": {**IMAGES, "lab/open": IMAGES["lab/align"]},
+                **options,
+            }
+            return servers.enter_context(RegistryServer(**settings))
+
+        yield start
+
+
+@pytest.fixture
+def stubbed_ec2() -> Iterator[Stubs]:
+    """A client of EC2 whose responses the test gives, each of which must be asked for."""
+    stubs = Stubs("ec2")
+    yield stubs
+    stubs.ec2.assert_no_pending_responses()

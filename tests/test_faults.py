@@ -244,13 +244,13 @@ def test_a_missing_permission_is_named_with_the_next_step(
     front.faults[call] = itertools.repeat(error("AccessDenied", denied(action), 403))
     line = fails_with_one_line(batchreg(*DEPLOY, stack, environ=environ))
     assert line.startswith(
-        f"batchreg: AWS refuses {call}: {denied(action)}. Next: ask for this "
-        "permission, or use --profile."
+        f"batchreg: AWS rejected {call}: {denied(action)}. Ask for this permission, "
+        "or use another --profile."
     )
     stacks = aws.client("cloudformation").describe_stacks()["Stacks"]
     left = [each["StackStatus"] for each in stacks if each["StackName"] == stack]
     if call == "DescribeStackEvents":
-        assert f"{stack} goes on" in line
+        assert f"The operation on {stack} continues; deploy again to watch it." in line
     else:
         assert left in ([], ["DELETE_COMPLETE"])
 
@@ -272,7 +272,7 @@ def test_a_missing_permission_of_another_service_is_named(
     yes = ["--yes"] if command == "destroy" else []
     line = only_line(batchreg(command, *yes, "--stack-name", stack, environ=environ))
     assert action in line
-    assert "Next: ask for this permission" in line
+    assert "Ask for this permission" in line
 
 
 @pytest.mark.parametrize(
@@ -281,31 +281,31 @@ def test_a_missing_permission_of_another_service_is_named(
         (
             "ExpiredToken",
             "The security token included in the request is expired",
-            "log in to AWS again",
+            "Log in to AWS again.",
         ),
         (
             "RequestExpired",
             "Request has expired",
-            "log in to AWS again, or set this machine's clock",
+            "Log in to AWS again, or set this machine's clock.",
         ),
         (
             "InvalidClientTokenId",
             "The security token included in the request is invalid",
-            "check the AWS credentials, or log in to AWS again",
+            "Check the AWS credentials, or log in to AWS again.",
         ),
         (
             "SignatureDoesNotMatch",
             "The request signature we calculated does not match",
-            "check the AWS secret key and this machine's clock",
+            "Check the AWS secret key and this machine's clock.",
         ),
-        ("Throttling", "Rate exceeded", "wait a minute, then try again"),
+        ("Throttling", "Rate exceeded", "Wait a minute, then try again."),
     ],
 )
 def test_refused_credentials_say_what_to_do(batchreg, environ, front, stack, code, message, step):
     """The message of AWS's, and what helps."""
     front.faults["*"] = itertools.repeat(error(code, message, 403))
     line = only_line(batchreg(*DEPLOY, stack, environ={**environ, "AWS_MAX_ATTEMPTS": "1"}))
-    assert line == f"batchreg: AWS refuses DescribeStacks: {message}. Next: {step}."
+    assert line == f"batchreg: AWS rejected DescribeStacks: {message}. {step}"
 
 
 def test_credentials_that_expire_on_the_way_say_that_the_stack_goes_on(
@@ -315,8 +315,8 @@ def test_credentials_that_expire_on_the_way_say_that_the_stack_goes_on(
     front.faults["DescribeStackEvents"] = itertools.repeat(error("ExpiredToken", "It has expired"))
     line = fails_with_one_line(batchreg(*DEPLOY, stack, environ=environ))
     assert line == (
-        "batchreg: AWS refuses DescribeStackEvents: It has expired. Next: log in to "
-        f"AWS again. {stack} goes on; deploy again to follow it."
+        "batchreg: AWS rejected DescribeStackEvents: It has expired. Log in to "
+        f"AWS again. The operation on {stack} continues; deploy again to watch it."
     )
     del front.faults["DescribeStackEvents"]
     assert batchreg(*DEPLOY, stack, environ=environ).returncode == 0
@@ -330,7 +330,7 @@ def test_a_proxys_page_is_not_taken_for_aws(batchreg, environ, front, stack, sta
     """A hotel's Wi-Fi answers everything, some of it in well-formed XML."""
     front.faults["*"] = itertools.repeat((status, "text/html; charset=utf-8", body))
     assert only_line(batchreg(*DEPLOY, stack, environ=environ)) == (
-        "batchreg: The answer is not from AWS: a proxy or --endpoint-url is in the way."
+        "batchreg: The answer is not from AWS. Check the proxy and --endpoint-url."
     )
 
 
@@ -354,7 +354,7 @@ def test_a_gateway_without_aws_behind_it_is_named(batchreg, environ, front, stac
     """After the retries, the status of the gateway."""
     front.faults["*"] = itertools.repeat((502, "text/html", body))
     line = only_line(batchreg(*DEPLOY, stack, environ=environ))
-    assert line.startswith("batchreg: No answer from AWS, but 502 Bad Gateway: check the proxy")
+    assert line.startswith("batchreg: No answer from AWS, but 502 Bad Gateway. Check the proxy")
     assert len(front.names) == batchreg_aws.ATTEMPTS
 
 
@@ -368,7 +368,7 @@ def test_a_refusal_that_quotes_the_request_is_told_without_the_login(
     )
     front.faults["CreateChangeSet"] = itertools.repeat(error("ValidationError", message))
     assert only_line(batchreg(*DEPLOY, stack, environ=environ)) == (
-        "batchreg: AWS refuses CreateChangeSet: 1 validation error detected: Value '[****, ****]' "
+        "batchreg: AWS rejected CreateChangeSet: 1 validation error detected: Value '[****, ****]' "
         "at 'parameters' failed to satisfy constraint."
     )
 
@@ -379,12 +379,12 @@ def test_a_refusal_that_quotes_the_request_is_told_without_the_login(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://127.0.0.1:1", "No answer from http://127.0.0.1:1/: check the network"),
-        ("http://no-such-host.invalid", "No answer from http://no-such-host.invalid/: check"),
-        ("not a url", "Invalid endpoint: not a url: check --endpoint-url"),
-        ("localhost:4566", "Invalid endpoint: localhost:4566: check --endpoint-url"),
-        ("http://localhost:99999", "Port out of range 0-65535: check --endpoint-url"),
-        ("http://", "Invalid endpoint: http://: check --endpoint-url"),
+        ("http://127.0.0.1:1", "No answer from http://127.0.0.1:1/. Check the network"),
+        ("http://no-such-host.invalid", "No answer from http://no-such-host.invalid/. Check"),
+        ("not a url", "Invalid endpoint: not a url. Check --endpoint-url"),
+        ("localhost:4566", "Invalid endpoint: localhost:4566. Check --endpoint-url"),
+        ("http://localhost:99999", "Port out of range 0-65535. Check --endpoint-url"),
+        ("http://", "Invalid endpoint: http://. Check --endpoint-url"),
     ],
 )
 def test_an_endpoint_that_is_none_is_one_line(batchreg, environ, stack, url, message):
@@ -420,7 +420,7 @@ def test_a_proxy_that_is_away_is_named_without_its_password(batchreg, environ, s
         )
     )
     assert line == (
-        "batchreg: No answer from the proxy http://***:***@127.0.0.1:1: check HTTPS_PROXY."
+        "batchreg: No answer from the proxy http://***:***@127.0.0.1:1. Check HTTPS_PROXY."
     )
 
 
@@ -443,7 +443,7 @@ def test_an_endpoint_that_hangs_ends_in_one_line(environ):
         with pytest.raises(BotoCoreError) as timeout:
             client.describe_stacks()
     assert batchreg_aws.explain(timeout.value) == (
-        f"No answer from {url}/: check the network, the proxy, --region and --endpoint-url."
+        f"No answer from {url}/. Check the network, the proxy, --region and --endpoint-url."
     )
 
 
@@ -475,19 +475,19 @@ def configured(batchreg, environ, tmp_path) -> Callable[..., str]:
 def test_no_region_is_one_line(configured):
     """The flag and the variable that help."""
     assert configured(AWS_REGION=None, AWS_DEFAULT_REGION=None) == (
-        "No AWS region: give --region, or set AWS_REGION."
+        "No AWS region is set. Use --region, or set AWS_REGION."
     )
 
 
 def test_no_credentials_is_one_line(configured):
     """As on a machine where nobody has logged in yet."""
-    assert configured() == "No AWS credentials: log in, set AWS_PROFILE, or give --profile."
+    assert configured() == "No AWS credentials. Log in, set AWS_PROFILE, or use --profile."
 
 
 def test_half_of_the_credentials_is_named(configured):
     """A variable that was not exported."""
     assert configured(AWS_ACCESS_KEY_ID="x") == (
-        "Half of the AWS credentials is missing: AWS_SECRET_ACCESS_KEY. Set it too."
+        "Incomplete AWS credentials: AWS_SECRET_ACCESS_KEY is not set."
     )
 
 
@@ -497,7 +497,7 @@ def test_half_of_the_credentials_is_named(configured):
 def test_an_unknown_profile_is_named(configured, arguments, variables):
     """With the command that lists the others."""
     assert configured("[default]\n", *arguments, **variables) == (
-        "There is no AWS profile nowhere: `aws configure list-profiles` lists them."
+        "There is no AWS profile nowhere. `aws configure list-profiles` lists them."
     )
 
 
@@ -505,7 +505,7 @@ def test_an_unknown_profile_is_named(configured, arguments, variables):
 def test_a_broken_configuration_file_is_named(configured, tmp_path, text):
     """The path, since nobody remembers where AWS keeps it."""
     assert configured(text) == (
-        f"{tmp_path}/aws-config is not an AWS configuration file: mend or move it."
+        f"{tmp_path}/aws-config is not an AWS configuration file. Fix or move it."
     )
 
 
@@ -513,7 +513,7 @@ def test_a_broken_configuration_file_is_named(configured, tmp_path, text):
 def test_a_region_that_cannot_be_one_is_named(configured, region):
     """A slip in the shell's quotes."""
     assert configured(AWS_REGION=region) == (
-        f"{region!r} is not a region: give --region, or set AWS_REGION."
+        f"{region!r} is not an AWS region. Use --region, or set AWS_REGION."
     )
 
 
@@ -531,7 +531,7 @@ def test_a_region_that_cannot_be_one_is_named(configured, region):
             "[default]\nrole_arn = arn:aws:iam::111122223333:role/r\nsource_profile = gone\n",
             'The source_profile "gone" referenced in the profile "default" does not exist.',
         ),
-        ("[default]\nmax_attempts = many\n", "check --endpoint-url and the AWS_* variables"),
+        ("[default]\nmax_attempts = many\n", "Check --endpoint-url and the AWS_* variables."),
     ],
 )
 def test_credentials_that_cannot_be_had_are_one_line(configured, text, message):
@@ -544,6 +544,6 @@ def test_every_line_is_a_sentence_without_markup():
     refusal = boto3.client("sts", region_name="x-y-1").exceptions.ClientError(
         {"Error": {"Code": "X", "Message": "<b>Two\n lines</b>.. "}}, "CreateChangeSet"
     )
-    assert batchreg_aws.explain(refusal) == "AWS refuses CreateChangeSet: Two lines."
+    assert batchreg_aws.explain(refusal) == "AWS rejected CreateChangeSet: Two lines."
     assert batchreg_aws.explain(ValueError("a bug of ours")) is None
-    assert all(re.fullmatch("[a-z].*[^.]", step) for step in batchreg_aws.NEXT_STEPS.values())
+    assert all(re.fullmatch("[A-Z].*[.]", step) for step in batchreg_aws.NEXT_STEPS.values())
