@@ -136,7 +136,7 @@ def tell(demo: Demo, registry: Registry) -> None:
     demo.run(f"batchreg doctor --stack-name {STACK} --image {image}", fails=True)
 
     say("5. The fix: the new token, for the instances that run as well")
-    demo.run(f"batchreg rotate --stack-name {STACK} --now --yes", BATCHREG_PASSWORD=password)
+    demo.run(f"batchreg rotate --stack-name {STACK} --follow --yes", BATCHREG_PASSWORD=password)
 
     say("6. The same job")
     demo.run(f"{submit} {image} -- echo Hello again")

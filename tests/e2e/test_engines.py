@@ -183,7 +183,7 @@ def test_miniwdl_runs_a_workflow_over_a_rotation_of_a_password(lab: Lab) -> None
     registry.change_password("second:a")
     registry.push("lab/count", "1", with_bash())
     rotated = lab.batchreg(
-        "rotate", "--yes", "--now", "--registry", registry.host, BATCHREG_PASSWORD="second:a"
+        "rotate", "--yes", "--follow", "--registry", registry.host, BATCHREG_PASSWORD="second:a"
     )
     assert rotated.returncode == 0, rotated.stderr
     (lab.folder / "gate").touch()
