@@ -76,7 +76,7 @@ def submit_job(request: Data) -> Data:
         jobQueue=queue["jobQueueArn"],
         jobDefinition=definition["jobDefinitionArn"],
         parameters={**definition.get("parameters", {}), **request.get("parameters", {})},
-        container=merged(definition["containerProperties"], request.get("containerOverrides", {})),
+        container=_container(definition, request),
         dependsOn=request.get("dependsOn", []),
         attempts=[],
         platformCapabilities=definition.get("platformCapabilities", ["EC2"]),
@@ -105,6 +105,20 @@ def _check(request: Data) -> None:
             find(batch._jobs, need["jobId"])
         elif need.get("type") != "SEQUENTIAL":
             raise ValueError("jobId must be specified for a dependency that is not SEQUENTIAL")
+
+
+def _container(definition: Data, request: Data) -> Data:
+    """Return a job's container, which a definition describes in one of two ways."""
+    if "ecsProperties" not in definition:
+        return merged(definition["containerProperties"], request.get("containerOverrides", {}))
+    (task,) = definition["ecsProperties"]["taskProperties"]
+    overrides = request.get("ecsPropertiesOverride", {}).get("taskProperties", [{}])[0]
+    (container,) = task["containers"]
+    changes = dict((overrides.get("containers") or [{}])[0])
+    changes.pop("name", None)
+    role = {"jobRoleArn": task["taskRoleArn"]} if "taskRoleArn" in task else {}
+    shared = {key: task[key] for key in ("executionRoleArn", "volumes") if key in task}
+    return {**merged(container, changes), **shared, **role}
 
 
 def merged(container: Data, overrides: Data) -> Data:
