@@ -20,10 +20,12 @@ from batchreg.cli.commands import cli
 KEYS = config.keys(cli)
 # Options of the programs that a page may show beside batchreg.
 FOREIGN = {
+    "--all",
     "--aws-batch-task-timeout",
     "--capabilities",
     "--cli-input-json",
     "--no-block",
+    "--scripted",
     "--unit",
     "--with",
 }
