@@ -419,3 +419,13 @@ def test_a_definition_may_describe_an_ecs_task(runner: Runner) -> None:
     container = runner.waiting()[job_id]["container"]
     assert (container["image"], container["jobRoleArn"]) == ("ghcr.io/b", task["taskRoleArn"])
     assert [each["name"] for each in container["environment"]] == ["A", "B"]
+
+
+def test_a_job_that_is_too_large_waits_and_says_so(runner: Runner) -> None:
+    """Larger than the environment, which has 16 vCPUs."""
+    needs = [{"type": "VCPU", "value": "17"}, {"type": "MEMORY", "value": "512"}]
+    job_id = runner.submit(containerOverrides={"resourceRequirements": needs})
+    assert job_id not in runner.waiting()
+    job = runner.look(job_id)
+    assert job["status"] == "RUNNABLE"
+    assert job["statusReason"].startswith("MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - ")
