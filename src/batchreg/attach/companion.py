@@ -111,11 +111,9 @@ def places(copies: Sequence[Copied]) -> tuple[str, ...]:
     )
 
 
-def secret_ids(attachment_secret_arns: Sequence[str], slots: Sequence[int]) -> tuple[str, ...]:
+def secret_ids(secret_arns: Sequence[str], slots: Sequence[int]) -> tuple[str, ...]:
     """Return what our part of the user data calls the secrets: ARNs, or placeholders."""
-    return tuple(attachment_secret_arns) or tuple(
-        f"${{RegistrySecret{suffix(slot)}}}" for slot in slots
-    )
+    return tuple(secret_arns) or tuple(f"${{RegistrySecret{suffix(slot)}}}" for slot in slots)
 
 
 def secret_policy(role: InstanceRole) -> dict[str, Any]:
