@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
 import pytest
 from account import Account
+from checks import IMAGES, PASSWORD
+from lab.environ import clean
 from local_aws import LocalAws
+from registry_server import RegistryServer
+from stubs import Stubs
 
 # Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,18 +33,9 @@ def batchreg(tmp_path: Path) -> Run:
     def run(
         *arguments: str, environ: dict[str, str] | None = None, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
         options = {"capture_output": True, "cwd": tmp_path, **options}
         return subprocess.run(
-            [BATCHREG, *arguments],
-            text=True,
-            timeout=60,
-            env={**clean, **(environ or {})},
-            **options,
+            [BATCHREG, *arguments], text=True, timeout=60, env=clean(**(environ or {})), **options
         )
 
     return run
@@ -88,3 +83,28 @@ def made(account: Account, template: str) -> Account:
     """The embedded AWS, with the stack."""
     account.make(template)
     return account
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., RegistryServer]]:
+    """Start a registry where ada may pull lab/align, and everybody lab/open."""
+    with ExitStack() as servers:
+
+        def start(**options: object) -> RegistryServer:
+            settings = {
+                "users": {"ada": PASSWORD},
+                "rights": {"ada": {"lab/align"}, "": {"lab/open"}},
+                "images": {**IMAGES, "lab/open": IMAGES["lab/align"]},
+                **options,
+            }
+            return servers.enter_context(RegistryServer(**settings))
+
+        yield start
+
+
+@pytest.fixture
+def stubbed_ec2() -> Iterator[Stubs]:
+    """A client of EC2 whose responses the test gives, each of which must be asked for."""
+    stubs = Stubs("ec2")
+    yield stubs
+    stubs.ec2.assert_no_pending_responses()

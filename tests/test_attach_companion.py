@@ -19,6 +19,7 @@ from batchreg.errors import BatchregError
 from batchreg.render import template as stack_template
 from batchreg.render import userdata
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_yaml
 
 SECRET = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:ghcr-AbCdEf"
 BASE = {"launchTemplateId": "lt-base", "version": "$Latest"}
@@ -150,7 +151,7 @@ def test_outputs_have_the_names_that_other_commands_know():
     }
     normal = stack_template.build(Settings()).to_dict()["Outputs"]
     assert outputs.keys() - normal.keys() == {"LaunchTemplateVersion"}
-    assert normal.keys() - outputs.keys() == {"InstanceProfileArn"}
+    assert normal.keys() - outputs.keys() == {"InstanceProfileArn", "JobRoleArn"}
 
 
 def test_environment_without_a_queue_has_no_output_for_one():
@@ -202,7 +203,7 @@ def test_shared_texts_are_in_the_template_that_is_sent():
     """A reference to a mapping that is missing fails only in AWS."""
     versions = [version(f"o{number}", 1, THEIRS, KeyName=f"k{number}") for number in range(11)]
     found = env(resources={"launchTemplate": TEN_OVERRIDES})
-    text = stack_template.to_yaml(companion.build(attachment(found, versions)))
+    text = to_yaml(companion.build(attachment(found, versions)))
     assert f"\nMappings:\n  {companion.MAPPING}:\n" in text
     assert text.count("def registry_key(url):") == 1
 
@@ -249,7 +250,7 @@ def test_template_remembers_what_was_there():
         tags={"aws:cloudformation:stack-name": "lab"},
     )
     versions = [version(f"o{number}", number) for number in range(11)]
-    text = stack_template.to_yaml(companion.build(attachment(found, versions)))
+    text = to_yaml(companion.build(attachment(found, versions)))
     record = companion.recorded({"Metadata": metadata(text)})
     assert record
     assert record.specification == TEN_OVERRIDES
@@ -274,7 +275,7 @@ def test_environment_without_a_template_is_remembered_as_such():
     record = companion.recorded(body)
     assert record
     assert record.specification is None
-    assert "null" not in stack_template.to_yaml(companion.build(attachment()))
+    assert "null" not in to_yaml(companion.build(attachment()))
 
 
 def test_image_type_is_remembered_only_where_it_changes():
@@ -299,7 +300,7 @@ def test_template_of_a_normal_stack_is_not_a_companion():
 
 def test_same_attachment_gives_the_same_bytes():
     """Running attach twice changes nothing."""
-    texts = {stack_template.to_yaml(companion.build(attachment())) for _ in range(2)}
+    texts = {to_yaml(companion.build(attachment())) for _ in range(2)}
     assert len(texts) == 1
 
 
@@ -327,6 +328,6 @@ def test_templates_are_lint_clean(tmp_path):
         "own": attachment(secret_arns=(SECRET,)),
         "ten": attachment(env(resources={"launchTemplate": TEN_OVERRIDES}), overrides),
     }.items():
-        (tmp_path / f"{name}.yaml").write_text(stack_template.to_yaml(companion.build(value)))
+        (tmp_path / f"{name}.yaml").write_text(to_yaml(companion.build(value)))
     result = lint_templates.lint(*map(str, sorted(tmp_path.iterdir())))
     assert (result.returncode, result.stdout) == (0, "")

@@ -17,6 +17,7 @@ from batchreg import registry_login
 from batchreg.errors import BatchregError
 from batchreg.render import template, userdata
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_json
 
 VALUES = {
     "AWS::Region": "eu-central-1",
@@ -126,7 +127,7 @@ def test_secrets_of_another_region_are_refused():
 
 def test_template_and_command_give_the_same_user_data():
     """Whoever moves to Terraform gets what CloudFormation made."""
-    built = json.loads(template.to_json(template.build(Settings())))
+    built = json.loads(to_json(template.build(Settings())))
     data = built["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
     text = userdata.resolve(data["UserData"]["Fn::Base64"]["Fn::Sub"], VALUES)
     assert text == userdata.for_instance([VALUES["RegistrySecret"]], "eu-central-1")

@@ -36,6 +36,7 @@ from batchreg.attach.look import Copied
 from batchreg.errors import BatchregError
 from batchreg.render import template as stack_template
 from batchreg.render.settings import Settings, suffix
+from batchreg.render.text import to_yaml
 
 # docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_LIMIT = 51_200
@@ -344,7 +345,7 @@ def recorded(template: Mapping[str, Any]) -> Recorded | None:
 
 
 def _refuse_what_is_too_long(template: Template, placed: Sequence[str]) -> None:
-    size = len(stack_template.to_yaml(template).encode())
+    size = len(to_yaml(template).encode())
     if size > TEMPLATE_LIMIT:
         count = len(set(placed))
         raise BatchregError(

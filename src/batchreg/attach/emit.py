@@ -19,8 +19,8 @@ from batchreg.attach import archive, companion, terraform
 from batchreg.attach.companion import Attachment
 from batchreg.attach.terraform import Expression
 from batchreg.aws import url_suffix
-from batchreg.render import template as stack_template
 from batchreg.render.settings import suffix
+from batchreg.render.text import dump, to_yaml
 
 FORMS = ("terraform", "cdk", "cloudformation")
 
@@ -146,8 +146,8 @@ def _specification(attachment: Attachment, resources: _Resources) -> dict[str, A
 
 def _cloudformation(attachment: Attachment, resources: _Resources) -> str:
     """Return resources in YAML, and the environment's property in comments."""
-    text = stack_template.to_yaml(_template(attachment, resources))
-    block = stack_template.dump({"LaunchTemplate": _plain(_specification(attachment, resources))})
+    text = to_yaml(_template(attachment, resources))
+    block = dump({"LaunchTemplate": _plain(_specification(attachment, resources))})
     return (
         _header(attachment, "#")
         + text
