@@ -35,6 +35,7 @@ from batchreg.attach.environment import Environment, UpdatePolicy, created_by
 from batchreg.attach.look import Copied
 from batchreg.errors import BatchregError
 from batchreg.render import template as stack_template
+from batchreg.render import userdata
 from batchreg.render.settings import Settings, suffix
 from batchreg.render.text import to_yaml
 
@@ -63,15 +64,14 @@ class Attachment:
     """Everything that shapes a companion stack's template. The same values give the same bytes.
 
     `copies`: of the environment's launch template and its overrides, in order. `queues`: ARNs; the
-    first is the one that people submit to. `slots`, `secret_arns`: as in Settings. `part`: our
-    part of the user data, as text for `Fn::Sub`. `image_type`: what it changes to, if it does.
+    first is the one that people submit to. `slots`, `secret_arns`: as in Settings. `image_type`:
+    what it changes to, if it does.
     """
 
     environment: Environment
     role: InstanceRole
     queues: tuple[str, ...]
     copies: tuple[Copied, ...]
-    part: str
     slots: tuple[int, ...] = (1,)
     secret_arns: tuple[str, ...] = ()
     image_type: str = ""
@@ -112,9 +112,15 @@ def places(copies: Sequence[Copied]) -> tuple[str, ...]:
     )
 
 
-def secret_ids(secret_arns: Sequence[str], slots: Sequence[int]) -> tuple[str, ...]:
-    """Return what our part of the user data calls the secrets: ARNs, or placeholders."""
-    return tuple(secret_arns) or tuple(f"${{RegistrySecret{suffix(slot)}}}" for slot in slots)
+def our_part(attachment: Attachment) -> str:
+    """Return our part of the user data, as text for `Fn::Sub`; it changes no setting but ours."""
+    secret_ids = attachment.secret_arns or tuple(
+        f"${{RegistrySecret{suffix(slot)}}}" for slot in attachment.slots
+    )
+    text = userdata.build(secret_ids).replace(
+        "--setting=ECS_IMAGE_PULL_BEHAVIOR=${ImagePullBehavior}\n", ""
+    )
+    return text.split("--==batchreg==\n")[1].partition("--==batchreg==--")[0]
 
 
 def secret_policy(role: InstanceRole) -> dict[str, Any]:
@@ -234,14 +240,15 @@ def _policies(template: Template, attachment: Attachment) -> None:
 def _launch_templates(template: Template, attachment: Attachment) -> tuple[str, ...]:
     """Add a launch template for each distinct copy; return the logical ids, one for each copy."""
     placed = places(attachment.copies)
-    part, texts = attachment.part, dict[str, str]()
+    whole = our_part(attachment)
+    part, texts = whole, dict[str, str]()
     if len(set(placed)) > 1:
-        part, texts = shared(attachment.part)
+        part, texts = shared(whole)
         template.add_mapping(MAPPING, {"UserData": texts})
     found = {name: FindInMap(MAPPING, "UserData", name) for name in texts}
     for logical_id, copied in dict(zip(placed, attachment.copies, strict=True)).items():
-        spliced = archive.splice(copied.archive, attachment.part)
-        ours = spliced.ours.replace(attachment.part.rstrip(), part.rstrip())
+        spliced = archive.splice(copied.archive, whole)
+        ours = spliced.ours.replace(whole.rstrip(), part.rstrip())
         data = ec2.LaunchTemplateData.from_dict("LaunchTemplateData", copied.copy.data)
         data.UserData = Join("", [spliced.theirs, Base64(Sub(ours, **found))])
         template.add_resource(
@@ -313,17 +320,12 @@ class Recorded:
     specification: Mapping[str, Any] | None
     update_policy: UpdatePolicy
     copies: tuple[tuple[str, str, int], ...]
-    secret_arns: tuple[str, ...]
     image_type: str = ""
     ec2_configuration: tuple[Mapping[str, Any], ...] = ()
 
 
-def recorded(template: Mapping[str, Any]) -> Recorded | None:
-    """Return what a parsed template records, None for a template of any other kind."""
-    ours = template.get("Metadata", {}).get("batchreg", {})
-    if "Attached" not in ours:
-        return None
-    record = ours["Attached"]
+def recorded(record: Mapping[str, Any]) -> Recorded:
+    """Return what a companion stack's metadata record (`Deployed.attached`)."""
     policy = record["UpdatePolicy"]
     return Recorded(
         environment=record["ComputeEnvironment"],
@@ -338,7 +340,6 @@ def recorded(template: Mapping[str, Any]) -> Recorded | None:
             (copy["Copy"], copy.get("Base", ""), copy.get("BaseVersion", 0))
             for copy in record["Copies"]
         ),
-        secret_arns=tuple(ours["SecretArns"]),
         image_type=record.get("ImageType", ""),
         ec2_configuration=tuple(record.get("Ec2Configuration", ())),
     )

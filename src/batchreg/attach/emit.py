@@ -56,7 +56,9 @@ class _Resources:
             "CredentialRefreshMinutes": str(refresh_minutes),
         }
         part = re.sub(
-            r"\$\{([^!}]+)\}", lambda found: values.get(found[1], found[0]), attachment.part
+            r"\$\{([^!}]+)\}",
+            lambda found: values.get(found[1], found[0]),
+            companion.our_part(attachment),
         )
         placed = companion.places(attachment.copies)
         self.placed = tuple(f"Registry{logical_id}" for logical_id in placed)

@@ -87,12 +87,12 @@ class Environment:
     @property
     def template(self) -> TemplateReference:
         """Return the launch template for instance types without an override."""
-        return _reference(self.specification or {})
+        return reference(self.specification or {})
 
     @property
     def overrides(self) -> tuple[TemplateReference, ...]:
         """Return the launch templates for certain instance types, in order."""
-        return tuple(map(_reference, (self.specification or {}).get("overrides", [])))
+        return references(self.specification)[1:]
 
     @property
     def has_service_linked_role(self) -> bool:
@@ -210,7 +210,14 @@ def created_by(environment: Environment) -> Creator:
     return UNKNOWN
 
 
-def _reference(specification: Mapping[str, Any]) -> TemplateReference:
+def references(specification: Mapping[str, Any] | None) -> tuple[TemplateReference, ...]:
+    """Return the launch template of a specification and those of its overrides, in order."""
+    whole = specification or {}
+    return tuple(map(reference, [whole, *whole.get("overrides", [])]))
+
+
+def reference(specification: Mapping[str, Any]) -> TemplateReference:
+    """Return the launch template that a specification or an override names."""
     return TemplateReference(
         id=specification.get("launchTemplateId", ""),
         name=specification.get("launchTemplateName", ""),
