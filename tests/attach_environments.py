@@ -8,7 +8,7 @@ from typing import Any
 
 from batchreg.attach import environment, look
 from batchreg.attach.companion import Attachment, InstanceRole
-from batchreg.attach.environment import Environment
+from batchreg.attach.environment import Environment, Queue
 
 ARN = "arn:aws:batch:eu-central-1:111122223333:compute-environment/genomics"
 QUEUE = "arn:aws:batch:eu-central-1:111122223333:job-queue/genomics"
@@ -16,6 +16,10 @@ LINKED = (
     "arn:aws:iam::111122223333:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch"
 )
 ROLE = InstanceRole(arn="arn:aws:iam::111122223333:role/lab/ecs", id="AROAEXAMPLE")
+
+THEIR_QUEUE = Queue(
+    name="genomics", arn=QUEUE, state="ENABLED", status="VALID", environments=(ARN,)
+)
 
 TEN_OVERRIDES = {
     "launchTemplateId": "lt-base",
@@ -91,7 +95,7 @@ def attachment(
     return Attachment(
         environment=found,
         role=ROLE,
-        queues=choices.pop("queues", (QUEUE,)),
+        queues=choices.pop("queues", (THEIR_QUEUE,)),
         copies=copies,
         **choices,
     )

@@ -262,7 +262,7 @@ def test_template_remembers_what_was_there():
     assert record.specification == TEN_OVERRIDES
     assert record.update_policy == UpdatePolicy(terminate_jobs=True, job_timeout_minutes=90)
     assert record.created_by == "CloudFormation"
-    assert record.queues == (QUEUE,)
+    assert record.queues == {QUEUE: (found.arn,)}
     request = update.restore_request(found.arn, record.specification, record.update_policy)
     assert request["computeResources"]["launchTemplate"] == TEN_OVERRIDES
 

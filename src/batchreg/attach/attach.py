@@ -11,11 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchreg.attach import companion, following, look, update
+from batchreg.attach import blue_green, companion, following, look, update
 from batchreg.attach.companion import Attachment
-from batchreg.attach.environment import UpdatePolicy, created_by, read
+from batchreg.attach.environment import (
+    Environment,
+    Queue,
+    UpdatePolicy,
+    created_by,
+    read,
+    read_queue,
+)
 from batchreg.attach.look import Copied
-from batchreg.attach.survey import CHANGED, OURS, Clients, Survey
+from batchreg.attach.survey import CHANGED, Clients, Survey
 from batchreg.attach.update import TemplateVersion
 from batchreg.errors import BatchregError
 from batchreg.render.settings import Settings
@@ -31,12 +38,14 @@ from batchreg.stack.states import Sleep, Stack
 class Choices:
     """What the user decides about the environment; None is as it is.
 
-    `image_type`: another one, for the same update.
+    `image_type`: another one, for the same update. `blue_green`: add a copy of the environment, and
+    put that first in the queues.
     """
 
     job_timeout_minutes: int | None = None
     terminate_jobs: bool = False
     image_type: str = ""
+    blue_green: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +73,20 @@ class Plan:
     def is_attached(self) -> bool:
         """Tell, without asking AWS, whether there is nothing to do."""
         survey, stack = self.survey, self.stack
-        return (
-            survey.uses == OURS
-            and survey.present.status == "VALID"
-            and survey.stack is not None
-            and survey.recorded is not None
-            and stack_deploy.unchanged(stack, survey.stack, survey.body)
-            and _is_applied(self, survey.stack, survey.present.specification)
+        if not survey.stack or not stack_deploy.unchanged(stack, survey.stack, survey.body):
+            return False
+        if self.attachment.green:
+            return not queue_requests(survey.queues, survey.present, _green_arn(survey.stack))
+        return survey.present.status == "VALID" and _is_applied(
+            self, survey.stack, survey.present.specification
         )
 
 
 def attachment(survey: Survey, choices: Choices) -> Attachment:
     """Return what to attach. Raises BatchregError with everything that stands in the way."""
-    refused = tuple(look.refusals(survey.present))
+    recorded = survey.recorded
+    green = choices.blue_green or bool(recorded and recorded.blue_green)
+    refused = tuple(look.refusals(survey.present, blue_green=green))
     copies: tuple[Copied, ...] = ()
     if not refused:
         copies, refused = look.judge(survey.bases)
@@ -85,13 +95,20 @@ def attachment(survey: Survey, choices: Choices) -> Attachment:
             " ".join(refusal.fact for refusal in refused),
             " ".join(dict.fromkeys(refusal.step for refusal in refused)),
         )
-    recorded = survey.recorded.image_type if survey.recorded else ""
+    if green:  # raises where a queue has no room
+        queue_requests(survey.queues, survey.present, _green_arn(survey.stack))
+    image_type = choices.image_type or (recorded.image_type if recorded else "")
+    before = recorded.queues if recorded and recorded.blue_green else {}
     return Attachment(
         environment=survey.original,
         role=survey.role,
-        queues=tuple(queue.arn for queue in survey.queues),
+        queues=tuple(
+            replace(queue, environments=before.get(queue.arn, queue.environments))
+            for queue in survey.queues
+        ),
         copies=copies,
-        image_type=choices.image_type or recorded,
+        image_type=image_type,
+        green=blue_green.copy(survey.answer, image_type=image_type) if green else None,
     )
 
 
@@ -138,7 +155,12 @@ def lines(plan: Plan) -> Iterator[str]:
         today = f", which is {copied.base.version}" if reference and reference.moves else ""
         what = f"a copy of {reference}{today}" if reference else "a new one"
         yield f"Launch template{targets}: {what}, with the registry credentials"
-    yield f"Instance role: {survey.role.name}, which may read the secret; it is not changed"
+    secret_arns = plan.attachment.secret_arns
+    yield f"Instance role: {survey.role.name} " + (
+        "gets an inline policy that lets it read your secrets"
+        if secret_arns
+        else "may read the secret through the secret's own policy"
+    )
     yield from look.notes(plan.copies)
     old_lines = look.amazon_linux_2_lines(plan.copies)
     if plan.image_type and survey.present.amazon_linux_2:
@@ -152,7 +174,11 @@ def lines(plan: Plan) -> Iterator[str]:
         )
     if environment.state == "DISABLED":
         yield f"{plan.name} is DISABLED: its jobs wait until somebody enables it."
-    yield _jobs(plan)
+    if plan.attachment.green:
+        yield from plan.attachment.green.notes
+        yield f"A copy of {plan.name} becomes the first environment in its queues; {plan.name} stays."
+    else:
+        yield _jobs(plan)
     if creator.consequence:
         yield f"{creator.name}: {creator.consequence}"
 
@@ -188,6 +214,9 @@ def attach(
     )
     assert stack  # it is no dry run
     batch = clients("batch")
+    if plan.attachment.green:
+        _put_first(batch, plan, stack, screen)
+        return stack
     present = read(following.until_settled(batch, plan.survey.present.arn, screen, sleep=sleep))
     if _is_applied(plan, stack, present.specification):
         screen.note(f"{plan.name} has the registry credentials.")
@@ -207,6 +236,50 @@ def attach(
             following.until_valid(batch, present.arn, screen, sleep=sleep)
             screen.note(f"{plan.name} has the registry credentials.")
     return stack
+
+
+def queue_requests(
+    queues: Sequence[Queue], blue: Environment, green_arn: str
+) -> list[dict[str, Any]]:
+    """Return UpdateJobQueue's parameters that put a copy of an environment before the original.
+
+    An INVALID original is left out: no queue takes it. Raises BatchregError for a queue that has no
+    room; three environments are the limit.
+    """
+    requests = []
+    for queue in queues:
+        others = [
+            each
+            for each in queue.environments
+            if each != green_arn
+            and not (blue.status == "INVALID" and each in (blue.arn, blue.name))
+        ]
+        if len(others) > 2:
+            raise BatchregError(
+                f"The job queue {queue.name} has three compute environments, which is the limit.",
+                "Take one of them out.",
+            )
+        wanted = (green_arn, *others)
+        if wanted != queue.environments:
+            requests.append(update.queue_request(queue.arn, wanted))
+    return requests
+
+
+def _put_first(batch: Any, plan: Plan, stack: Stack, screen: Screen) -> None:
+    """Let the queues use the copy of the environment, whatever is in them by now."""
+    pages = batch.get_paginator("describe_job_queues").paginate()
+    answers = [queue for page in pages for queue in page["jobQueues"]]
+    arns = {queue.arn for queue in plan.survey.queues}
+    now = [queue for queue in map(read_queue, answers) if queue.arn in arns]
+    for request in queue_requests(now, plan.survey.present, _green_arn(stack)):
+        batch.update_job_queue(**request)
+        name = request["jobQueue"].rpartition("/")[2]
+        screen.note(f"The job queue {name} uses the copy of {plan.name} first.")
+    screen.note(f"The copy of {plan.name} has the registry credentials.")
+
+
+def _green_arn(stack: Stack | None) -> str:
+    return stack.outputs.get("ComputeEnvironmentArn", "") if stack else ""
 
 
 def _versions(plan: Plan, stack: Stack) -> Sequence[TemplateVersion]:

@@ -24,14 +24,15 @@ from troposphere import (
     Split,
     Sub,
     Template,
+    batch,
     ec2,
     iam,
     secretsmanager,
 )
 
 from batchreg import __version__
-from batchreg.attach import archive
-from batchreg.attach.environment import Environment, UpdatePolicy, created_by
+from batchreg.attach import archive, blue_green
+from batchreg.attach.environment import Environment, Queue, UpdatePolicy, created_by
 from batchreg.attach.look import Copied
 from batchreg.errors import BatchregError
 from batchreg.render import template as stack_template
@@ -45,6 +46,8 @@ TEMPLATE_LIMIT = 51_200
 # Texts of ours that are as long as this are worth a place in Mappings where several copies use them.
 SHARED_CHARACTERS = 300
 MAPPING = "RegistryCredentials"
+
+GREEN = "ComputeEnvironment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +66,20 @@ class InstanceRole:
 class Attachment:
     """Everything that shapes a companion stack's template. The same values give the same bytes.
 
-    `copies`: of the environment's launch template and its overrides, in order. `queues`: ARNs; the
-    first is the one that people submit to. `slots`, `secret_arns`: as in Settings. `image_type`:
-    what it changes to, if it does.
+    `copies`: of the environment's launch template and its overrides, in order. `queues`: as they
+    were before; the first is the one that people submit to. `slots`, `secret_arns`: as in Settings.
+    `image_type`: what it changes to, if it does. `green`: a copy of the environment, where the
+    environment itself cannot be updated.
     """
 
     environment: Environment
     role: InstanceRole
-    queues: tuple[str, ...]
+    queues: tuple[Queue, ...]
     copies: tuple[Copied, ...]
     slots: tuple[int, ...] = (1,)
     secret_arns: tuple[str, ...] = ()
     image_type: str = ""
+    green: blue_green.Copy | None = None
 
 
 def build(attachment: Attachment) -> Template:
@@ -91,6 +96,8 @@ def build(attachment: Attachment) -> Template:
     _policies(template, attachment)
     _take(template, base, "JobExecutionRole")
     placed = _launch_templates(template, attachment)
+    if attachment.green:
+        _green(template, attachment, attachment.green)
     _outputs(template, attachment)
     metadata = {"Version": __version__, "SecretArns": list(attachment.secret_arns)}
     template.set_metadata(
@@ -263,6 +270,33 @@ def _lint_exception(attachment: Attachment) -> dict[str, Any]:
     return {"Metadata": exception} if attachment.secret_arns else {}
 
 
+def specification(attachment: Attachment, prefix: str = "") -> dict[str, Any]:
+    """Return the property LaunchTemplate of an environment that uses the copies."""
+    own, *others = (prefix + name for name in places(attachment.copies))
+
+    def used(name: str) -> dict[str, Any]:
+        return {"LaunchTemplateId": Ref(name), "Version": GetAtt(name, "LatestVersionNumber")}
+
+    whole = used(own)
+    if others:
+        whole["Overrides"] = [
+            {**used(name), "TargetInstanceTypes": list(reference.targets)}
+            for name, reference in zip(others, attachment.environment.overrides, strict=True)
+        ]
+    return whole
+
+
+def _green(template: Template, attachment: Attachment, green: blue_green.Copy) -> None:
+    resources = {
+        **green.properties["ComputeResources"],
+        "LaunchTemplate": specification(attachment),
+    }
+    environment = batch.ComputeEnvironment(GREEN, Type="MANAGED")
+    # Not as arguments: troposphere takes UpdatePolicy for the resource attribute of that name.
+    environment.properties.update({**green.properties, "ComputeResources": resources})
+    template.add_resource(environment)
+
+
 def _outputs(template: Template, attachment: Attachment) -> None:
     def add(name: str, value: Any, text: str) -> None:
         template.add_output(Output(name, Description=text, Value=value))
@@ -272,13 +306,13 @@ def _outputs(template: Template, attachment: Attachment) -> None:
             add(f"{name}Id", Ref(name), "Copy of a launch template, with the credentials")
             add(f"{name}Version", GetAtt(name, "LatestVersionNumber"), "Its newest version")
     add("InstanceRoleArn", attachment.role.arn, "Role of the instances, created elsewhere")
-    add(
-        "ComputeEnvironmentArn",
-        attachment.environment.arn,
-        "Compute environment, created elsewhere",
-    )
+    if attachment.green:
+        add("ComputeEnvironmentArn", Ref(GREEN), "Copy of the compute environment")
+    else:
+        arn = attachment.environment.arn
+        add("ComputeEnvironmentArn", arn, "Compute environment, created elsewhere")
     for queue in attachment.queues[:1]:
-        add("JobQueueArn", queue, "Job queue, created elsewhere: submit your jobs here")
+        add("JobQueueArn", queue.arn, "Job queue, created elsewhere: submit your jobs here")
 
 
 def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
@@ -287,7 +321,10 @@ def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {
         "ComputeEnvironment": environment.name,
         "CreatedBy": created_by(environment).name,
-        "JobQueues": list(attachment.queues),
+        "JobQueues": [
+            {"Arn": queue.arn, "ComputeEnvironments": list(queue.environments)}
+            for queue in attachment.queues
+        ],
         "UpdatePolicy": {
             "TerminateJobsOnUpdate": environment.update_policy.terminate_jobs,
             "JobExecutionTimeoutMinutes": environment.update_policy.job_timeout_minutes,
@@ -301,6 +338,8 @@ def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
     }
     if environment.specification:
         record["LaunchTemplate"] = dict(environment.specification)
+    if attachment.green:
+        record["BlueGreen"] = True
     if attachment.image_type:
         record["ImageType"] = attachment.image_type
         record["Ec2Configuration"] = [dict(image) for image in environment.ec2_configuration]
@@ -311,17 +350,19 @@ def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
 class Recorded:
     """What a companion stack's template says of the environment before it was attached.
 
-    `copies`: (logical id, id of the base template or "", its version or 0), in order.
+    `queues`: {ARN: its environments then, in order}. `copies`: (logical id, id of the base template
+    or "", its version or 0), in order. `blue_green`: the stack has a copy of the environment.
     """
 
     environment: str
     created_by: str
-    queues: tuple[str, ...]
+    queues: Mapping[str, tuple[str, ...]]
     specification: Mapping[str, Any] | None
     update_policy: UpdatePolicy
     copies: tuple[tuple[str, str, int], ...]
     image_type: str = ""
     ec2_configuration: tuple[Mapping[str, Any], ...] = ()
+    blue_green: bool = False
 
 
 def recorded(record: Mapping[str, Any]) -> Recorded:
@@ -330,7 +371,7 @@ def recorded(record: Mapping[str, Any]) -> Recorded:
     return Recorded(
         environment=record["ComputeEnvironment"],
         created_by=record["CreatedBy"],
-        queues=tuple(record["JobQueues"]),
+        queues={queue["Arn"]: tuple(queue["ComputeEnvironments"]) for queue in record["JobQueues"]},
         specification=record.get("LaunchTemplate"),
         update_policy=UpdatePolicy(
             terminate_jobs=policy["TerminateJobsOnUpdate"],
@@ -342,6 +383,7 @@ def recorded(record: Mapping[str, Any]) -> Recorded:
         ),
         image_type=record.get("ImageType", ""),
         ec2_configuration=tuple(record.get("Ec2Configuration", ())),
+        blue_green=record.get("BlueGreen", False),
     )
 
 

@@ -6,13 +6,13 @@ The environment comes first: at no moment does it use a launch template that doe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from batchreg.attach import environment, following, survey, update
 from batchreg.attach.companion import Recorded
-from batchreg.attach.environment import Environment, UpdatePolicy
+from batchreg.attach.environment import Environment, Queue, UpdatePolicy
 from batchreg.attach.survey import Clients
 from batchreg.errors import BatchregError
 from batchreg.stack import destroy as stack_destroy
@@ -26,7 +26,8 @@ class Plan:
 
     `present`: the environment, None if it is gone. `restore`: the launch template specification to
     give back, empty for none at all; None where the environment does not use the companion's.
-    `foreign`: somebody has changed the launch template since it was attached.
+    `foreign`: somebody has changed the launch template since it was attached. `queues`: those that
+    use the companion's copy of the environment, as they are now.
     """
 
     stack: Stack
@@ -34,6 +35,7 @@ class Plan:
     present: Environment | None
     restore: Mapping[str, Any] | None = None
     foreign: bool = False
+    queues: tuple[Queue, ...] = ()
     policy: UpdatePolicy
 
     @property
@@ -45,6 +47,7 @@ def plan(
     stack: Stack,
     recorded: Recorded,
     present: Environment | None,
+    queues: Sequence[Queue] = (),
     *,
     job_timeout_minutes: int | None = None,
     terminate_jobs: bool = False,
@@ -57,6 +60,10 @@ def plan(
         terminate_jobs=terminate_jobs or recorded.update_policy.terminate_jobs,
         job_timeout_minutes=job_timeout_minutes or recorded.update_policy.job_timeout_minutes,
     )
+    if recorded.blue_green:
+        green = stack.outputs.get("ComputeEnvironmentArn", "")
+        using = tuple(queue for queue in queues if green in queue.environments)
+        return Plan(stack=stack, recorded=recorded, present=present, queues=using, policy=policy)
     ours = survey.ids_of(stack)
     used = [each.id for each in (present.template, *present.overrides)] if present else []
     if not present or not ours & set(used):
@@ -78,7 +85,13 @@ def plan(
 
 def lines(plan: Plan) -> Iterator[str]:
     """Yield what people should know before they say yes."""
-    if not plan.present:
+    for request in queue_requests(plan):
+        order = [each["computeEnvironment"] for each in request["computeEnvironmentOrder"]]
+        names = ", ".join(each.rpartition("/")[2] for each in order)
+        yield f"Job queue: {request['jobQueue'].rpartition('/')[2]} gets back {names}"
+    if plan.recorded.blue_green:
+        yield f"The copy of {plan.name} is deleted; jobs that run there are terminated."
+    elif not plan.present:
         yield f"The compute environment {plan.name} does not exist any more."
     elif plan.restore is None and plan.foreign:
         yield (
@@ -119,7 +132,9 @@ def detach(
     if not ask(f"Detach {plan.name}, and delete the stack {plan.stack.name} with its secrets?"):
         raise BatchregError(f"No changes were made to {plan.name}.")
     batch = clients("batch")
-    if plan.present:
+    for request in queue_requests(plan):
+        batch.update_job_queue(**request)
+    if plan.present and not plan.recorded.blue_green:
         arn = plan.present.arn
         now = environment.read(following.until_settled(batch, arn, screen, sleep=sleep))
         if plan.restore is not None:
@@ -140,6 +155,31 @@ def detach(
         wait=wait,
         sleep=sleep,
     )
+
+
+def queue_requests(plan: Plan) -> list[dict[str, Any]]:
+    """Return UpdateJobQueue's parameters that take the copy of an environment out of the queues.
+
+    A queue that nobody has changed since gets back what it had. Raises BatchregError for a queue
+    that would have no environment left.
+    """
+    green = plan.stack.outputs.get("ComputeEnvironmentArn", "")
+    requests = []
+    for queue in plan.queues:
+        others = tuple(each for each in queue.environments if each != green)
+        before = plan.recorded.queues.get(queue.arn, ())
+        own = {plan.name, plan.present.arn if plan.present else plan.name}
+        same = [each for each in others if each not in own] == [
+            each for each in before if each not in own
+        ]
+        wanted = before if same and plan.present else others
+        if not wanted:
+            raise BatchregError(
+                f"The job queue {queue.name} would have no compute environment left.",
+                "Give it another one first.",
+            )
+        requests.append(update.queue_request(queue.arn, wanted))
+    return requests
 
 
 def _restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sleep) -> None:

@@ -173,17 +173,21 @@ def read(answer: Mapping[str, Any]) -> Environment:
 
 def queues(answers: Iterable[Mapping[str, Any]], environment: Environment) -> Iterator[Queue]:
     """Yield the queues that use an environment, of what DescribeJobQueues answers."""
-    for answer in answers:
-        order = sorted(answer.get("computeEnvironmentOrder", []), key=lambda entry: entry["order"])
-        environments = tuple(entry["computeEnvironment"] for entry in order)
-        if {environment.arn, environment.name} & set(environments):
-            yield Queue(
-                name=answer["jobQueueName"],
-                arn=answer["jobQueueArn"],
-                state=answer["state"],
-                status=answer.get("status", ""),
-                environments=environments,
-            )
+    for queue in map(read_queue, answers):
+        if {environment.arn, environment.name} & set(queue.environments):
+            yield queue
+
+
+def read_queue(answer: Mapping[str, Any]) -> Queue:
+    """Return a queue of DescribeJobQueues."""
+    order = sorted(answer.get("computeEnvironmentOrder", []), key=lambda entry: entry["order"])
+    return Queue(
+        name=answer["jobQueueName"],
+        arn=answer["jobQueueArn"],
+        state=answer["state"],
+        status=answer.get("status", ""),
+        environments=tuple(entry["computeEnvironment"] for entry in order),
+    )
 
 
 def running_jobs(summaries: Iterable[Mapping[str, Any]]) -> int:

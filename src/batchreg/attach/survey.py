@@ -178,15 +178,16 @@ def _of_queue(queues: Sequence[Mapping[str, Any]], name: str, region: str) -> li
 
 def _stack(client: Any, name: str) -> tuple[Stack | None, str, Recorded | None]:
     stack = states.find(client, name)
-    body = states.template_of(client, stack) if stack else ""
-    deployed = read_template(body) if body else None
-    if body and not (deployed and deployed.attached):
+    if not stack or stack.status in states.NOT_CREATED:  # an earlier run was interrupted
+        return stack, "", None
+    body = states.template_of(client, stack)
+    deployed = read_template(body)
+    if not deployed or not deployed.attached:
         raise BatchregError(
             f"The stack {name} exists, and it is not a companion stack.",
             "Choose another name for the companion stack with --stack-name.",
         )
-    recorded = companion.recorded(deployed.attached) if deployed and deployed.attached else None
-    return stack, body, recorded
+    return stack, body, companion.recorded(deployed.attached)
 
 
 def _role(client: Any, found: Environment) -> InstanceRole:

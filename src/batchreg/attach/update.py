@@ -71,6 +71,17 @@ def policy_request(arn: str, policy: UpdatePolicy) -> dict[str, Any]:
     return {"computeEnvironment": arn, "updatePolicy": _policy(policy)}
 
 
+def queue_request(arn: str, environments: Sequence[str]) -> dict[str, Any]:
+    """Return UpdateJobQueue's parameters for these environments, in order."""
+    return {
+        "jobQueue": arn,
+        "computeEnvironmentOrder": [
+            {"order": order, "computeEnvironment": environment}
+            for order, environment in enumerate(environments, 1)
+        ],
+    }
+
+
 def same_templates(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
     """Tell whether two launch template specifications mean the same."""
     return _normal(one or {}) == _normal(other or {})

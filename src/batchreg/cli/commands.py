@@ -150,6 +150,12 @@ def deploy(**options: Any) -> int:
         help="Change the machine image in the same update: ECS_AL2023 or ECS_AL2023_NVIDIA.  "
         "[default: as it is]",
     ),
+    option(
+        "--blue-green",
+        is_flag=True,
+        help="Add a copy of the environment to the companion stack and put it first in the queues: "
+        "for an environment that AWS Batch cannot update in place.",
+    ),
 )
 @under(
     "Stack options",

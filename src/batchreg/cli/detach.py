@@ -17,6 +17,7 @@ from batchreg.cli.console import AnyScreen, screen
 from batchreg.errors import BatchregError
 from batchreg.render.text import read_template
 from batchreg.stack import following, states
+from batchreg.stack.destroy import destroy
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Stack
 
@@ -68,25 +69,33 @@ class Detach:
             target.check_name(self.stack_name)
         return self.stack_name
 
-    def resolve(self, stack_name: str | None) -> tuple[Session, Plan | None]:
+    def resolve(self, stack_name: str | None) -> tuple[Session, Plan | Stack | None]:
         session = target.session(**self.place)
         name = stack_name or self._companion(session)
         found = find(session, name, self.screen)
         if not found:
             return session, None
         stack, recorded = found
-        return session, detaching.plan(stack, recorded, _present(session, stack), **self.policy)
+        if not recorded:
+            return session, stack
+        return session, detaching.plan(stack, recorded, *_around(session, recorded), **self.policy)
 
-    def ask(self, resolved: tuple[Session, Plan | None]) -> tuple[Session, Plan | None]:
+    def ask(
+        self, resolved: tuple[Session, Plan | Stack | None]
+    ) -> tuple[Session, Plan | Stack | None]:
         return resolved  # `detach.detach` asks, after it has shown what it will do
 
-    def act(self, resolved: tuple[Session, Plan | None]) -> int:
+    def act(self, resolved: tuple[Session, Plan | Stack | None]) -> int:
         session, plan = resolved
+        ask = prompts.asker(self.yes)
         if plan is None:
             name = self.name or self.stack_name
             self.screen.note(f"There is nothing to detach from {name}.")
+        elif isinstance(plan, Stack):
+            clients = (session.client("cloudformation"), session.client("batch"))
+            destroy(*clients, plan, self.screen, ask, keep_jobs=True, **self.how)
         else:
-            detaching.detach(session.client, plan, self.screen, prompts.asker(self.yes), **self.how)
+            detaching.detach(session.client, plan, self.screen, ask, **self.how)
         self.screen.emit("result", name=self.name or self.stack_name)
         return 0
 
@@ -95,10 +104,11 @@ class Detach:
         return survey.companion_name(answer["computeEnvironmentName"])
 
 
-def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded] | None:
+def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded | None] | None:
     """Return a companion stack and what it records, None if it does not exist.
 
-    Waits for an operation that an earlier run started. Raises BatchregError for any other stack.
+    One that was never created records nothing: an earlier run was interrupted. Waits for an operation
+    that an earlier run started. Raises BatchregError for any other stack.
     """
     client = session.client("cloudformation")
     stack = states.find(client, name)
@@ -106,8 +116,9 @@ def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded] 
         stack = following.resume(client, stack, screen, again=AGAIN)
     if not stack:
         return None
-    body = states.template_of(client, stack)
-    deployed = read_template(body) if body else None
+    if stack.status in states.NOT_CREATED:
+        return stack, None
+    deployed = read_template(states.template_of(client, stack))
     if not deployed or not deployed.attached:
         raise BatchregError(
             f"{name} is not a companion stack of batchreg attach.",
@@ -116,11 +127,15 @@ def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded] 
     return stack, companion.recorded(deployed.attached)
 
 
-def _present(session: Session, stack: Stack) -> Any:
-    arns = stack.arns("ComputeEnvironmentArn")
-    if not arns:
-        return None
+def _around(
+    session: Session, recorded: Recorded
+) -> tuple[environment.Environment | None, list[environment.Queue]]:
+    """Return the environment that is attached, None if it is gone, and all queues."""
     batch = session.client("batch")
-    found = batch.describe_compute_environments(computeEnvironments=arns[:1])
+    found = batch.describe_compute_environments(computeEnvironments=[recorded.environment])
     answers = found["computeEnvironments"]
-    return environment.read(answers[0]) if answers else None
+    pages: Any = (
+        batch.get_paginator("describe_job_queues").paginate() if recorded.blue_green else []
+    )
+    queues = [environment.read_queue(queue) for page in pages for queue in page["jobQueues"]]
+    return environment.read(answers[0]) if answers else None, queues
