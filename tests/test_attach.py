@@ -331,3 +331,43 @@ def test_emit_changes_nothing_and_needs_no_password(lab, run):
         assert LOGIN["BATCHREG_PASSWORD"] not in result.stdout
     assert lab.companion is None
     assert lab.environment == before
+
+
+def test_other_commands_work_on_a_companion_stack_or_name_the_one_that_does(lab, run):
+    """It has the outputs of a stack that batchreg deploys."""
+    lab.make({"launchTemplateId": lab.template("base", THEIRS), "version": "$Latest"})
+    run("attach", lab.name, "--yes")
+    stack = ("--stack-name", lab.stack_name)
+    text = run("status", *stack).stdout
+    assert f"Attached             yes  {lab.name}, created by" in text
+    rotated = run("rotate", *stack, "--no-check", "--yes", BATCHREG_PASSWORD="next")
+    assert "has a new password" in rotated.stderr
+    assert "SUCCEEDED" in run("submit", *stack, "ghcr.io/lab/align:3").stderr
+    assert "SUCCEEDED" in run("submit", *stack, "--auth", "job", "ghcr.io/lab/align:3").stderr
+    refused = run("deploy", *stack, "--yes", status=1)
+    assert f"To change it: batchreg attach {lab.name}" in refused.stderr
+    run("doctor", *stack)
+    run("destroy", *stack, "--yes")
+    assert lab.companion is None
+    assert lab.specification == {"launchTemplateId": lab.templates["base"], "version": "$Latest"}
+
+
+def test_status_shows_a_newer_base_template_and_a_reverted_one(lab, run):
+    """What the environment's owner does later."""
+    base = {"launchTemplateId": lab.template("base", THEIRS), "version": "$Latest"}
+    lab.make(base)
+    run("attach", lab.name, "--yes")
+    lab.template("base", THEIRS, KeyName="newer")
+    stack = ("--stack-name", lab.stack_name)
+    text = run("status", *stack).stdout
+    assert f"Launch template      newer  {lab.templates['base']}: 1 → 2" in text
+    standing = json.loads(run("status", *stack, "--json").stdout)["attached"]
+    assert standing["uses"] == "ours"
+    lab.batch.update_compute_environment(
+        computeEnvironment=lab.name, computeResources={"launchTemplate": base}
+    )
+    text = run("status", *stack).stdout
+    assert f"Attached             reverted  {lab.name}" in text
+    assert f"batchreg attach {lab.name}" in text
+    run("attach", lab.name, "--yes", **KEPT)
+    assert "Attached             yes" in run("status", *stack).stdout

@@ -91,6 +91,7 @@ class Deploy:
         deployed = target.require_batchreg_stack(
             found.stack, body, self.screen, force=self.how.force
         )
+        target.refuse_companion(deployed, self.stack_name)
         return found, resolve(given, found.stack, body, deployed)
 
     def ask(self, resolved: tuple[Target, Plan]) -> tuple[Target, Plan]:
