@@ -11,6 +11,9 @@ from batchreg.errors import BatchregError
 # AWS Batch refuses new compute environments on its Amazon Linux 2 images since 2026-06-30.
 IMAGE_TYPES = ("ECS_AL2023", "ECS_AL2023_NVIDIA")
 
+# What an instance without credentials does: its agent is parked, or starts without them.
+ON_FAILURE = ("park", "join")
+
 # arn:partition:secretsmanager:region:account:secret:name-suffix. IAM policies need it whole.
 SECRET_ARN = re.compile(
     r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+-[A-Za-z0-9]{6}"
@@ -63,7 +66,7 @@ class Settings:
     `image_type`: one of IMAGE_TYPES. `user_parts`: MIME parts for the end of the user data.
     `slots`: numbers of the registries whose secrets the stack makes; a registry keeps its number
     for life, so that adding and removing others leaves it alone. `fargate`: a second compute
-    environment and queue, for jobs that carry their own login.
+    environment and queue, for jobs that carry their own login. `on_failure`: one of ON_FAILURE.
     Raises BatchregError for a choice that cannot work.
     """
 
@@ -72,6 +75,7 @@ class Settings:
     user_parts: tuple[str, ...] = ()
     fargate: bool = False
     slots: tuple[int, ...] = (1,)
+    on_failure: str = "park"
 
     def __post_init__(self) -> None:
         for arn in self.secret_arns:
@@ -91,6 +95,11 @@ class Settings:
             raise BatchregError(
                 f"{self.image_type!r} is not an image type that batchreg supports: "
                 f"use {' or '.join(IMAGE_TYPES)}."
+            )
+        if self.on_failure not in ON_FAILURE:
+            raise BatchregError(
+                f"{self.on_failure!r} is not something an instance without credentials can do.",
+                f"Use {' or '.join(ON_FAILURE)}.",
             )
 
 
@@ -122,10 +131,12 @@ def of_template(body: str) -> tuple[str, Settings] | None:
         made = parsed["Metadata"]["batchreg"]
         data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
         text = data["UserData"]["Fn::Base64"]
+        text = text if isinstance(text, str) else text["Fn::Sub"]
         return made["Version"], Settings(
             secret_arns=tuple(made["SecretArns"]),
             image_type=made["ImageType"],
-            user_parts=userdata.user_parts(text if isinstance(text, str) else text["Fn::Sub"]),
+            user_parts=userdata.user_parts(text),
+            on_failure=userdata.on_failure(text),
             fargate="FargateJobQueue" in parsed["Resources"],
             slots=slots_of(parsed["Parameters"]) or (1,),
         )

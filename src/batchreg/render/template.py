@@ -411,13 +411,19 @@ def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTempla
                         ),
                     )
                 ],
-                # An instance that got no login powers off; it must not stay around, stopped.
+                # An instance that gets no credentials powers off; it must not stay around, stopped.
                 InstanceInitiatedShutdownBehavior="terminate",
                 # One hop: containers with a network of their own cannot reach the role's keys.
                 MetadataOptions=ec2.MetadataOptions(
                     HttpTokens="required", HttpPutResponseHopLimit=1
                 ),
-                UserData=Base64(Sub(userdata.build(secret_ids, settings.user_parts))),
+                UserData=Base64(
+                    Sub(
+                        userdata.build(
+                            secret_ids, settings.user_parts, on_failure=settings.on_failure
+                        )
+                    )
+                ),
             ),
             **_lint_exception(settings),
         )

@@ -48,7 +48,7 @@ CONSOLE = (
 def login_failed(facts: Facts) -> Found:
     for instance in facts.instances or ():
         lines = instance.console or ()
-        if not lines or any("has the logins" in line for line in lines):
+        if not lines or any("has the credentials" in line for line in lines):
             continue  # a failed refresh keeps the login that works
         last = [*lines[:1], *(line for line in lines if POWERED_OFF not in line)][-1]
         yield (
