@@ -4,6 +4,7 @@ from pathlib import Path
 
 from batchreg.render import template
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_json, to_yaml
 
 FOLDER = Path(__file__).parent.parent / "templates"
 
@@ -13,9 +14,9 @@ def rendered() -> dict[str, str]:
     plain = template.build(Settings())
     gpu = template.build(Settings(image_type="ECS_AL2023_NVIDIA"))
     return {
-        "batchreg.yaml": template.to_yaml(plain),
-        "batchreg.json": template.to_json(plain),
-        "batchreg-gpu.yaml": template.to_yaml(gpu),
+        "batchreg.yaml": to_yaml(plain),
+        "batchreg.json": to_json(plain),
+        "batchreg-gpu.yaml": to_yaml(gpu),
     }
 
 

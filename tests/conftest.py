@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
 import pytest
 from account import Account
+from checks import IMAGES, PASSWORD
+from lab.environ import clean
 from local_aws import LocalAws
 from program import Instance, secret
+from registry_server import RegistryServer
 from secrets_server import REGION, SecretsServer
 
 from batchreg.registry_login import SecretsManager, read_all
@@ -33,18 +36,9 @@ def batchreg(tmp_path: Path) -> Run:
     def run(
         *arguments: str, environ: dict[str, str] | None = None, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
         options = {"capture_output": True, "cwd": tmp_path, **options}
         return subprocess.run(
-            [BATCHREG, *arguments],
-            text=True,
-            timeout=60,
-            env={**clean, **(environ or {})},
-            **options,
+            [BATCHREG, *arguments], text=True, timeout=60, env=clean(**(environ or {})), **options
         )
 
     return run
@@ -95,7 +89,25 @@ def made(account: Account, template: str) -> Account:
 
 
 @pytest.fixture
+def serve() -> Iterator[Callable[..., RegistryServer]]:
+    """Start a registry where ada may pull lab/align, and everybody lab/open."""
+    with ExitStack() as servers:
+
+        def start(**options: object) -> RegistryServer:
+            settings = {
+                "users": {"ada": PASSWORD},
+                "rights": {"ada": {"lab/align"}, "": {"lab/open"}},
+                "images": {**IMAGES, "lab/open": IMAGES["lab/align"]},
+                **options,
+            }
+            return servers.enter_context(RegistryServer(**settings))
+
+        yield start
+
+
+@pytest.fixture
 def server() -> Iterator[SecretsServer]:
+    """Serve two secrets, for ghcr.io and Docker Hub."""
     secrets: dict[str, str | bytes] = {"ghcr": secret(), "hub": secret("bob", "b", "docker.io")}
     with SecretsServer(secrets) as running:
         yield running

@@ -84,6 +84,17 @@ def index(*platforms: str) -> dict[str, object]:
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
 
 
+def single(configuration: object, kind: str = CONFIG) -> dict[str, object]:
+    """Return options of a registry with one manifest that is not an index."""
+    digest = "sha256:" + "a" * 64
+    manifest = {
+        "schemaVersion": 2,
+        "config": {"mediaType": kind, "digest": digest},
+        "layers": [{"digest": "sha256:" + "b" * 64}],
+    }
+    return {"images": {"lab/align": {"3": manifest}}, "blobs": {digest: configuration}}
+
+
 @dataclass
 class RegistryServer:
     """Serves in a thread, for a `with` statement. Users have the rights in `rights`.

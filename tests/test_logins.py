@@ -15,21 +15,16 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from batchreg.cli import config as batchreg_config
+from batchreg.cli.commands import cli
 from batchreg.errors import BatchregError
-from batchreg.registry.logins import (
-    Credentials,
-    RegistrySpec,
-    assign,
-    from_docker,
-    host_of,
-    key_of,
-    merged,
-    of_one,
-    parameters,
-)
+from batchreg.registry.docker_config import stored
+from batchreg.registry.logins import Credentials, RegistrySpec, merged
+from batchreg.registry.names import host_of, key_of
 from batchreg.registry_login import HUB
 from batchreg.render import settings, template, userdata
 from batchreg.render.settings import Settings
+from batchreg.render.text import to_json, to_yaml
+from batchreg.stack.slots import assign, of_one, parameters
 
 HUB_SPELLINGS = (
     "docker.io",
@@ -129,7 +124,7 @@ def test_only_what_is_new_gets_all_its_parameters(data):
         {slot: spelt(host, data.draw) for slot, host in present.items()},
     )
     given_ = parameters(
-        assigned, present, lambda one, new: Credentials(*("u", "p") if new else (None, None))
+        assigned, present, lambda one, new: Credentials("u", "p") if new else Credentials()
     )
     new = assigned.keys() - present.keys()
     assert given_.keys() == {
@@ -145,7 +140,7 @@ def test_only_what_is_new_gets_all_its_parameters(data):
         ("ghcr.io", RegistrySpec("ghcr.io")),
         ("ghcr.io,username=lab", RegistrySpec("ghcr.io", "lab")),
         ("ghcr.io,password=env:TOKEN,username=a=b", RegistrySpec("ghcr.io", "a=b", "env:TOKEN")),
-        ("ghcr.io,password=docker-config", RegistrySpec("ghcr.io", None, "docker-config")),
+        ("ghcr.io,password=docker-config", RegistrySpec("ghcr.io", "", "docker-config")),
         ("GHCR,username=lab", RegistrySpec("ghcr.io", "lab")),
         ("docker-hub", RegistrySpec(HUB)),
         ("gitlab", RegistrySpec("registry.gitlab.com")),
@@ -159,11 +154,11 @@ def test_entry_is_read(text, wanted):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ghcr.io,password=canary", "comes from prompt, docker-config or env:NAME"),
-        ("ghcr.io,password=env:", "comes from prompt"),
-        ("ghcr.io,user=canary", "knows username and password, not user."),
-        ("https://lab:canary@ghcr.io", "Registry: is no host"),
-        ("myhost", "add a domain or port to myhost"),
+        ("ghcr.io,password=canary", "cannot be part of --registry"),
+        ("ghcr.io,password=env:", "cannot be part of --registry"),
+        ("ghcr.io,user=canary", "Give username and password only, not user."),
+        ("https://lab:canary@ghcr.io", "Leave user name and password out of the URL"),
+        ("myhost", "Write a full host, such as myhost.example.com"),
     ],
 )
 def test_wrong_entry_says_what_is_right_and_quotes_no_login(text, message):
@@ -171,6 +166,38 @@ def test_wrong_entry_says_what_is_right_and_quotes_no_login(text, message):
     with pytest.raises(BatchregError, match=message) as caught:
         merged([RegistrySpec.parse(text)])
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("a b", "'a b' is not a registry host. Write it like ghcr.io."),
+        ("", "'' is not a registry host. Write it like ghcr.io."),
+        (
+            "myhost/lab",
+            "Docker would look for myhost/x on Docker Hub. "
+            "Write a full host, such as myhost.example.com.",
+        ),
+        (
+            "https://a.io:443/x",
+            "a.io:443 is not how images name this registry. "
+            "Write a.io or a.io:443, as your images do, without https://.",
+        ),
+        *(
+            (
+                url,
+                "The registry is not a host. "
+                "Write it like ghcr.io. Leave user name and password out of the URL.",
+            )
+            for url in ("https://lab:canary@ghcr.io", "lab:canary", "https://lab:canary", "canary@")
+        ),
+    ],
+)
+def test_url_that_no_image_matches_is_refused_in_a_sentence(url, message):
+    """Quoted, unless credentials may be in it."""
+    with pytest.raises(BatchregError) as caught:
+        key_of(url)
+    assert str(caught.value) == message
 
 
 def test_options_for_one_registry_mean_the_one_of_the_stack():
@@ -197,7 +224,8 @@ def test_options_for_one_registry_must_name_one_of_several(url):
 def config(tmp_path: Path, text: str) -> dict[str, object]:
     path = tmp_path / "batchreg.yaml"
     path.write_text(text)
-    return batchreg_config.read(path)[0]
+    found = batchreg_config.read(path, batchreg_config.keys(cli))
+    return {key: value for key, (value, _) in found.items()}
 
 
 def test_settings_file_lists_registries_as_strings_and_as_mappings(tmp_path):
@@ -288,7 +316,7 @@ def helper(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stored", "wanted"),
+    ("spelling", "wanted"),
     [
         ("ghcr.io", "https://ghcr.io/"),
         ("https://ghcr.io", "GHCR.io"),
@@ -297,10 +325,10 @@ def helper(tmp_path, monkeypatch):
         ("docker.io", "registry-1.docker.io"),
     ],
 )
-def test_stored_login_is_found_under_any_spelling(docker, stored, wanted):
+def test_stored_login_is_found_under_any_spelling(docker, spelling, wanted):
     """Docker and people write the same registry in several ways."""
-    folder = docker(auths={"quay.io": encoded("no", "no"), stored: encoded("lab", "p:w")})
-    assert from_docker(RegistrySpec(wanted), folder) == Credentials("lab", "p:w")
+    folder = docker(auths={"quay.io": encoded("no", "no"), spelling: encoded("lab", "p:w")})
+    assert stored(RegistrySpec(wanted), folder) == Credentials("lab", "p:w")
 
 
 @pytest.mark.usefixtures("helper")
@@ -319,18 +347,22 @@ def test_stored_login_is_found_under_any_spelling(docker, stored, wanted):
 def test_credential_helper_is_asked(docker, config):
     """Where there is one, the file itself holds no passwords."""
     folder = docker(**config)
-    assert from_docker(RegistrySpec("ghcr.io"), folder) == Credentials("lab", "s:e\\c")
-    assert from_docker(RegistrySpec("docker.io"), folder) == Credentials("hub", "h")
+    assert stored(RegistrySpec("ghcr.io"), folder) == Credentials("lab", "s:e\\c")
+    assert stored(RegistrySpec("docker.io"), folder) == Credentials("hub", "h")
 
 
 @pytest.mark.usefixtures("helper")
 @pytest.mark.parametrize(
     ("config", "url", "message"),
     [
-        ({}, "ghcr.io", "Docker has no login for ghcr.io: run docker login ghcr.io first."),
-        ({}, "docker.io", "Docker has no login for Docker Hub: run docker login first."),
-        ({"credsStore": "x"}, "quay.io", "Docker has no login for quay.io"),
-        ({"auths": {"quay.io": {"auth": "canary"}}}, "quay.io", "Docker has no login for quay.io"),
+        ({}, "ghcr.io", "Docker has no credentials for ghcr.io. Run docker login ghcr.io first."),
+        ({}, "docker.io", "Docker has no credentials for Docker Hub. Run docker login first."),
+        ({"credsStore": "x"}, "quay.io", "Docker has no credentials for quay.io"),
+        (
+            {"auths": {"quay.io": {"auth": "canary"}}},
+            "quay.io",
+            "Docker has no credentials for quay.io",
+        ),
         (
             {"auths": {"quay.io": {**encoded("00", ""), "identitytoken": "canary"}}},
             "quay.io",
@@ -342,15 +374,15 @@ def test_credential_helper_is_asked(docker, config):
             "identity token",
         ),
         ({"credsStore": "none-such"}, "quay.io", "docker-credential-none-such is not installed"),
-        ({"credsStore": "x"}, "slow.example.com", "docker-credential-x has not answered in"),
-        ({"credHelpers": ["canary"]}, "quay.io", "not as Docker writes it"),
-        ({"auths": "canary"}, "quay.io", "not as Docker writes it"),
+        ({"credsStore": "x"}, "slow.example.com", "docker-credential-x did not answer within"),
+        ({"credHelpers": ["canary"]}, "quay.io", "does not have the form that Docker writes"),
+        ({"auths": "canary"}, "quay.io", "does not have the form that Docker writes"),
     ],
 )
 def test_login_that_docker_does_not_have_is_told(docker, config, url, message):
     """With what to do, and without a part of any login."""
     with pytest.raises(BatchregError, match=message) as caught:
-        from_docker(RegistrySpec(url), docker(**config), seconds=0.2 if "slow" in url else 10)
+        stored(RegistrySpec(url), docker(**config), seconds=0.2 if "slow" in url else 10)
     assert "canary" not in str(caught.value)
 
 
@@ -359,8 +391,8 @@ def test_login_that_docker_does_not_have_is_told(docker, config, url, message):
     [
         (None, "No such file or directory. Run docker login first"),
         ("{canary", "is not JSON"),
-        ("[]", "not as Docker writes it"),
-        ("3", "not as Docker writes it"),
+        ("[]", "does not have the form that Docker writes"),
+        ("3", "does not have the form that Docker writes"),
     ],
 )
 def test_configuration_that_is_none_is_told(tmp_path, content, message):
@@ -368,7 +400,7 @@ def test_configuration_that_is_none_is_told(tmp_path, content, message):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(BatchregError, match=message):
-        from_docker(RegistrySpec("ghcr.io"), tmp_path)
+        stored(RegistrySpec("ghcr.io"), tmp_path)
 
 
 # --- How many fit ---
@@ -397,7 +429,7 @@ def test_nine_registries_fit_and_the_tenth_is_refused():
 def test_nine_registries_are_within_the_limits_of_cloudformation():
     """A template of 51,200 bytes, 200 parameters and 200 outputs at most."""
     built = template.build(Settings(slots=NINE, fargate=True))
-    assert len(template.to_yaml(built)) < 51_200  # what deploy sends
+    assert len(to_yaml(built)) < 51_200  # what deploy sends
     assert len(built.parameters) < 40
     assert len(built.outputs) < 40
 
@@ -417,7 +449,7 @@ def own_secrets() -> tuple[str, ...]:
 @pytest.mark.parametrize("made", [Settings(slots=NINE), Settings(secret_arns=own_secrets())])
 def test_policies_are_shorter_than_iam_takes(made):
     """10,240 characters for all the inline policies of a role, white space not counted."""
-    resources = json.loads(template.to_json(template.build(made)))["Resources"]
+    resources = json.loads(to_json(template.build(made)))["Resources"]
     for name in ("InstanceRole", "JobExecutionRole"):
         policies = resources[name]["Properties"]["Policies"]
         documents = json.dumps([policies[0]["PolicyDocument"], policies[1]["Fn::If"][1]])
@@ -428,9 +460,3 @@ def test_policies_are_shorter_than_iam_takes(made):
         )
         assert LONG_ARN in whole
         assert len(whole) < 10_240 / 2
-
-
-def test_settings_of_a_rendered_template_have_its_slots():
-    """A later deploy builds the same template, holes included."""
-    made = Settings(slots=(2, 5))
-    assert settings.of_template(template.to_yaml(template.build(made)))[1] == made

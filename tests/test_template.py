@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import lint_templates
@@ -14,9 +15,11 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import batchreg
 from batchreg import registry_login
-from batchreg.render import template
+from batchreg.render import constraints, template, userdata
 from batchreg.render.settings import Settings
+from batchreg.render.text import read_template, to_json, to_yaml
 
 ARNS = tuple(
     f"arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry/{name}-AbCdEf"
@@ -28,12 +31,13 @@ STRUCTURES = {
     "secrets": Settings(secret_arns=ARNS),
     "fargate": Settings(fargate=True),
     "slots": Settings(slots=(1, 3)),
+    "generation": Settings(generation=2),
     "parts": Settings(user_parts=('Content-Type: text/x-shellscript\n\n#!/bin/sh\necho "${X}"\n',)),
 }
 
 
 def body(settings: Settings = STRUCTURES["plain"]) -> dict:
-    return json.loads(template.to_json(template.build(settings)))
+    return json.loads(to_json(template.build(settings)))
 
 
 @pytest.mark.parametrize("name", write_templates.rendered())
@@ -47,7 +51,7 @@ def test_no_finding_from_cfn_lint_in_any_region(tmp_path):
     paths = []
     for name, settings in STRUCTURES.items():
         built = template.build(settings)
-        for suffix, text in (("yaml", template.to_yaml(built)), ("json", template.to_json(built))):
+        for suffix, text in (("yaml", to_yaml(built)), ("json", to_json(built))):
             paths.append(tmp_path / f"{name}.{suffix}")
             paths[-1].write_text(text)
     result = lint_templates.lint(*map(str, paths))
@@ -57,7 +61,7 @@ def test_no_finding_from_cfn_lint_in_any_region(tmp_path):
 
 def test_linter_would_find_something(tmp_path):
     """The check above can fail."""
-    broken = json.loads(template.to_json(template.build(Settings())))
+    broken = json.loads(to_json(template.build(Settings())))
     broken["Resources"]["JobQueue"]["Properties"]["Priority"] = "high"
     path = tmp_path / "broken.json"
     path.write_text(json.dumps(broken))
@@ -80,13 +84,13 @@ def test_yaml_and_json_are_the_same_template(settings):
             return {str(key): plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list) else value
 
-    assert plain(loads(template.to_yaml(built))) == plain(json.loads(template.to_json(built)))
+    assert plain(loads(to_yaml(built))) == plain(json.loads(to_json(built)))
 
 
 def test_template_fits_into_a_request():
     """CloudFormation takes at most 51,200 bytes as TemplateBody."""
     for settings in STRUCTURES.values():
-        assert len(template.to_yaml(template.build(settings)).encode()) < 51_200
+        assert len(to_yaml(template.build(settings)).encode()) < 51_200
 
 
 def test_logical_ids_and_parameters_are_the_promised_ones():
@@ -96,6 +100,7 @@ def test_logical_ids_and_parameters_are_the_promised_ones():
         "InstanceRole",
         "InstanceProfile",
         "JobExecutionRole",
+        "JobRole",  # if it is asked for
         "LaunchTemplate",
         "ComputeEnvironment",
         "JobQueue",
@@ -105,6 +110,16 @@ def test_logical_ids_and_parameters_are_the_promised_ones():
     assert {"Username", "Password", "RegistryUrl", "SubnetIDs", "SecurityGroupIDs"} <= set(
         body()["Parameters"]
     )
+
+
+def test_a_new_generation_has_a_logical_id_of_its_own_and_the_same_outputs():
+    """CloudFormation creates it, switches the queue to it, and deletes the old one last."""
+    old, new = body(), body(replace(STRUCTURES["plain"], generation=2))
+    assert new["Resources"].keys() - old["Resources"].keys() == {"ComputeEnvironment2"}
+    assert old["Resources"].keys() - new["Resources"].keys() == {"ComputeEnvironment"}
+    assert old["Outputs"].keys() == new["Outputs"].keys()
+    (order,) = new["Resources"]["JobQueue"]["Properties"]["ComputeEnvironmentOrder"]
+    assert order["ComputeEnvironment"] == {"Ref": "ComputeEnvironment2"}
 
 
 def test_every_parameter_but_login_and_network_has_a_default():
@@ -228,3 +243,44 @@ def test_packaged_templates_need_no_batchreg():
     """They are launched from the console, with nothing else at hand."""
     for path in Path(write_templates.FOLDER).iterdir():
         assert "Transform" not in path.read_text()
+
+
+# --- read back ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [to_yaml, to_json])
+@pytest.mark.parametrize("settings", STRUCTURES.values(), ids=STRUCTURES)
+def test_settings_are_read_back_from_a_rendered_template(settings, write):
+    """A later deploy builds the same template, whichever form is deployed."""
+    body = write(template.build(settings))
+    deployed = read_template(body)
+    assert write(template.build(deployed.settings)) == body
+    assert deployed.settings.slots == settings.slots
+    assert deployed.version == batchreg.__version__
+
+
+def test_user_data_is_read_back_with_its_values():
+    """What doctor compares: what CloudFormation made of it, not what another version would make."""
+    values = {
+        "AWS::Region": "eu-central-1",
+        "AWS::URLSuffix": "amazonaws.com",
+        "RegistrySecret": ARNS[0],
+        "CredentialRefreshMinutes": "30",
+        "ImagePullBehavior": "default",
+    }
+    deployed = read_template(to_yaml(template.build(Settings())))
+    assert deployed.user_data_with(values) == userdata.for_instance([ARNS[0]], "eu-central-1")
+    assert deployed.user_data_with({}) is None
+
+
+@pytest.mark.parametrize(
+    "body", ["no: {template", "Resources: {}", "[]", "", "Metadata: {batchreg: {Version: 1}}"]
+)
+def test_other_templates_are_not_read(body):
+    """Nothing is taken for ours that is not."""
+    assert read_template(body) is None
+
+
+def test_docker_hub_has_one_address():
+    """The program on the instance is one file, so the address is in two."""
+    assert constraints.DOCKER_HUB == registry_login.HUB

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from batchreg.errors import BatchregError
 from batchreg.render import template, userdata
-from batchreg.render.settings import Settings, of_template
+from batchreg.render.settings import Settings
+from batchreg.render.text import read_template, to_json, to_yaml
 
 VALUES = {
     "AWS::Region": "eu-central-1",
@@ -190,7 +191,7 @@ def test_part_of_an_attached_environment_joins_and_leaves_the_pull_behavior_alon
 def test_on_failure_comes_back_from_the_archive(on_failure):
     """So that a later deploy keeps it."""
     made = Settings(on_failure=on_failure, user_parts=("Content-Type: text/x-shellscript\n\n#!x",))
-    assert of_template(template.to_yaml(template.build(made)))[1] == made
+    assert read_template(to_yaml(template.build(made))).settings == made
 
 
 def test_unknown_on_failure_is_refused():
@@ -374,7 +375,7 @@ def test_secrets_of_another_region_are_refused():
 
 def test_template_and_command_give_the_same_user_data():
     """Whoever moves to Terraform gets what CloudFormation made."""
-    built = json.loads(template.to_json(template.build(Settings())))
+    built = json.loads(to_json(template.build(Settings())))
     data = built["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
     text = userdata.resolve(data["UserData"]["Fn::Base64"]["Fn::Sub"], VALUES)
     assert text == userdata.for_instance([VALUES["RegistrySecret"]], "eu-central-1")

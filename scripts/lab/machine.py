@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
+from lab.environ import ENVIRON
 from lab.instance import CLOUD_CONFIG, EMPTY, META_DATA, MOUNTS, Boot, Instance, errors
-from lab.parts import ENVIRON
 
 # As in the image's amazon-ecs-init package, but for the program, and for the limit of five starts
 # in ten seconds, which no test can wait for.

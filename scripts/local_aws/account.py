@@ -14,6 +14,8 @@ from typing import Any
 from ministack.core.responses import now_iso
 from ministack.services import ec2, iam
 
+from local_aws.environments import LINKED_ROLE
+
 Data = dict[str, Any]
 
 # What these managed policies of AWS's come to, as far as the ECS agent and jobs need them.
@@ -38,8 +40,7 @@ def install() -> None:
     iam._roles["AWSServiceRoleForBatch"] = {
         "RoleName": "AWSServiceRoleForBatch",
         "RoleId": "AROAAWSSERVICEROLE000",
-        "Arn": "arn:aws:iam::123456789012:role/aws-service-role/batch.amazonaws.com/"
-        "AWSServiceRoleForBatch",
+        "Arn": LINKED_ROLE,
         "Path": "/aws-service-role/batch.amazonaws.com/",
         "CreateDate": now_iso(),
         "AssumeRolePolicyDocument": _document(

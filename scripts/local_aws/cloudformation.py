@@ -76,7 +76,10 @@ _ministack_support = engine.validate_template_support
 def resolve_parameters(template: Data, given: list[Data], previous: Data | None = None) -> Data:
     """Refuse unknown and missing parameters and other values than the allowed, in AWS's words."""
     declared = template.get("Parameters", {})
-    values = {entry["Key"]: entry.get("Value") for entry in given}
+    values = {
+        entry["Key"]: None if entry.get("UsePreviousValue") else entry.get("Value")
+        for entry in given
+    }
     if unknown := [key for key in values if key not in declared]:
         raise ValueError(f"Parameters: {_listed(unknown)} do not exist in the template")
     if missing := [k for k in declared if k not in values and "Default" not in declared[k]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,19 +18,18 @@ from ministack.core.responses import new_uuid
 from ministack.services import batch, iam, secretsmanager
 from ministack.services.cloudformation import provisioners
 
-from local_aws.batch import (
+from local_aws.batch import create_job_queue, delete_job_queue, update_job_queue
+from local_aws.definitions import deregister_job_definition, register_job_definition
+from local_aws.environments import (
+    IN_PLACE,
+    LINKED_ROLE,
     check_compute_resources,
     create_compute_environment,
-    create_job_queue,
     delete_compute_environment,
-    delete_job_queue,
-    deregister_job_definition,
-    find,
-    name_in,
-    register_job_definition,
-    update_job_queue,
+    reshape,
     user_data_of,
 )
+from local_aws.requests import ask, find, name_in
 
 Data = dict[str, Any]
 Made = tuple[str, Data]  # what `create` and `update` of a resource type return: Ref and GetAtt
@@ -41,6 +41,8 @@ CREATE_ONLY = {
     "AWS::EC2::LaunchTemplate": {"LaunchTemplateName", "TagSpecifications"},
     "AWS::IAM::InstanceProfile": {"InstanceProfileName", "Path"},
     "AWS::IAM::Role": {"RoleName", "Path"},
+    "AWS::IAM::RolePolicy": {"PolicyName", "RoleName"},
+    "AWS::SecretsManager::ResourcePolicy": {"SecretId"},
     "AWS::SecretsManager::Secret": {"Name"},
 }
 # Among a compute environment's resources, all but these shape its instances.
@@ -125,7 +127,9 @@ def _environment(properties: Data, name: str) -> Data:
 
 def _create_environment(logical_id: str, properties: Data, stack: str) -> Made:
     name = properties.get("ComputeEnvironmentName") or _unnamed(stack, logical_id)
-    made = create_compute_environment(_environment(properties, name))
+    request = _environment(properties, name)
+    check_compute_resources(request.get("computeResources", {}))
+    made = create_compute_environment(request)
     return made["computeEnvironmentArn"], {"ComputeEnvironmentArn": made["computeEnvironmentArn"]}
 
 
@@ -133,16 +137,18 @@ def _update_environment(arn: str, old: Data, new: Data, stack: str, logical_id: 
     in_place = as_text(new.get("ReplaceComputeEnvironment", True)) == "false"
     if reshapes(old, new) and not in_place:
         return _create_environment(logical_id, new, stack)
-    request = _environment(new, name_in(arn))
-    resources = request.get("computeResources", {})
-    best_fit = resources.get("allocationStrategy", "BEST_FIT") == "BEST_FIT"
-    if reshapes(old, new) and (best_fit or request.get("serviceRole")):
-        raise ValueError(
-            "An update of the infrastructure needs the service-linked role and an "
-            "allocation strategy other than BEST_FIT"
-        )
+    environment, request = find(batch._compute_envs, arn), _environment(new, name_in(arn))
+    resources = request.pop("computeResources", {})
     check_compute_resources(resources)
-    find(batch._compute_envs, arn).update(request)
+    if reshapes(old, new):
+        strategy = environment["computeResources"].get("allocationStrategy")
+        if strategy not in IN_PLACE or environment["serviceRole"] != LINKED_ROLE:
+            raise ValueError(
+                "An update of the infrastructure needs the service-linked role and an "
+                "allocation strategy other than BEST_FIT"
+            )
+        reshape(environment, resources)
+    environment.update(request, computeResources=resources)
     return arn, {"ComputeEnvironmentArn": arn}
 
 
@@ -241,6 +247,55 @@ def _delete_profile(name: str, properties: Data) -> None:
     iam._instance_profiles.pop(name, None)
 
 
+def _create_resource_policy(logical_id: str, properties: Data, stack: str) -> Made:
+    """Give a secret its policy; Ref is the secret's ARN."""
+    arn = properties["SecretId"]
+    if arn in secretsmanager._resource_policies:
+        raise ValueError("A resource policy already exists on the secret")
+    return _put_resource_policy(arn, properties)
+
+
+def _put_resource_policy(arn: str, properties: Data) -> Made:
+    text = json.dumps(properties["ResourcePolicy"])
+    ask(secretsmanager._put_resource_policy, {"SecretId": arn, "ResourcePolicy": text})
+    return arn, {"Id": arn}
+
+
+def _update_resource_policy(arn: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    return _put_resource_policy(arn, new)
+
+
+def _delete_resource_policy(arn: str, properties: Data) -> None:
+    if secretsmanager._resolve(arn)[1]:
+        ask(secretsmanager._delete_resource_policy, {"SecretId": arn})
+
+
+def _create_role_policy(logical_id: str, properties: Data, stack: str) -> Made:
+    """Add an inline policy to a role, unless it has one of that name."""
+    role = iam._roles.get(properties["RoleName"])
+    if role is None:
+        raise ValueError(f"The role with name {properties['RoleName']} cannot be found.")
+    if properties["PolicyName"] in role["InlinePolicies"]:
+        raise ValueError(
+            f"Resource of type 'AWS::IAM::RolePolicy' with identifier "
+            f"'{properties['PolicyName']}|{properties['RoleName']}' already exists."
+        )
+    return _update_role_policy("", {}, properties, stack, logical_id)
+
+
+def _update_role_policy(
+    physical_id: str, old: Data, new: Data, stack: str, logical_id: str
+) -> Made:
+    document = json.dumps(new["PolicyDocument"])
+    iam._roles[new["RoleName"]]["InlinePolicies"][new["PolicyName"]] = document
+    return f"{new['PolicyName']}|{new['RoleName']}", {}
+
+
+def _delete_role_policy(physical_id: str, properties: Data) -> None:
+    if role := iam._roles.get(properties["RoleName"]):
+        role["InlinePolicies"].pop(properties["PolicyName"], None)
+
+
 TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., None]]] = {
     "AWS::Batch::ComputeEnvironment": (
         _create_environment,
@@ -255,5 +310,11 @@ TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., N
         provisioners._ec2_launch_template_delete,
     ),
     "AWS::IAM::InstanceProfile": (_create_profile, _update_profile, _delete_profile),
+    "AWS::IAM::RolePolicy": (_create_role_policy, _update_role_policy, _delete_role_policy),
+    "AWS::SecretsManager::ResourcePolicy": (
+        _create_resource_policy,
+        _update_resource_policy,
+        _delete_resource_policy,
+    ),
     "AWS::SecretsManager::Secret": (_create_secret, _update_secret, _delete_secret),
 }

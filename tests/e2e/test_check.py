@@ -59,7 +59,7 @@ def test_right_login_pulls(check, image):
     """One line on stdout, nothing on stderr, exit status 0."""
     result = check(f"{image}:3.2")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"ok  {image}:3.2  {MACHINE}, with this login\n"
+    assert result.stdout == f"ok  {image}:3.2  {MACHINE}, with these credentials\n"
 
 
 def test_password_may_come_through_a_pipe(batchreg, registry, image):
@@ -118,7 +118,7 @@ def test_wrong_password_is_told(check, image):
     result = check(f"{image}:3.2", password="canary-4711")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"batchreg: {image}:3.2: ")
-    assert "refuses this login" in result.stderr
+    assert "rejects these credentials" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "canary" not in result.stderr
 
@@ -157,7 +157,7 @@ def test_image_without_a_login_asks_for_one(batchreg, image):
     """Nothing given means that nothing is sent."""
     result = batchreg("check", f"{image}:3.2")
     assert result.returncode == 1
-    assert "give a login" in result.stderr
+    assert "Provide credentials" in result.stderr
 
 
 def test_login_is_sent_to_its_registry_alone(batchreg, registry, image):
@@ -170,7 +170,7 @@ def test_login_is_sent_to_its_registry_alone(batchreg, registry, image):
         environ={"BATCHREG_PASSWORD": registry.password},
     )
     assert result.returncode == 1
-    assert "the given login is for Docker Hub: --registry-url changes that." in result.stderr
+    assert "the given credentials are for Docker Hub: --registry-url changes that." in result.stderr
 
 
 def test_registry_that_is_down_is_told(check, tmp_path, registry):
@@ -180,7 +180,7 @@ def test_registry_that_is_down_is_told(check, tmp_path, registry):
     began = time.monotonic()
     result = check(f"{gone.host}/lab/align:3")
     assert result.returncode == 1
-    assert "refuses the connection" in result.stderr
+    assert "refused the connection" in result.stderr
     assert time.monotonic() - began < 5
 
 
@@ -255,14 +255,14 @@ def test_bearer_login_pulls(batchreg, tokens):
     """The real registry takes the token that we fetched for it."""
     result = check_tokens(batchreg, tokens[1], "lab/align:3")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.endswith(f"{MACHINE}, with this login\n")
+    assert result.stdout.endswith(f"{MACHINE}, with these credentials\n")
 
 
 def test_bearer_login_without_the_right_is_told(batchreg, tokens):
     """Its password is right, and a new one would not help."""
     result = check_tokens(batchreg, tokens[1], "other/align:3")
     assert result.returncode == 1
-    assert "takes this login, but does not let it pull other/align" in result.stderr
+    assert "accepts these credentials, but they may not pull other/align" in result.stderr
 
 
 def test_revoked_right_is_told(batchreg, tokens):
@@ -271,7 +271,7 @@ def test_revoked_right_is_told(batchreg, tokens):
     server.rights["ada"].remove("lab/align")
     try:
         result = check_tokens(batchreg, registry, "lab/align:3")
-        assert "does not let it pull lab/align" in result.stderr
+        assert "they may not pull lab/align" in result.stderr
     finally:
         server.rights["ada"].add("lab/align")
 
@@ -280,22 +280,28 @@ def test_wrong_password_at_a_token_server_is_told(batchreg, tokens):
     """The token server says so, not the registry."""
     result = check_tokens(batchreg, tokens[1], "lab/align:3", password="canary-4711")
     assert result.returncode == 1
-    assert "refuses this login" in result.stderr
+    assert "rejects these credentials" in result.stderr
     assert "canary" not in result.stderr
 
 
 def test_missing_tag_behind_a_token_names_near_ones(batchreg, tokens):
     """The token is for the list of tags, too."""
     result = check_tokens(batchreg, tokens[1], "lab/align:4")
-    assert "no tag 4 in lab/align; it has 3:" in result.stderr
+    assert "no tag 4 in lab/align; it has 3." in result.stderr
 
 
 def test_public_image_is_pulled_without_a_login(batchreg, tokens):
     """Everybody gets a token for it, and a private one is not for everybody."""
     server, registry = tokens
     server.logins.clear()
-    assert "without a login" in check_tokens(batchreg, registry, "lab/open:3", password=None).stdout
-    assert "give a login" in check_tokens(batchreg, registry, "lab/align:3", password=None).stderr
+    assert (
+        "without credentials"
+        in check_tokens(batchreg, registry, "lab/open:3", password=None).stdout
+    )
+    assert (
+        "Provide credentials"
+        in check_tokens(batchreg, registry, "lab/align:3", password=None).stderr
+    )
     assert set(server.logins) == {""}
 
 
@@ -335,7 +341,7 @@ def test_index_has_an_image_for_each_architecture(batchreg, tokens, tmp_path):
         connection.close()
     for machine in ("amd64", "arm64"):
         result = check_tokens(batchreg, tokens[1], "lab/open:multi", "--architecture", machine)
-        assert "amd64, arm64, with this login" in result.stdout
+        assert "amd64, arm64, with these credentials" in result.stdout
 
 
 # --- stacks ---------------------------------------------------------------------------------------
@@ -369,16 +375,16 @@ def test_deploy_check_keeps_a_wrong_login_from_making_anything(batchreg, aws, st
             batchreg, aws, stack, registry, *login, "--check", image, password="canary-4711"
         )
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert "refuses this login" in refused.stderr
-        assert "Nothing has changed." in refused.stderr
+        assert "rejects these credentials" in refused.stderr
+        assert "No changes were made." in refused.stderr
         assert stack not in stacks(aws)
 
         made = deploy(batchreg, aws, stack, registry, *login, "--check", image, password=PASSWORD)
         assert made.returncode == 0, made.stderr
-        assert f"ok  {image}  amd64, with this login" in made.stderr
+        assert f"ok  {image}  amd64, with these credentials" in made.stderr
 
         now = batchreg("check", image, "--stack-name", stack, environ=aws.environ)
-        assert now.stdout == f"ok  {image}  amd64, with this login\n"
+        assert now.stdout == f"ok  {image}  amd64, with these credentials\n"
 
         graviton = deploy(
             batchreg, aws, stack, registry, "--check", image, "--instance-type", "c7g"
@@ -389,13 +395,13 @@ def test_deploy_check_keeps_a_wrong_login_from_making_anything(batchreg, aws, st
         registry.change_password("another")
         stale = batchreg("check", image, "--stack-name", stack, environ=aws.environ)
         assert stale.returncode == 1
-        assert "refuses this login" in stale.stderr
+        assert "rejects these credentials" in stale.stderr
         fresh = deploy(batchreg, aws, stack, registry, "--check", image, password="another")
         assert fresh.returncode == 0, fresh.stderr
 
 
 def test_stack_that_is_not_there_is_told(batchreg, aws):
-    """A slip in --stack-name must not mean: without a login."""
+    """A slip in --stack-name must not mean: without credentials."""
     result = batchreg("check", "x", "--stack-name", "nowhere", environ=aws.environ)
     assert result.returncode == 1
     assert "no stack nowhere" in result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import platform
 import re
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 from account import Account
 from conftest import require
+from lab.environ import clean
 from lab.parts import Registry
 from local_aws import LocalAws
 from wire import Wire
@@ -77,6 +77,7 @@ class Lab:
             jobName="align",
             jobQueue=self.outputs["JobQueueArn"],
             jobDefinition=definition["jobDefinitionArn"],
+            tags={"local-aws-status": "RUNNABLE"},
         )["jobId"]
         self.aws.set_jobs(status, job_id=job_id, reason=reason)
         return job_id
@@ -97,11 +98,6 @@ class Lab:
     def doctor(
         self, *arguments: str, image: bool = True, endpoint: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
         more = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
         return subprocess.run(
             [
@@ -115,7 +111,7 @@ class Lab:
             text=True,
             capture_output=True,
             timeout=60,
-            env={**clean, **self.aws.environ, **more},
+            env={**clean(), **self.aws.environ, **more},
         )
 
     def causes(self, *arguments: str, **options: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a registry's answers say: challenges, limits, platforms, tags."""
+"""What a registry's responses mean: challenges, limits, platforms, tags."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from batchreg.registry.client import Failed
+from batchreg.registry import problems
 from batchreg.registry.images import Image
+from batchreg.registry.problems import Problem
 
 Headers = Mapping[str, str] | Any
 
@@ -46,8 +47,8 @@ def challenges(headers: Sequence[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def pulls_left(headers: Headers) -> dict[str, str]:
-    """Return what Docker Hub says of its limit, {} where there is none.
+def pulls_left(headers: Headers) -> str:
+    """Return what Docker Hub says of its limit, such as "87 of 200"; empty if it says nothing.
 
     Only with a window, as in `100;w=21600`: other registries count requests under these names.
     """
@@ -55,13 +56,11 @@ def pulls_left(headers: Headers) -> dict[str, str]:
         re.fullmatch(r"\s*(\d{1,9})\s*;\s*w=(\d{1,9})\s*", headers[name] or "")
         for name in ("ratelimit-limit", "ratelimit-remaining")
     )
-    if not limit or not left:
-        return {}
-    return {"left": left[1], "text": f"{left[1]} of {limit[1]}"}
+    return f"{int(left[1])} of {int(limit[1])}" if limit and left else ""
 
 
 def retry_after(headers: Headers) -> int | None:
-    """Return for how many seconds a Retry-After header asks, in either of its forms."""
+    """Return how many seconds a Retry-After header asks to wait, in either of its forms."""
     value = (headers["Retry-After"] or "").strip()
     if re.fullmatch(r"\d{1,9}", value):
         return int(value)
@@ -71,17 +70,10 @@ def retry_after(headers: Headers) -> int | None:
         return None
 
 
-def duration(seconds: int) -> str:
-    """Say it in the unit that people would choose."""
-    if seconds < 120:
-        return f"{seconds} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
 def platforms(manifest: Mapping[str, Any], config: Callable[[str], dict[str, Any]]) -> list[str]:
-    """Return the architectures that a manifest or an index has images for, [] where it tells none.
+    """Return the architectures that a manifest or an index has images for, [] if it names none.
 
-    `config` fetches an image's configuration by its digest. Raises Failed for what is no image.
+    `config` fetches an image's configuration by its digest. Raises Problem for anything else.
     """
     entries = manifest.get("manifests")
     if isinstance(entries, list):
@@ -92,23 +84,13 @@ def platforms(manifest: Mapping[str, Any], config: Callable[[str], dict[str, Any
         digest = str(described.get("digest"))
         kind = str(described.get("mediaType"))
         if not re.fullmatch(r"application/vnd\.(docker\.container|oci)\.image\S*json", kind):
-            raise Failed(
-                "not-an-image",
-                "It is no container image but something else that "
-                "registries keep, such as a chart: push an image.",
-            )
+            raise problems.not_an_image()
         if re.fullmatch(r"[a-z0-9]+:[0-9a-f]{32,128}", digest):
             name = _platform(config(digest))
             return [name] if name else []
     if manifest.get("schemaVersion") == 1:
-        raise Failed(
-            "not-an-image",
-            "It is in the image format of 2015, which Docker no longer pulls: build it anew.",
-        )
-    raise Failed(
-        "not-a-registry",
-        "What the registry gives for it is no manifest: check the registry's host.",
-    )
+        raise problems.outdated_format()
+    raise problems.no_manifest()
 
 
 def _platform(described: Mapping[str, Any]) -> str:
@@ -123,46 +105,20 @@ def _platform(described: Mapping[str, Any]) -> str:
     return machine if system in ("linux", "") or not system.isalnum() else f"{system}/{machine}"
 
 
-def wrong_architecture(there: Sequence[str], missing: Sequence[str]) -> Failed:
-    have, lack = ", ".join(there), ", ".join(missing)
-    builds = ",".join(f"linux/{name}" for name in missing)
-    return Failed(
-        "wrong-architecture",
-        f"It is built for {have} and not for {lack}, which the "
-        f"instances need: docker buildx build --platform {builds}, or choose other "
-        "instance types.",
-        architectures=have,
-    )
+def tags(fields: Mapping[str, Any]) -> list[str]:
+    """Return the names in a list of tags, without those that cannot be one."""
+    listed = fields.get("tags")
+    return [
+        tag
+        for tag in (listed if isinstance(listed, list) else [])
+        if isinstance(tag, str) and re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII)
+    ]
 
 
-def tags(answer: Mapping[str, Any]) -> list[str]:
-    listed = answer.get("tags")
-    return (
-        [
-            tag
-            for tag in listed
-            if isinstance(tag, str) and re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII)
-        ]
-        if isinstance(listed, list)
-        else []
-    )
-
-
-def missing_tag(image: Image, where: str, repository: str, there: Sequence[str]) -> Failed:
-    """Say that the tag is not there, and which ones are near it."""
+def missing_tag(image: Image, where: str, repository: str, there: Sequence[str]) -> Problem:
+    """Say that the tag is missing, and which of those that are `there` are near it."""
     if image.digest:
-        return Failed(
-            "no-tag",
-            f"{where} has no {image.digest[:19]}... in {repository}: it may "
-            "have been deleted there; push it again, or name a tag.",
-        )
-    tag = image.tag or "latest"
-    near = difflib.get_close_matches(tag, there, n=3, cutoff=0.5) or (
-        sorted(there) if len(there) <= 5 else []
-    )
-    has = f"; it has {', '.join(near)}" if near else ""
-    fact = f"{where} has no tag {tag} in {repository}{has}"
-    if not image.tag:
-        fact = f"The image is given without a tag, and {fact}"
-    step = "take one of these, or push it" if near else "push it first"
-    return Failed("no-tag", f"{fact}: {step}.", **({"near": ", ".join(near)} if near else {}))
+        return problems.no_digest(where, repository, image.digest)
+    near = difflib.get_close_matches(image.tag or "latest", there, n=3, cutoff=0.5)
+    near = near or (sorted(there) if len(there) <= 5 else [])
+    return problems.no_tag(where, repository, image.tag, near)

@@ -1,4 +1,4 @@
-"""Does this login pull this image? The registry itself is asked, and the time is limited."""
+"""Do these credentials pull this image? Asks the registry, within a time limit."""
 
 from __future__ import annotations
 
@@ -6,88 +6,89 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from batchreg.registry import pull as registry_pull
-from batchreg.registry.client import Failed, RegistryClient
+from batchreg.registry.client import RegistryClient
 from batchreg.registry.images import Image
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """A user name and a password, which no traceback shows."""
-
-    username: str = field(repr=False)
-    password: str = field(repr=False)
+from batchreg.registry.logins import Credentials
+from batchreg.registry.problems import Problem
+from batchreg.registry.pull import PullCheck, host_of
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an image can be pulled. `text`, one line: the fact, then the next step.
+    """Whether an image can be pulled: a cause, the fact in a line, and the next step if it cannot.
 
-    No field holds any part of a login, nor words of the registry's that might.
+    No field holds any part of the credentials, nor words of the registry's that might.
     """
 
     image: str
     ok: bool
     cause: str
-    text: str
+    fact: str
+    step: str
     details: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        return f"{self.fact} {self.step}".rstrip()
+
+
+Judge = Callable[[RegistryClient], tuple[str, dict[str, str]]]
 
 
 def check(
     image: Image,
-    login: Credentials | None,
+    credentials: Credentials | None,
     *,
     architectures: Collection[str] = ("amd64",),
     seconds: float = 10,
 ) -> Verdict:
     """Return whether the image can be pulled for each of the architectures, within `seconds`."""
-    return start(image, login, architectures=architectures, seconds=seconds)()
+    return start(image, credentials, architectures=architectures, seconds=seconds)()
 
 
 def start(
     image: Image,
-    login: Credentials | None,
+    credentials: Credentials | None,
     *,
     architectures: Collection[str] = ("amd64",),
     seconds: float = 10,
 ) -> Callable[[], Verdict]:
     """Begin a check, beside others, and return the function that waits for its verdict."""
     return _start(
-        image, seconds, lambda talk: registry_pull.Pull(image, login, talk).run(architectures)
+        image, seconds, lambda client: PullCheck(image, credentials, client).run(architectures)
     )
 
 
-def check_login(host: str, login: Credentials, *, seconds: float = 10) -> Verdict:
+def check_login(host: str, credentials: Credentials, *, seconds: float = 10) -> Verdict:
     """Return whether `docker login` would succeed at a registry."""
     image = Image(host, host, "")
-    return _start(image, seconds, lambda talk: registry_pull.Pull(image, login, talk).log_in())()
+    return _start(image, seconds, lambda client: PullCheck(image, credentials, client).log_in())()
 
 
-def _start(
-    image: Image, seconds: float, judge: Callable[[RegistryClient], tuple[str, dict[str, str]]]
-) -> Callable[[], Verdict]:
-    """Judge in a thread: while it looks up a name nothing can stop it, yet the wait must end."""
-    talk = RegistryClient(registry_pull.host_of(image), seconds)
+def _start(image: Image, seconds: float, judge: Judge) -> Callable[[], Verdict]:
+    """Judge in a thread, so that the wait ends although nothing can stop a lookup of a name."""
+    client = RegistryClient(host_of(image), seconds)
     done: queue.SimpleQueue[Verdict | Exception] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            text, details = judge(talk)
-            done.put(Verdict(image.name, True, "ok", text, details))
-        except Failed as failure:
-            done.put(_negative(image, failure))
+            fact, details = judge(client)
+            done.put(Verdict(image.name, True, "ok", fact, "", details))
+        except Problem as problem:
+            done.put(_negative(image, problem))
         except Exception as bug:
             done.put(bug)
         finally:
-            talk.close()
+            client.close()
 
     def wait() -> Verdict:
         try:
-            found = done.get(timeout=max(0, talk.until - time.monotonic()))
+            found = done.get(timeout=max(0, client.until - time.monotonic()))
         except queue.Empty:
-            found = _negative(image, talk.timeout())
+            found = _negative(image, client.timeout())
+            client.stop()
         if isinstance(found, Exception):
             raise found
         return found
@@ -96,5 +97,5 @@ def _start(
     return wait
 
 
-def _negative(image: Image, failure: Failed) -> Verdict:
-    return Verdict(image.name, False, failure.cause, failure.text, failure.details)
+def _negative(image: Image, problem: Problem) -> Verdict:
+    return Verdict(image.name, False, problem.cause, problem.fact, problem.step, problem.details)

@@ -26,7 +26,7 @@ _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 class Image:
     """An image's parts. `registry` is a host, `docker.io` for Docker Hub.
 
-    `tag` and `digest` are empty where the name has none.
+    `tag` and `digest` are empty if the name has none.
     """
 
     name: str
@@ -40,29 +40,29 @@ class Image:
         return self.registry in _HUB
 
 
-# Graviton's families have a g behind the number of their generation, as c7gn has; the first was a1.
+# Graviton families have a g after the number of their generation, as c7gn has; the first was a1.
 _GRAVITON = re.compile(r"a1\b|[a-z]+-?[0-9]+g|default_arm64")
 
 
 def architectures(instance_types: Sequence[str]) -> tuple[str, ...]:
-    """Return what images must be built for to run on EC2 instance types or families."""
+    """Return the architectures that an image needs to run on EC2 instance types or families."""
     arm = {bool(_GRAVITON.match(name.strip())) for name in instance_types if name.strip()}
     return tuple("arm64" if one else "amd64" for one in sorted(arm or {False}))
 
 
 def parse(name: str) -> Image:
-    """Return the parts of an image's name; BatchregError where it is none."""
+    """Return the parts of an image's name; BatchregError if it is not one."""
     found = _IMAGE.fullmatch(name)
-    if found and len(name) > MOST_CHARACTERS:
-        raise BatchregError(
-            f"The image's name has {len(name)} characters, and AWS Batch takes "
-            f"{MOST_CHARACTERS}: give it a shorter one."
-        )
     if not found:
         hint = ", without a scheme" if "://" in name else ""
         hint = hint or (", in lower case" if name.lower() != name else "")
         raise BatchregError(
-            f"{name!r} is not the name of an image: write it like ghcr.io/lab/align:3{hint}."
+            f"{name!r} is not the name of an image.", f"Write it like ghcr.io/lab/align:3{hint}."
+        )
+    if len(name) > MOST_CHARACTERS:
+        raise BatchregError(
+            f"The image's name has {len(name)} characters; AWS Batch accepts {MOST_CHARACTERS}.",
+            "Give it a shorter name.",
         )
     return Image(
         name, found["host"] or "docker.io", found["path"], found["tag"] or "", found["digest"] or ""

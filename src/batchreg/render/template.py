@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import yaml
 from troposphere import (
     AWSHelperFn,
     Base64,
@@ -28,26 +26,14 @@ from troposphere import (
 )
 
 from batchreg import __version__
-from batchreg.render import userdata
-from batchreg.render.settings import CREDENTIAL, USERNAME, Settings, suffix
+from batchreg.render import constraints, userdata
+from batchreg.render.settings import Settings, suffix
 
 # For a JSON string made of intrinsics only: what must be escaped, backslashes first. Other control
-# characters are refused by CREDENTIAL.
+# characters are refused by constraints.PASSWORD.
 JSON_ESCAPES = (("\\", "\\\\"), ('"', '\\"'))
 
-# Every spelling that registry_login.registry_key accepts, and no other.
-_NAME = r"[a-z0-9]+((\.|-+)[a-z0-9]+)*"
-_BLANKS = r"[ \t\r\n]*"
-REGISTRY_URL = (
-    rf"(?i){_BLANKS}(?!https://[^/]*:443(/|{_BLANKS}$))(?!http://[^/]*:80(/|{_BLANKS}$))"
-    rf"(https?://)?(localhost|[a-z0-9]+(-+[a-z0-9]+)*\.{_NAME}|{_NAME}:[0-9]{{1,5}})"
-    rf"(:[0-9]{{1,5}})?(/.*)?{_BLANKS}"
-)
-DOCKER_HUB = "https://index.docker.io/v1/"
-
-INSTANCE_TYPES = {"ECS_AL2023": "optimal", "ECS_AL2023_NVIDIA": "g4dn"}
-
-# Jobs of these kinds block the head of the queue for good; ten minutes is the least AWS allows.
+# Jobs with these reasons block the head of the queue forever; AWS allows ten minutes or more.
 NEVER_STARTS = (
     "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE",
     "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
@@ -58,7 +44,7 @@ def build(settings: Settings) -> Template:
     """Return the template for `settings`; a pure function of them and of batchreg's version."""
     template = Template(
         "AWS Batch that pulls its images from a private container registry: "
-        "a compute environment whose instances have the login, and a job queue."
+        "a compute environment whose instances have the credentials, and a job queue."
     )
     template.set_version()
     _parameters(template, settings)
@@ -71,83 +57,6 @@ def build(settings: Settings) -> Template:
     return template
 
 
-def to_json(template: Template) -> str:
-    """Return the template as JSON text."""
-    return json.dumps(_in_reading_order(template), indent=2) + "\n"
-
-
-def to_yaml(template: Template) -> str:
-    """Return the template as YAML text, intrinsics in their short form.
-
-    libyaml writes it: five times as fast as troposphere's own to_yaml.
-    """
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(
-        _shortened(_in_reading_order(template)),
-        Dumper=type(
-            "Dumper",
-            (dumper,),
-            {
-                "yaml_representers": {**dumper.yaml_representers, str: _text, Tagged: _tagged},
-                "ignore_aliases": lambda self, data: True,
-            },
-        ),
-        sort_keys=False,
-        width=100_000,
-    )
-    return str(text)
-
-
-class Tagged(tuple[str, Any]):
-    """An intrinsic function's short form: its tag and its argument."""
-
-
-def _in_reading_order(template: Template) -> dict[str, Any]:
-    body = template.to_dict()
-    body["Resources"] = {
-        name: {"Type": resource["Type"], **resource} for name, resource in body["Resources"].items()
-    }
-    sections = (
-        "AWSTemplateFormatVersion",
-        "Description",
-        "Metadata",
-        "Parameters",
-        "Conditions",
-        "Resources",
-        "Outputs",
-    )
-    return {section: body[section] for section in sections}
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_shortened(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) == 1:
-        ((key, argument),) = value.items()
-        if key == "Fn::GetAtt":
-            return Tagged(("!GetAtt", ".".join(argument)))
-        # A short form right inside a scalar one, as in !Base64 !Sub, is not valid YAML.
-        inner = _shortened(argument)
-        if key == "Ref" or (key.startswith("Fn::") and not isinstance(inner, Tagged)):
-            return Tagged(("!" + key.removeprefix("Fn::"), inner))
-        return {key: inner}
-    return {key: _shortened(item) for key, item in value.items()}
-
-
-def _text(dumper: Any, text: str) -> Any:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-def _tagged(dumper: Any, tagged: Tagged) -> Any:
-    tag, argument = tagged
-    if isinstance(argument, list):
-        return dumper.represent_sequence(tag, argument)
-    return dumper.represent_scalar(tag, argument, style="|" if "\n" in argument else None)
-
-
 def _parameters(template: Template, settings: Settings) -> None:
     groups: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
@@ -157,7 +66,8 @@ def _parameters(template: Template, settings: Settings) -> None:
         groups.setdefault(group, []).append(name)
         labels[name] = label
 
-    registry, network, compute = "Registry login", "Network", "Compute"
+    registry, network, compute = "Registry credentials", "Network", "Compute"
+    permissions, updates = "Permissions", "Updates"
     for slot in () if settings.secret_arns else settings.slots:
         n = suffix(slot)
         group = f"{registry} {n}".strip()
@@ -168,11 +78,11 @@ def _parameters(template: Template, settings: Settings) -> None:
             "String",
             "Host of the registry, such as ghcr.io or registry.example.com:5050. "
             "The default is Docker Hub.",
-            Default=DOCKER_HUB,
-            AllowedPattern=REGISTRY_URL,
+            Default=constraints.DOCKER_HUB,
+            AllowedPattern=constraints.REGISTRY_URL,
             ConstraintDescription="A host with a dot or a port, such as ghcr.io or "
             "registry.example.com:5050 (with https://, leave out :443). "
-            f"For Docker Hub: {DOCKER_HUB}",
+            f"For Docker Hub: {constraints.DOCKER_HUB}",
         )
         add(
             group,
@@ -181,7 +91,7 @@ def _parameters(template: Template, settings: Settings) -> None:
             "String",
             "User name at the registry.",
             NoEcho=True,
-            AllowedPattern=USERNAME,
+            AllowedPattern=constraints.USERNAME,
             ConstraintDescription="At least one character, no colon, no control characters, "
             "no {{resolve:.",
         )
@@ -190,9 +100,10 @@ def _parameters(template: Template, settings: Settings) -> None:
             f"Password{n}",
             "Password or access token",
             "String",
-            "Kept in AWS Secrets Manager and nowhere else. A token that may only read is best.",
+            "Stored in AWS Secrets Manager and nowhere else. Use a read-only access token if the "
+            "registry offers one.",
             NoEcho=True,
-            AllowedPattern=CREDENTIAL,
+            AllowedPattern=constraints.PASSWORD,
             ConstraintDescription="At least one character, no line breaks or control characters, "
             "no {{resolve:.",
         )
@@ -201,85 +112,154 @@ def _parameters(template: Template, settings: Settings) -> None:
         "KmsKeyArn",
         "KMS key",
         "String",
-        "ARN of the customer managed key of the secret. Empty: AWS's own key for Secrets Manager.",
+        "ARN of a customer managed key that encrypts the secret. If empty, Secrets Manager uses "
+        "the AWS managed key.",
         Default="",
-        AllowedPattern="|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
-        ConstraintDescription="The ARN of a KMS key (not of an alias), or nothing.",
+        AllowedPattern="|" + constraints.KMS_KEY_ARN,
+        ConstraintDescription="The ARN of a KMS key (not of an alias), or empty.",
     )
     add(
         registry,
         "CredentialRefreshMinutes",
-        "Refresh the login every (minutes)",
+        "Refresh interval (minutes)",
         "Number",
-        "How often the running instances read the secret again, give or take a minute.",
-        Default=30,
-        MinValue=5,
-        MaxValue=1440,
+        "How often running instances read the secret again, give or take a minute.",
+        **_number(constraints.REFRESH_MINUTES, constraints.DEFAULT_REFRESH_MINUTES),
     )
     add(
         network,
         "SubnetIDs",
         "Subnets",
         "List<AWS::EC2::Subnet::Id>",
-        "Subnets for the instances, with a route to the registry: the internet, for most.",
+        "Subnets for the instances. They need a route to the registry, usually to the internet.",
     )
     add(
         network,
         "SecurityGroupIDs",
         "Security groups",
         "List<AWS::EC2::SecurityGroup::Id>",
-        "Security groups of the instances. They need outgoing HTTPS and nothing incoming.",
+        "Security groups for the instances. They must allow outbound HTTPS; no inbound rule is "
+        "needed.",
     )
     add(
         compute,
         "ProvisioningModel",
         "Provisioning model",
         "String",
-        "EC2: On-Demand Instances. SPOT: cheaper, and interrupted at times.",
-        Default="EC2",
-        AllowedValues=["EC2", "SPOT"],
+        "EC2: On-Demand Instances. SPOT: Spot Instances, which cost less and can be interrupted.",
+        Default=constraints.PROVISIONING_MODELS[0],
+        AllowedValues=list(constraints.PROVISIONING_MODELS),
     )
     add(
         compute,
         "InstanceTypes",
         "Instance types",
         "CommaDelimitedList",
-        "Instance types or families, such as m7i or c7g.4xlarge; no mix of x86 and Graviton.",
-        Default=INSTANCE_TYPES[settings.image_type],
+        "Instance types or families, such as m7i or c7g.4xlarge. Do not mix x86 and Graviton.",
+        Default=constraints.DEFAULT_INSTANCE_TYPES[settings.image_type],
     )
     add(
         compute,
         "MaxvCpus",
-        "Most vCPUs at a time",
+        "Maximum vCPUs",
         "Number",
-        "Upper limit for all instances together. With no jobs, none run.",
-        Default=256,
-        MinValue=1,
-        MaxValue=1000000,
+        "Maximum vCPUs of all instances together. No instances run while there are no jobs.",
+        **_number(constraints.MAX_VCPUS, constraints.DEFAULT_MAX_VCPUS),
     )
     add(
         compute,
         "RootVolumeGiB",
-        "Disk of an instance (GiB)",
+        "Root volume (GiB)",
         "Number",
-        "For the images and for what jobs write into their containers.",
-        Default=100,
-        MinValue=30,
-        MaxValue=16384,
+        "Size of each instance's root volume, which holds images and what jobs write into their "
+        "containers.",
+        **_number(constraints.ROOT_VOLUME_GIB, constraints.DEFAULT_ROOT_VOLUME_GIB),
+    )
+    add(
+        compute,
+        "RootVolumeThroughput",
+        "Root volume throughput (MiB/s)",
+        "Number",
+        "Image layers are written to the root volume. Above 125, AWS charges for the throughput.",
+        **_number(constraints.ROOT_VOLUME_THROUGHPUT, constraints.DEFAULT_ROOT_VOLUME_THROUGHPUT),
+    )
+    add(
+        compute,
+        "RootVolumeIops",
+        "Root volume IOPS",
+        "Number",
+        "At least four per MiB/s of throughput. Above 3,000, AWS charges for them.",
+        **_number(constraints.ROOT_VOLUME_IOPS, constraints.DEFAULT_ROOT_VOLUME_IOPS),
+    )
+    add(
+        compute,
+        "ImageId",
+        "Machine image",
+        "String",
+        "An AMI of your own, with the ECS agent and python3. If empty, AWS Batch's current image.",
+        Default="",
+        AllowedPattern="|" + constraints.IMAGE_ID,
+        ConstraintDescription="The ID of an AMI, such as ami-0123456789abcdef0, or empty.",
     )
     add(
         compute,
         "ImagePullBehavior",
-        "When to pull",
+        "Image pull behavior",
         "String",
-        "ECS_IMAGE_PULL_BEHAVIOR of the ECS agent. default: pull each time, use the cached image "
-        "where that fails.",
-        Default="default",
-        AllowedValues=["default", "always", "once", "prefer-cached"],
+        "ECS_IMAGE_PULL_BEHAVIOR of the ECS agent. default: pull each time, and use the cached "
+        "image if that fails.",
+        Default=constraints.PULL_BEHAVIORS[0],
+        AllowedValues=list(constraints.PULL_BEHAVIORS),
+    )
+    add(
+        permissions,
+        "InstancePolicyArns",
+        "Policies for the instance role",
+        "String",
+        "Comma-separated ARNs of IAM policies that every job on the instances can use, such as one for S3.",
+        Default="",
+        AllowedPattern=constraints.POLICY_ARNS,
+        ConstraintDescription="ARNs of IAM policies, or empty.",
+    )
+    add(
+        permissions,
+        "JobPolicyArns",
+        "Policies for a job role",
+        "String",
+        "Comma-separated ARNs of IAM policies of a role for jobs. If empty, the stack has no job role.",
+        Default="",
+        AllowedPattern=constraints.POLICY_ARNS,
+        ConstraintDescription="ARNs of IAM policies, or empty.",
+    )
+    add(
+        permissions,
+        "Ssm",
+        "Systems Manager",
+        "String",
+        "true lets AWS Systems Manager reach the instances: for sessions, and to rotate at once.",
+        Default="false",
+        AllowedValues=["false", "true"],
+    )
+    add(
+        updates,
+        "JobTimeoutMinutes",
+        "Time for running jobs (minutes)",
+        "Number",
+        "How long running jobs may continue when an update replaces their instances.",
+        **_number(constraints.JOB_TIMEOUT_MINUTES, constraints.DEFAULT_JOB_TIMEOUT_MINUTES),
+    )
+    add(
+        updates,
+        "TerminateJobs",
+        "Terminate running jobs",
+        "String",
+        "true terminates running jobs at once when an update replaces their instances.",
+        Default="false",
+        AllowedValues=["false", "true"],
     )
     template.set_metadata(
         {
-            # What a later `deploy` takes as given (settings.of_template).
+            # What a later `deploy` keeps (text.read_template).
             "batchreg": {
                 "Version": __version__,
                 "ImageType": settings.image_type,
@@ -296,10 +276,18 @@ def _parameters(template: Template, settings: Settings) -> None:
     )
     template.add_condition("HasKmsKey", Not(Equals(Ref("KmsKeyArn"), "")))
     template.add_condition("IsSpot", Equals(Ref("ProvisioningModel"), "SPOT"))
+    template.add_condition("HasImageId", Not(Equals(Ref("ImageId"), "")))
+    template.add_condition("HasSsm", Equals(Ref("Ssm"), "true"))
+    for name in ("InstancePolicy", "JobPolicy"):
+        template.add_condition(f"Has{name}", Not(Equals(Ref(f"{name}Arns"), "")))
+
+
+def _number(limits: tuple[int, int], default: int) -> dict[str, int]:
+    return {"Default": default, "MinValue": limits[0], "MaxValue": limits[1]}
 
 
 def _secrets(template: Template, settings: Settings) -> list[Any]:
-    """Add the secret, unless the settings bring their own; return the ARNs of all."""
+    """Add a secret for each registry, unless the settings name existing ones; return all ARNs."""
     if settings.secret_arns:
         return list(settings.secret_arns)
     return [Ref(_secret(template, suffix(slot))) for slot in settings.slots]
@@ -313,14 +301,14 @@ def _secret(template: Template, n: str) -> secretsmanager.Secret:
     secret = template.add_resource(
         secretsmanager.Secret(
             f"RegistrySecret{n}",
-            Description=Sub("Login of the private container registry of ${AWS::StackName}"),
+            Description=Sub("Credentials for the private container registry of ${AWS::StackName}"),
             KmsKeyId=If("HasKmsKey", Ref("KmsKeyArn"), NoValue),
             SecretString=Join("", [*pieces, '"}']),
             DeletionPolicy="Delete",
             UpdateReplacePolicy="Delete",
         )
     )
-    _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Secret with the registry login")
+    _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Secret with the registry credentials")
     return secret
 
 
@@ -332,52 +320,77 @@ def _json_escaped(value: AWSHelperFn) -> AWSHelperFn:
 
 
 def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.InstanceProfile:
-    """Add the roles that may read exactly these secrets; return the instances' profile."""
+    """Add the roles; two of them may read exactly these secrets. Return the instance profile."""
+    via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
+    decrypt = _policy(
+        "kms:Decrypt",
+        Resource=Ref("KmsKeyArn"),
+        Condition={"StringEquals": {"kms:ViaService": via}},
+    )
+    reading = [
+        iam.Policy(
+            PolicyName="ReadRegistryLogin",
+            PolicyDocument=_policy("secretsmanager:GetSecretValue", Resource=secrets),
+        ),
+        If(
+            "HasKmsKey",
+            iam.Policy(PolicyName="DecryptRegistryLogin", PolicyDocument=decrypt),
+            NoValue,
+        ),
+    ]
 
-    def role(name: str, service: str, managed_policy: str) -> iam.Role:
-        arn = f"arn:${{AWS::Partition}}:iam::aws:policy/service-role/{managed_policy}"
-        via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
-        return template.add_resource(
+    def role(name: str, service: str, text: str, **more: Any) -> iam.Role:
+        created = template.add_resource(
             iam.Role(
                 name,
                 AssumeRolePolicyDocument=_policy("sts:AssumeRole", Principal={"Service": service}),
-                ManagedPolicyArns=[Sub(arn)],
-                Policies=[
-                    iam.Policy(
-                        PolicyName="ReadRegistryLogin",
-                        PolicyDocument=_policy("secretsmanager:GetSecretValue", Resource=secrets),
-                    ),
-                    If(
-                        "HasKmsKey",
-                        iam.Policy(
-                            PolicyName="DecryptRegistryLogin",
-                            PolicyDocument=_policy(
-                                "kms:Decrypt",
-                                Resource=Ref("KmsKeyArn"),
-                                Condition={"StringEquals": {"kms:ViaService": via}},
-                            ),
-                        ),
-                        NoValue,
-                    ),
-                ],
-                **_lint_exception(settings),
+                **more,
             )
         )
+        condition = {"Condition": more["Condition"]} if "Condition" in more else {}
+        _output(template, f"{name}Arn", GetAtt(created, "Arn"), text, **condition)
+        return created
 
-    instance_role = role("InstanceRole", "ec2.amazonaws.com", "AmazonEC2ContainerServiceforEC2Role")
+    # No intrinsic function but Split makes one list of a list and what a condition adds to it.
+    policies = Sub(
+        "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
+        "${Ssm}${More}",
+        Ssm=If(
+            "HasSsm", Sub(",arn:${AWS::Partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"), ""
+        ),
+        More=If("HasInstancePolicy", Sub(",${InstancePolicyArns}"), ""),
+    )
+    instance_role = role(
+        "InstanceRole",
+        "ec2.amazonaws.com",
+        "Role of the instances",
+        ManagedPolicyArns=Split(",", policies),
+        Policies=reading,
+        **_lint_exception(settings),
+    )
     profile = template.add_resource(
         iam.InstanceProfile("InstanceProfile", Roles=[Ref(instance_role)])
     )
-    execution_role = role(
-        "JobExecutionRole", "ecs-tasks.amazonaws.com", "AmazonECSTaskExecutionRolePolicy"
-    )
-    _output(template, "InstanceRoleArn", GetAtt(instance_role, "Arn"), "Role of the instances")
     _output(template, "InstanceProfileArn", GetAtt(profile, "Arn"), "Profile of the instances")
-    _output(
-        template,
-        "JobExecutionRoleArn",
-        GetAtt(execution_role, "Arn"),
+    role(
+        "JobExecutionRole",
+        "ecs-tasks.amazonaws.com",
         "Execution role for job definitions with repositoryCredentials",
+        ManagedPolicyArns=[
+            Sub(
+                "arn:${AWS::Partition}:iam::aws:policy/service-role/"
+                "AmazonECSTaskExecutionRolePolicy"
+            )
+        ],
+        Policies=reading,
+        **_lint_exception(settings),
+    )
+    role(
+        "JobRole",
+        "ecs-tasks.amazonaws.com",
+        "Role for jobs: their code's own permissions",
+        ManagedPolicyArns=Split(",", Ref("JobPolicyArns")),
+        Condition="HasJobPolicy",
     )
     return profile
 
@@ -390,7 +403,7 @@ def _policy(action: str, **statement: Any) -> dict[str, Any]:
 
 
 def _lint_exception(settings: Settings) -> dict[str, Any]:
-    """I3042 asks for pseudo parameters in ARNs; the ARN of a secret of one's own is what it is."""
+    """Silence I3042, which asks for pseudo parameters in ARNs: an existing secret's is as it is."""
     exception = {"cfn-lint": {"config": {"ignore_checks": ["I3042"]}}}
     return {"Metadata": exception} if settings.secret_arns else {}
 
@@ -407,13 +420,17 @@ def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTempla
                     ec2.LaunchTemplateBlockDeviceMapping(
                         DeviceName="/dev/xvda",  # the root volume of the ECS-optimized AL2023 images
                         Ebs=ec2.EBSBlockDevice(
-                            Encrypted=True, VolumeSize=Ref("RootVolumeGiB"), VolumeType="gp3"
+                            Encrypted=True,
+                            VolumeSize=Ref("RootVolumeGiB"),
+                            VolumeType="gp3",
+                            Throughput=Ref("RootVolumeThroughput"),
+                            Iops=Ref("RootVolumeIops"),
                         ),
                     )
                 ],
-                # An instance that gets no credentials powers off; it must not stay around, stopped.
+                # An instance without credentials powers off; it must not remain as a stopped one.
                 InstanceInitiatedShutdownBehavior="terminate",
-                # One hop: containers with a network of their own cannot reach the role's keys.
+                # One hop: containers with a network of their own cannot get the role's credentials.
                 MetadataOptions=ec2.MetadataOptions(
                     HttpTokens="required", HttpPutResponseHopLimit=1
                 ),
@@ -438,15 +455,15 @@ def _batch(
     profile: iam.InstanceProfile,
     launch_template: ec2.LaunchTemplate,
 ) -> None:
-    """Add the compute environment and its queue, such that CloudFormation updates them in place.
+    """Add the compute environment and its queue, so that CloudFormation updates them in place.
 
-    That asks for the service-linked role, no names, no DesiredvCpus, an allocation strategy other
+    This requires the service-linked role, no names, no DesiredvCpus, an allocation strategy other
     than BEST_FIT and the launch template's version by number
     (docs.aws.amazon.com/batch/latest/userguide/updating-compute-environments.html).
     """
     environment = template.add_resource(
         batch.ComputeEnvironment(
-            "ComputeEnvironment",
+            f"ComputeEnvironment{suffix(settings.generation)}",
             Type="MANAGED",
             State="ENABLED",
             ReplaceComputeEnvironment=False,
@@ -461,7 +478,12 @@ def _batch(
                 InstanceRole=GetAtt(profile, "Arn"),
                 Subnets=Ref("SubnetIDs"),
                 SecurityGroupIds=Ref("SecurityGroupIDs"),
-                Ec2Configuration=[batch.Ec2ConfigurationObject(ImageType=settings.image_type)],
+                Ec2Configuration=[
+                    batch.Ec2ConfigurationObject(
+                        ImageType=settings.image_type,
+                        ImageIdOverride=If("HasImageId", Ref("ImageId"), NoValue),
+                    )
+                ],
                 LaunchTemplate=batch.LaunchTemplateSpecification(
                     LaunchTemplateId=Ref(launch_template),
                     Version=GetAtt(launch_template, "LatestVersionNumber"),
@@ -471,18 +493,18 @@ def _batch(
             ),
         )
     )
-    # troposphere takes UpdatePolicy for the resource attribute of that name; Batch's is a property.
-    # Jobs that run while an update replaces the instances have six hours; the default is half one.
+    # troposphere knows UpdatePolicy as the resource attribute of that name; Batch's is a property.
     environment.properties["UpdatePolicy"] = batch.UpdatePolicy(
-        TerminateJobsOnUpdate=False, JobExecutionTimeoutMinutes=360
+        TerminateJobsOnUpdate=Ref("TerminateJobs"),
+        JobExecutionTimeoutMinutes=Ref("JobTimeoutMinutes"),
     )
     queue = _queue(template, "JobQueue", environment)
     _output(template, "ComputeEnvironmentArn", Ref(environment), "Compute environment")
-    _output(template, "JobQueueArn", Ref(queue), "Job queue: submit your jobs here")
+    _output(template, "JobQueueArn", Ref(queue), "Job queue: submit jobs here")
 
 
 def _fargate(template: Template) -> None:
-    """Add a compute environment and a queue for jobs that carry their own login."""
+    """Add a compute environment and a queue for jobs whose definitions have credentials."""
     environment = template.add_resource(
         batch.ComputeEnvironment(
             "FargateComputeEnvironment",
@@ -528,5 +550,5 @@ def _queue(template: Template, name: str, environment: batch.ComputeEnvironment)
     )
 
 
-def _output(template: Template, name: str, value: Any, text: str) -> None:
-    template.add_output(Output(name, Description=text, Value=value))
+def _output(template: Template, name: str, value: Any, text: str, **condition: str) -> None:
+    template.add_output(Output(name, Description=text, Value=value, **condition))

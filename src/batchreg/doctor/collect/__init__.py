@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.aws import url_suffix
 from batchreg.doctor import facts
@@ -19,6 +19,9 @@ from batchreg.errors import BatchregError
 from batchreg.registry import images
 from batchreg.registry_login import HUB
 from batchreg.stack import states as stacks
+
+if TYPE_CHECKING:
+    from batchreg.render.text import Deployed
 
 Check = Callable[..., Any]  # registry.check
 
@@ -171,17 +174,21 @@ class Collection:
             return None
         return tuple(batch.job(one, asked=False) for some in lists for one in some or ())
 
+    def _deployed(self) -> Deployed | None:
+        """Return what the stack's template was rendered from, None if it is not batchreg's."""
+        from batchreg.render.text import read_template
+
+        return read_template(self.body.result() or "")
+
     def _secrets(self) -> list[login.Read] | None:
         """Look at the stack's secrets, or at those that its template names, and at the job's."""
-        from batchreg.render import settings
-
         arns = [
             value
             for name, value in self.outputs.items()
             if name.startswith("RegistrySecret") and name.endswith("Arn")
         ]
-        if not arns and (made := settings.of_template(self.body.result() or "")):
-            arns = list(made[1].secret_arns)
+        if not arns and (deployed := self._deployed()):
+            arns = list(deployed.settings.secret_arns)
         arns += filter(None, [batch.own_secret(self.raw_job)])
         found = [self.begin(login.secret, arn) for arn in dict.fromkeys(arns)]
         return [one.result() for one in found] if found else None
@@ -209,7 +216,8 @@ class Collection:
             **(self.present.parameters if self.present else {}),
             **{name.removesuffix("Arn"): value for name, value in self.outputs.items()},
         }
-        written = login.written_user_data(self.body.result() or "", values)
+        deployed = self._deployed()
+        written = deployed.user_data_with(values) if deployed else None
         found: facts.LaunchTemplate | None = self.begin(
             login.launch_template, used, written
         ).result()
@@ -278,7 +286,7 @@ class Collection:
             image = images.parse(name)
         except BatchregError as error:
             return facts.Verdict(image=name, ok=False, cause="no-image-name", text=str(error))
-        from batchreg.registry.check import Credentials
+        from batchreg.registry.logins import Credentials
 
         wanted = HUB if image.on_hub else image.registry
         fitting = [
@@ -291,7 +299,7 @@ class Collection:
         given = Credentials(mine.username, mine.password) if mine else None
         kinds = self.main.get("instanceTypes", ())
         verdict = self.check(
-            image, given, seconds=self.asker.seconds, architectures=instances.architectures(kinds)
+            image, given, seconds=self.asker.seconds, architectures=images.architectures(kinds)
         )
         return facts.Verdict(
             image=name,

@@ -8,6 +8,7 @@ from typing import Any
 
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Caller, name_of
+from batchreg.stack import events
 from batchreg.stack import states as stacks
 
 JOBS = 10  # per state
@@ -27,19 +28,13 @@ def cause(asker: Caller, present: stacks.Stack) -> str:
         return ""
     client = asker.client("cloudformation")
 
-    def read() -> list[stacks.Event]:
-        return stacks.events(client, present.id, stacks.latest_token(client, present.id))
+    def read() -> list[events.Event]:
+        return events.read(client, present.id, events.latest_token(client, present.id))
 
-    events = asker.run("stack's events", "cloudformation:DescribeStackEvents", read)
-    failed = [
-        event
-        for event in events
-        if event.status.endswith("_FAILED") and "cancelled" not in event.reason
-    ]
-    own = [event for event in failed if not event.of_stack] or failed
-    return (
-        f"{own[0].logical_id} ({own[0].type}): {stacks.plain_reason(own[0].reason)}" if own else ""
-    )
+    happened = asker.run("stack's events", "cloudformation:DescribeStackEvents", read)
+    for first in events.failures(happened):
+        return f"{first.logical_id} ({first.type}): {events.plain_reason(first.reason)}"
+    return ""
 
 
 def template(asker: Caller, present: stacks.Stack) -> str:

@@ -17,7 +17,6 @@ from batchreg.aws import url_suffix
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
 from batchreg.doctor.collect.redact import words
-from batchreg.render import userdata
 
 # The fields that people use, whether right or wrong. Others are counted: a name could be a secret.
 FIELDS = (
@@ -276,22 +275,3 @@ def user_data(encoded: str, written: str | None) -> dict[str, Any]:
         "differs": None if written is None else text != written,
         "blocks": next((found[0][:80] for found in commands if "--no-block" not in found[0]), ""),
     }
-
-
-def written_user_data(body: str, values: Mapping[str, str]) -> str | None:
-    """Return the user data that a deployed template means, None where it is not one of ours."""
-    import yaml
-
-    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = type(
-        "Loader",
-        (base,),
-        {"yaml_multi_constructors": {"!": lambda loader, tag, node: getattr(node, "value", None)}},
-    )
-    try:
-        parsed = yaml.load(body, loader)
-        data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
-        text = data["UserData"]["Fn::Base64"]
-        return userdata.resolve(text if isinstance(text, str) else text["Fn::Sub"], values)
-    except (yaml.YAMLError, KeyError, TypeError):
-        return None

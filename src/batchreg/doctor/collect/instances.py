@@ -140,11 +140,3 @@ def quota(asker: Caller, instance_types: Sequence[str], *, spot: bool) -> facts.
                 return None
             return facts.Quota(code=code, name=name, value=float(found["Value"]))
     return None
-
-
-def architectures(instance_types: Sequence[str]) -> tuple[str, ...]:
-    """Return the architectures, as images name them; Graviton's have a g behind the generation."""
-    graviton = [
-        bool(re.match(r"a1\b|[a-z]+[0-9]+g|default_arm64", name)) for name in instance_types
-    ]
-    return tuple(sorted({"arm64" if one else "amd64" for one in graviton or [False]}))
