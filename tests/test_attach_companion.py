@@ -105,7 +105,7 @@ def test_secret_of_their_own_is_read_through_the_role():
     read, decrypt = policy["Properties"]["PolicyDocument"]["Statement"]
     assert read["Resource"] == [SECRET]
     assert decrypt["Fn::If"][0] == "HasKmsKey"
-    assert f"-s{SECRET}\n".encode() in user_data(body, "LaunchTemplate")
+    assert f"--secret-id={SECRET}\n".encode() in user_data(body, "LaunchTemplate")
 
 
 def test_several_registries_are_several_secrets():

@@ -335,7 +335,7 @@ class Agent:
 
     def restart(self):
         if self.state.get("restart"):
-            systemctl("try-restart ecs.service")
+            enqueue("try-restart ecs.service")
             self.note(restart=False)
 
     def release(self, auths, extra, complete):
@@ -350,7 +350,7 @@ class Agent:
             say("released")
         self.restart()
         if self.path and (self.state["until"] < NEVER or "why" in self.state):
-            systemctl("stop batchreg-retry.timer")
+            enqueue("stop batchreg-retry.timer")
             self.state = {}
             self.note(until=NEVER)
 
@@ -375,7 +375,7 @@ class Agent:
             except OSError as error:
                 held, said = late > -NEVER, f"cannot park the agent, {error.strerror}"
         if why != self.state.get("why"):
-            systemctl("start batchreg-retry.timer")
+            enqueue("start batchreg-retry.timer")
             say(f"{said}: {why}")
             self.note(why=why)
         # An environment of which no instance ever registers becomes invalid for good. An agent that
@@ -383,7 +383,7 @@ class Agent:
         if join or late < 0 or not (held or late > 300 or registered()):
             return held
         say("no registry credentials: powering off")
-        systemctl("poweroff")
+        enqueue("poweroff")
         return False
 
 
@@ -396,9 +396,9 @@ def registered():
         pass
 
 
-def systemctl(command):
+def enqueue(job):
     # --no-block: ecs.service waits for the boot to end and for us, and would wait for ever.
-    os.system("systemctl --no-block " + command)
+    os.system("systemctl --no-block " + job)
 
 
 def say(message):
