@@ -18,6 +18,7 @@ from local_aws import LocalAws
 from program import Instance, secret
 from registry_server import RegistryServer
 from secrets_server import REGION, SecretsServer
+from stubs import Stubs
 
 from batchreg.registry_login import SecretsManager, read_all
 
@@ -127,3 +128,11 @@ def read(server: SecretsServer, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
     reader = SecretsManager(REGION, server.url)
     return lambda *ids: read_all(ids, reader.read, 30, sleep=lambda seconds: None)
+
+
+@pytest.fixture
+def stubbed_ec2() -> Iterator[Stubs]:
+    """A client of EC2 whose responses the test gives, each of which must be asked for."""
+    stubs = Stubs("ec2")
+    yield stubs
+    stubs.ec2.assert_no_pending_responses()

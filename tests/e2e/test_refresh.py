@@ -188,7 +188,7 @@ def test_instance_that_does_not_take_the_password_is_named(lab):
     """The password is current all the same, and the timer tries again; exit status 1."""
     machine, (registry, _) = lab.machine, lab.two.registries
     arguments = machine.read("/opt/batchreg/args")
-    machine.write("/opt/batchreg/args", arguments + b"-sno-such-secret\n")
+    machine.write("/opt/batchreg/args", arguments + b"--secret-id=no-such-secret\n")
     registry.change_password("fourth:a")
     with lab.two.aws.joined(
         lab.environment, "i-0a1b2c3d", lambda script: machine.run(["sh", "-c", script]).returncode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -39,14 +39,18 @@ def run(
     if source:
         if job or image or save:
             raise click.UsageError("--from reads saved facts: leave out --job, --image and --save.")
-        seen = _read(source)
+        seen = replace(_read(source), profile=profile or "")
     else:
         session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
         client = session.client("cloudformation")
-        subject = collect.Subject(
-            stack=stack_name, region=client.meta.region_name, job=job, image=image
+        scope = collect.Scope(
+            stack=stack_name,
+            region=client.meta.region_name,
+            profile=profile or "",
+            job=job,
+            image=image,
         )
-        seen = collect.collect(session.client, subject, check=registry.check)
+        seen = collect.collect(session.client, scope, check=registry.check)
         if save:
             write(savefile.dump(seen), save)
     findings = doctor.diagnose(seen)
@@ -74,7 +78,7 @@ def _as_json(seen: Facts, findings: list[Finding]) -> str:
         {
             "type": "result",
             "findings": [asdict(finding) for finding in findings],
-            "looked_at": [{"what": what, "is": state} for what, state in doctor.looked_at(seen)],
+            "looked_at": [{"what": what, "is": state} for what, state in seen.rows()],
             "not_looked_at": [asdict(gap) for gap in seen.not_looked_at],
         }
     )
@@ -85,8 +89,9 @@ def _in_words(seen: Facts, findings: list[Finding]) -> Iterator[str]:
         yield click.style(f"{number}. {finding.text} ({finding.cause})", bold=True)
         yield from (f"   {line}" for line in finding.evidence)
         yield from (f"   Fix: {line}" for line in finding.fix)
+        yield from (f"   Next: {line}" for line in finding.steps)
         yield ""
-    rows = doctor.looked_at(seen)
+    rows = list(seen.rows())
     if not findings:
         yield click.style("Nothing is wrong with what was looked at:", bold=True)
         width = max((len(what) for what, _ in rows), default=0)
