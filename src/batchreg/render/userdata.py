@@ -209,7 +209,7 @@ def constant_portion(packed: bool = False) -> str:
     `packed`: with the program compressed, for archives that have too little room for it.
     """
     return (
-        (_packed if packed else _written)("registry_login.py", script())
+        (_packed if packed else _written)(SCRIPT_PATH, script())
         + _written("run", RUN)
         + "cd /etc/systemd/system\n"
         + _written("batchreg.service", SERVICE)
