@@ -731,7 +731,7 @@ def test_job_alone_leads_to_its_queue_and_compute_environment(made: Any) -> None
 
     def check(image: Any, login: Any, **_: Any) -> registry.Verdict:
         asked.append((image.name, login))
-        return registry.Verdict(image.name, True, "ok", "", {})
+        return registry.Verdict(image.name, True, "ok", "", "", {})
 
     found = collect.collect(
         lambda service: (

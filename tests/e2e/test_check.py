@@ -287,7 +287,7 @@ def test_wrong_password_at_a_token_server_is_told(batchreg, tokens):
 def test_missing_tag_behind_a_token_names_near_ones(batchreg, tokens):
     """The token is for the list of tags, too."""
     result = check_tokens(batchreg, tokens[1], "lab/align:4")
-    assert "no tag 4 in lab/align; it has 3:" in result.stderr
+    assert "no tag 4 in lab/align; it has 3." in result.stderr
 
 
 def test_public_image_is_pulled_without_a_login(batchreg, tokens):
