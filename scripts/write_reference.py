@@ -6,12 +6,11 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any
 
 import click
 
 from batchreg.cli.commands import cli
-from batchreg.render.settings import CONFIG_KEYS
+from batchreg.cli.grammar import Command, Option
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 
@@ -20,19 +19,26 @@ INTRO = """\
 
 Every command and option, written by `scripts/write_reference.py` from what the code declares. An
 option with a variable also takes its value from the environment; one with a key also from
-`batchreg.yaml`, or from the file that `--config` names. A flag beats the variable, which beats the
-file, which beats what the stack has now.
+`batchreg.yaml`, or from the file that `--config` names. Where neither is listed, the option concerns
+one run and is given on the command line only. A flag overrides the variable, which overrides the
+file, which overrides what the stack has now.
+
+In a variable, blanks separate several values (`BATCHREG_SUBNET_ID="subnet-0a1b subnet-2c3d"`), and an
+empty one counts as unset. The password has a variable alone, `BATCHREG_PASSWORD`. `BATCHREG_DRY_RUN=1`
+works as `--dry-run` does; `BATCHREG_YES` is refused, because it would confirm every command. About
+any other variable that starts with `BATCHREG_`, and about a `batchreg.yml`, batchreg warns that
+nothing reads it.
 """
 
 
-HEAD = "| option | meaning | variable, key |\n|---|---|---|"
+HEAD = "| option | meaning | variable | key |\n|---|---|---|---|"
 COMMON = 5  # options of more commands than that stand once, at the top
 
 
 def page() -> str:
     """Return the page's text."""
-    commands = sorted(cli.commands.items())
-    counts = Counter(row for _, command in commands for row in _rows(command).values())
+    commands = cli.commands
+    counts = Counter(row for command in commands.values() for row in _rows(command).values())
     common = {row for row, count in counts.items() if count > COMMON}
     return "\n".join(
         [
@@ -41,27 +47,42 @@ def page() -> str:
             HEAD,
             *(row for row in counts if row in common),
             "",
-            *(line for name, command in commands for line in _command(name, command, common)),
+            *(
+                line
+                for name, command in commands.items()
+                for line in _command(name, command, common)
+            ),
         ]
     )
 
 
 def _rows(command: click.Command) -> dict[str, str]:
     """Return the row of each option by its longest name."""
-    return {
-        option.opts[-1]: f"| {_names(option)} | {_meaning(option)} | {_sources(option)} |"
-        for option in command.params
-        if isinstance(option, click.Option) and not option.hidden
-    }
+    rows = {}
+    for option in command.params:
+        if isinstance(option, Option):
+            variables = (
+                [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+            )
+            cells = [
+                _names(option),
+                _meaning(option),
+                ", ".join(f"`{variable}`" for variable in variables),
+                f"`{option.key}`" if option.key else "",
+            ]
+            rows[option.opts[-1]] = f"| {' | '.join(cells)} |"
+    return rows
 
 
 def _command(name: str, command: click.Command, common: Set[str]) -> Iterator[str]:
+    assert isinstance(command, Command)
     arguments = [_argument(each) for each in command.params if isinstance(each, click.Argument)]
     rows = _rows(command)
     own = [row for row in rows.values() if row not in common]
     yield f"## {name}\n"
     yield f"    batchreg {' '.join([name, '[OPTIONS]', *arguments])}\n"
     yield f"{inspect.cleandoc(command.help or '')}\n"
+    yield f"Example:\n\n    {command.example}\n"
     if own:
         yield from [HEAD, *own, ""]
     shared = ", ".join(f"`{option}`" for option, row in rows.items() if row in common)
@@ -74,40 +95,20 @@ def _argument(argument: click.Argument) -> str:
     return f"{name}{dots}" if argument.required else f"[{name}{dots}]"
 
 
-def _names(option: click.Option) -> str:
-    value = "" if option.is_flag or option.count else f" {option.metavar or _kind(option.type)}"
+def _names(option: Option) -> str:
+    value = "" if option.is_flag else f" {option.metavar}"
     names = [*option.opts, *option.secondary_opts]
     return ", ".join(f"`{name}{value if name == option.opts[-1] else ''}`" for name in names)
 
 
-def _kind(kind: Any) -> str:
-    if isinstance(kind, click.types._NumberRangeBase):
-        return "NUMBER"
-    return "VALUE" if isinstance(kind, click.Choice) else str(kind.name).upper()
-
-
-def _meaning(option: click.Option) -> str:
+def _meaning(option: Option) -> str:
     words = [(option.help or "").replace("|", "\\|")]
-    kind = option.type
-    if isinstance(kind, click.Choice):
-        words.append(f"One of {', '.join(f'`{choice}`' for choice in kind.choices)}.")
-    if isinstance(kind, click.types._NumberRangeBase):
-        words.append(f"From {kind.min:g}{'' if kind.max is None else f' to {kind.max:g}'}.")
     if option.required:
         words.append("Required.")
-    if option.show_default and not option.is_flag:
-        words.append(f"[default: {option.default}]")
-    if option.show_default and option.is_flag:
-        words.append(f"[default: {'on' if option.default else 'off'}]")
+    if option.show_default:
+        # A switch is on, or it would be shown by its other name.
+        words.append(f"[default: {option.opts[-1] if option.is_flag else option.default}]")
     return " ".join(" ".join(words).split())
-
-
-def _sources(option: click.Option) -> str:
-    variables = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
-    words = [f"`{variable}`" for variable in variables]
-    if option.name in CONFIG_KEYS and variables:
-        words.append(f"`{option.name}`")
-    return ", ".join(words)
 
 
 if __name__ == "__main__":

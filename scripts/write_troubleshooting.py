@@ -1,4 +1,4 @@
-"""Write docs/troubleshooting.md: every finding of doctor, as the catalogue of faults shows it."""
+"""Write docs/troubleshooting.md: every finding of doctor, with an example from tests/faults."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FAULTS = ROOT / "tests" / "faults"
 INTRO = """\
 # Troubleshooting
 
-`batchreg doctor` names what keeps jobs waiting or images from coming, the most likely cause first.
-This page lists every finding that it knows, with an example and its fix. Write the names of your
-own stack in place of the example's.
+`batchreg doctor` finds out why jobs stay RUNNABLE or images fail to pull, and lists the most likely
+cause first. This page lists every finding with an example. `Fix:` is a command that you can run as
+doctor prints it, with the names of your own stack; `Next:` is what a person has to do or to know.
 
-It is made from the catalogue of faults in `tests/faults` by `scripts/write_troubleshooting.py`.
+This page is generated from the faults in `tests/faults` by `scripts/write_troubleshooting.py`.
 """
 
 HEADINGS = {
@@ -31,7 +31,7 @@ HEADINGS = {
     "network": "The network",
     "image": "The image and its registry",
     "job": "The job and its instances",
-    "hints": "Symptoms and traces of changes by hand",
+    "hints": "Symptoms, and traces of changes by hand",
 }
 
 
@@ -60,15 +60,25 @@ def page() -> str:
 
 def section(cause: str, text: str, faults: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines about one cause."""
-    finding = next(
-        finding for finding in diagnose(changed(faults[0]["change"])) if finding.cause == cause
-    )
+    finding = next(one for one in diagnose(changed(faults[0]["change"])) if one.cause == cause)
     yield f"### {text}\n"
-    yield f"Finding: `{cause}`\n"
+    yield f"Finding: `{cause}`. Source: {sources(cause)}.\n"
     yield from (f"- {fault['broken']} ([source]({fault['source']}))" for fault in faults)
     yield "\nDoctor says, for example:\n"
     yield from (f"    {line}" for line in finding.evidence)
     yield from (f"    Fix: {line}" for line in finding.fix)
+    yield from (f"    Next: {line}" for line in finding.steps)
+
+
+def sources(cause: str) -> str:
+    """Return where the knowledge of a cause's rules comes from."""
+    return "; ".join(dict.fromkeys(_linked(rule.source) for rule in RULES if rule.cause == cause))
+
+
+def _linked(source: str) -> str:
+    place, comma, more = source.partition(",")
+    host = place.partition("/")[0]
+    return f"[{place}](https://{place}){comma}{more}" if "." in host and "/" in place else source
 
 
 def changed(*changes: dict[str, Any]) -> Facts:

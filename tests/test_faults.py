@@ -7,24 +7,19 @@ retry.
 
 from __future__ import annotations
 
-import http.client
-import io
 import itertools
 import json
 import re
 import socket
-import struct
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from lab.forwarder import Call, Drop, Forwarder, Reply
 from local_aws import LocalAws
 
 from batchreg import aws as batchreg_aws
@@ -63,82 +58,37 @@ def denied(action: str) -> str:
     )
 
 
-class Front:
+class Front(Forwarder):
     """A server in front of the embedded AWS, which fails as its `faults` say."""
 
     def __init__(self, backend: str) -> None:
-        self.calls: list[str] = []
+        super().__init__(backend)
+        self.names: list[str] = []  # of the calls that have arrived
         # What a call named so is answered instead, in order; a `*` stands for any call.
         self.faults: dict[str, Iterator[Answer | None]] = {}
         self.lost: set[str] = set()  # calls that arrive once, and whose answer does not
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(backend))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> Front:
-        threading.Thread(target=self._server.serve_forever, args=[0.01], daemon=True).start()
-        return self
+    def before(self, call: Call) -> Reply | None:
+        name = call.operation.rpartition("/")[2]
+        self.names.append(name)
+        for key in (name, "*"):
+            if key in self.faults:
+                try:
+                    fault = next(self.faults[key])
+                except StopIteration:
+                    continue
+                if fault is DROP:
+                    raise Drop
+                status, kind, body = fault
+                return Reply(status, body.encode(), {"Content-Type": kind})
+        return None
 
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(front, backend: str) -> type[BaseHTTPRequestHandler]:
-        host = backend.removeprefix("http://")
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                call = called(self.path, self.headers, body)
-                front.calls.append(call)
-                for name in (call, "*"):
-                    if name in front.faults:
-                        try:
-                            fault = next(front.faults[name])
-                        except StopIteration:
-                            continue
-                        return self.answer(*fault) if fault else self.drop()
-                connection = http.client.HTTPConnection(host)
-                headers = {**self.headers, "Host": host, "Connection": "close"}
-                connection.request(self.command, self.path, body, headers)
-                response = connection.getresponse()
-                text = response.read().decode()
-                connection.close()
-                if call in front.lost:
-                    front.lost.remove(call)
-                    return self.drop()
-                self.answer(response.status, response.headers["Content-Type"], text)
-
-            do_GET = do_POST
-
-            def answer(self, status: int, kind: str, body: str) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body.encode())))
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def drop(self) -> None:
-                """Reset the connection, as a firewall or a lost Wi-Fi does."""
-                self.connection.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-                for each in (self.rfile, self.wfile, self.connection):
-                    each.close()
-                self.wfile = io.BytesIO()  # the base class flushes it
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler
-
-
-def called(path: str, headers: Any, body: bytes) -> str:
-    """Return the name of the API call that a request makes."""
-    if target := headers.get("X-Amz-Target"):
-        return str(target).rsplit(".", 1)[-1]
-    action = parse_qs(body.decode(errors="replace")).get("Action")
-    return action[0] if action else path.rsplit("/", 1)[-1]
+    def after(self, call: Call, reply: Reply) -> Reply:
+        name = call.operation.rpartition("/")[2]
+        if name in self.lost:
+            self.lost.remove(name)
+            raise Drop
+        return reply
 
 
 @pytest.fixture
@@ -191,7 +141,7 @@ def test_throttling_is_waited_for(batchreg, environ, front, stack):
     front.faults["*"] = iter([error("Throttling", "Rate exceeded")] * 2)
     result = batchreg(*DEPLOY, stack, environ=environ)
     assert result.returncode == 0, result.stderr
-    assert front.calls[:3] == ["DescribeStacks"] * 3
+    assert front.names[:3] == ["DescribeStacks"] * 3
     assert "Throttling" not in result.stderr
 
 
@@ -227,7 +177,7 @@ def test_each_call_may_fail_once(batchreg, environ, front, stack, fault):
         "DeleteStack",
         "listjobs",
         "DescribeSecret",
-    } <= set(front.calls)
+    } <= set(front.names)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +220,7 @@ def test_aws_max_attempts_counts(batchreg, environ, front, stack):
     """The variable works as in other tools."""
     front.faults["*"] = itertools.repeat(DROP)
     only_line(batchreg(*DEPLOY, stack, environ={**environ, "AWS_MAX_ATTEMPTS": "2"}))
-    assert front.calls == ["DescribeStacks"] * 2
+    assert front.names == ["DescribeStacks"] * 2
 
 
 # Faults that stay
@@ -294,13 +244,13 @@ def test_a_missing_permission_is_named_with_the_next_step(
     front.faults[call] = itertools.repeat(error("AccessDenied", denied(action), 403))
     line = fails_with_one_line(batchreg(*DEPLOY, stack, environ=environ))
     assert line.startswith(
-        f"batchreg: AWS refuses {call}: {denied(action)}. Next: ask for this "
-        "permission, or use --profile."
+        f"batchreg: AWS rejected {call}: {denied(action)}. Ask for this permission, "
+        "or use another --profile."
     )
     stacks = aws.client("cloudformation").describe_stacks()["Stacks"]
     left = [each["StackStatus"] for each in stacks if each["StackName"] == stack]
     if call == "DescribeStackEvents":
-        assert f"{stack} goes on" in line
+        assert f"The operation on {stack} continues; deploy again to watch it." in line
     else:
         assert left in ([], ["DELETE_COMPLETE"])
 
@@ -322,7 +272,7 @@ def test_a_missing_permission_of_another_service_is_named(
     yes = ["--yes"] if command == "destroy" else []
     line = only_line(batchreg(command, *yes, "--stack-name", stack, environ=environ))
     assert action in line
-    assert "Next: ask for this permission" in line
+    assert "Ask for this permission" in line
 
 
 @pytest.mark.parametrize(
@@ -331,31 +281,31 @@ def test_a_missing_permission_of_another_service_is_named(
         (
             "ExpiredToken",
             "The security token included in the request is expired",
-            "log in to AWS again",
+            "Log in to AWS again.",
         ),
         (
             "RequestExpired",
             "Request has expired",
-            "log in to AWS again, or set this machine's clock",
+            "Log in to AWS again, or set this machine's clock.",
         ),
         (
             "InvalidClientTokenId",
             "The security token included in the request is invalid",
-            "check the AWS credentials, or log in to AWS again",
+            "Check the AWS credentials, or log in to AWS again.",
         ),
         (
             "SignatureDoesNotMatch",
             "The request signature we calculated does not match",
-            "check the AWS secret key and this machine's clock",
+            "Check the AWS secret key and this machine's clock.",
         ),
-        ("Throttling", "Rate exceeded", "wait a minute, then try again"),
+        ("Throttling", "Rate exceeded", "Wait a minute, then try again."),
     ],
 )
 def test_refused_credentials_say_what_to_do(batchreg, environ, front, stack, code, message, step):
     """The message of AWS's, and what helps."""
     front.faults["*"] = itertools.repeat(error(code, message, 403))
     line = only_line(batchreg(*DEPLOY, stack, environ={**environ, "AWS_MAX_ATTEMPTS": "1"}))
-    assert line == f"batchreg: AWS refuses DescribeStacks: {message}. Next: {step}."
+    assert line == f"batchreg: AWS rejected DescribeStacks: {message}. {step}"
 
 
 def test_credentials_that_expire_on_the_way_say_that_the_stack_goes_on(
@@ -365,8 +315,8 @@ def test_credentials_that_expire_on_the_way_say_that_the_stack_goes_on(
     front.faults["DescribeStackEvents"] = itertools.repeat(error("ExpiredToken", "It has expired"))
     line = fails_with_one_line(batchreg(*DEPLOY, stack, environ=environ))
     assert line == (
-        "batchreg: AWS refuses DescribeStackEvents: It has expired. Next: log in to "
-        f"AWS again. {stack} goes on; deploy again to follow it."
+        "batchreg: AWS rejected DescribeStackEvents: It has expired. Log in to "
+        f"AWS again. The operation on {stack} continues; deploy again to watch it."
     )
     del front.faults["DescribeStackEvents"]
     assert batchreg(*DEPLOY, stack, environ=environ).returncode == 0
@@ -380,7 +330,7 @@ def test_a_proxys_page_is_not_taken_for_aws(batchreg, environ, front, stack, sta
     """A hotel's Wi-Fi answers everything, some of it in well-formed XML."""
     front.faults["*"] = itertools.repeat((status, "text/html; charset=utf-8", body))
     assert only_line(batchreg(*DEPLOY, stack, environ=environ)) == (
-        "batchreg: The answer is not from AWS: a proxy or --endpoint-url is in the way."
+        "batchreg: The answer is not from AWS. Check the proxy and --endpoint-url."
     )
 
 
@@ -404,8 +354,8 @@ def test_a_gateway_without_aws_behind_it_is_named(batchreg, environ, front, stac
     """After the retries, the status of the gateway."""
     front.faults["*"] = itertools.repeat((502, "text/html", body))
     line = only_line(batchreg(*DEPLOY, stack, environ=environ))
-    assert line.startswith("batchreg: No answer from AWS, but 502 Bad Gateway: check the proxy")
-    assert len(front.calls) == batchreg_aws.ATTEMPTS
+    assert line.startswith("batchreg: No answer from AWS, but 502 Bad Gateway. Check the proxy")
+    assert len(front.names) == batchreg_aws.ATTEMPTS
 
 
 def test_a_refusal_that_quotes_the_request_is_told_without_the_login(
@@ -418,7 +368,7 @@ def test_a_refusal_that_quotes_the_request_is_told_without_the_login(
     )
     front.faults["CreateChangeSet"] = itertools.repeat(error("ValidationError", message))
     assert only_line(batchreg(*DEPLOY, stack, environ=environ)) == (
-        "batchreg: AWS refuses CreateChangeSet: 1 validation error detected: Value '[****, ****]' "
+        "batchreg: AWS rejected CreateChangeSet: 1 validation error detected: Value '[****, ****]' "
         "at 'parameters' failed to satisfy constraint."
     )
 
@@ -429,12 +379,12 @@ def test_a_refusal_that_quotes_the_request_is_told_without_the_login(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://127.0.0.1:1", "No answer from http://127.0.0.1:1/: check the network"),
-        ("http://no-such-host.invalid", "No answer from http://no-such-host.invalid/: check"),
-        ("not a url", "Invalid endpoint: not a url: check --endpoint-url"),
-        ("localhost:4566", "Invalid endpoint: localhost:4566: check --endpoint-url"),
-        ("http://localhost:99999", "Port out of range 0-65535: check --endpoint-url"),
-        ("http://", "Invalid endpoint: http://: check --endpoint-url"),
+        ("http://127.0.0.1:1", "No answer from http://127.0.0.1:1/. Check the network"),
+        ("http://no-such-host.invalid", "No answer from http://no-such-host.invalid/. Check"),
+        ("not a url", "Invalid endpoint: not a url. Check --endpoint-url"),
+        ("localhost:4566", "Invalid endpoint: localhost:4566. Check --endpoint-url"),
+        ("http://localhost:99999", "Port out of range 0-65535. Check --endpoint-url"),
+        ("http://", "Invalid endpoint: http://. Check --endpoint-url"),
     ],
 )
 def test_an_endpoint_that_is_none_is_one_line(batchreg, environ, stack, url, message):
@@ -470,7 +420,7 @@ def test_a_proxy_that_is_away_is_named_without_its_password(batchreg, environ, s
         )
     )
     assert line == (
-        "batchreg: No answer from the proxy http://***:***@127.0.0.1:1: check HTTPS_PROXY."
+        "batchreg: No answer from the proxy http://***:***@127.0.0.1:1. Check HTTPS_PROXY."
     )
 
 
@@ -493,7 +443,7 @@ def test_an_endpoint_that_hangs_ends_in_one_line(environ):
         with pytest.raises(BotoCoreError) as timeout:
             client.describe_stacks()
     assert batchreg_aws.explain(timeout.value) == (
-        f"No answer from {url}/: check the network, the proxy, --region and --endpoint-url."
+        f"No answer from {url}/. Check the network, the proxy, --region and --endpoint-url."
     )
 
 
@@ -525,19 +475,19 @@ def configured(batchreg, environ, tmp_path) -> Callable[..., str]:
 def test_no_region_is_one_line(configured):
     """The flag and the variable that help."""
     assert configured(AWS_REGION=None, AWS_DEFAULT_REGION=None) == (
-        "No AWS region: give --region, or set AWS_REGION."
+        "No AWS region is set. Use --region, or set AWS_REGION."
     )
 
 
 def test_no_credentials_is_one_line(configured):
     """As on a machine where nobody has logged in yet."""
-    assert configured() == "No AWS credentials: log in, set AWS_PROFILE, or give --profile."
+    assert configured() == "No AWS credentials. Log in, set AWS_PROFILE, or use --profile."
 
 
 def test_half_of_the_credentials_is_named(configured):
     """A variable that was not exported."""
     assert configured(AWS_ACCESS_KEY_ID="x") == (
-        "Half of the AWS credentials is missing: AWS_SECRET_ACCESS_KEY. Set it too."
+        "Incomplete AWS credentials: AWS_SECRET_ACCESS_KEY is not set."
     )
 
 
@@ -547,7 +497,7 @@ def test_half_of_the_credentials_is_named(configured):
 def test_an_unknown_profile_is_named(configured, arguments, variables):
     """With the command that lists the others."""
     assert configured("[default]\n", *arguments, **variables) == (
-        "There is no AWS profile nowhere: `aws configure list-profiles` lists them."
+        "There is no AWS profile nowhere. `aws configure list-profiles` lists them."
     )
 
 
@@ -555,7 +505,7 @@ def test_an_unknown_profile_is_named(configured, arguments, variables):
 def test_a_broken_configuration_file_is_named(configured, tmp_path, text):
     """The path, since nobody remembers where AWS keeps it."""
     assert configured(text) == (
-        f"{tmp_path}/aws-config is not an AWS configuration file: mend or move it."
+        f"{tmp_path}/aws-config is not an AWS configuration file. Fix or move it."
     )
 
 
@@ -563,7 +513,7 @@ def test_a_broken_configuration_file_is_named(configured, tmp_path, text):
 def test_a_region_that_cannot_be_one_is_named(configured, region):
     """A slip in the shell's quotes."""
     assert configured(AWS_REGION=region) == (
-        f"{region!r} is not a region: give --region, or set AWS_REGION."
+        f"{region!r} is not an AWS region. Use --region, or set AWS_REGION."
     )
 
 
@@ -581,7 +531,7 @@ def test_a_region_that_cannot_be_one_is_named(configured, region):
             "[default]\nrole_arn = arn:aws:iam::111122223333:role/r\nsource_profile = gone\n",
             'The source_profile "gone" referenced in the profile "default" does not exist.',
         ),
-        ("[default]\nmax_attempts = many\n", "check --endpoint-url and the AWS_* variables"),
+        ("[default]\nmax_attempts = many\n", "Check --endpoint-url and the AWS_* variables."),
     ],
 )
 def test_credentials_that_cannot_be_had_are_one_line(configured, text, message):
@@ -594,6 +544,6 @@ def test_every_line_is_a_sentence_without_markup():
     refusal = boto3.client("sts", region_name="x-y-1").exceptions.ClientError(
         {"Error": {"Code": "X", "Message": "<b>Two\n lines</b>.. "}}, "CreateChangeSet"
     )
-    assert batchreg_aws.explain(refusal) == "AWS refuses CreateChangeSet: Two lines."
+    assert batchreg_aws.explain(refusal) == "AWS rejected CreateChangeSet: Two lines."
     assert batchreg_aws.explain(ValueError("a bug of ours")) is None
-    assert all(re.fullmatch("[a-z].*[^.]", step) for step in batchreg_aws.NEXT_STEPS.values())
+    assert all(re.fullmatch("[A-Z].*[.]", step) for step in batchreg_aws.NEXT_STEPS.values())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
+import shlex
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +17,12 @@ from write_troubleshooting import changed as broken
 
 from batchreg.doctor import savefile
 from batchreg.doctor.facts import Facts
-from batchreg.doctor.findings import RULES, Finding, diagnose, looked_at
-from batchreg.doctor.rules import ANY
+from batchreg.doctor.findings import RULES, Finding, diagnose
+from batchreg.doctor.rules import ANYTHING, NOTHING
+from batchreg.doctor.rules.credentials import READ_POLICY
+from batchreg.doctor.rules.stack import SAME_DATA
 from batchreg.errors import BatchregError
+from batchreg.render.userdata import PATIENCE_SECONDS
 
 FOLDER = Path(__file__).with_name("faults")
 HEALTHY = json.loads((FOLDER / "healthy.json").read_text())
@@ -52,14 +58,15 @@ def test_right_cause_comes_first(fault: Fault) -> None:
     assert first.cause == fault.finding, findings
     assert first.text
     assert all(first.evidence)
-    assert all(first.fix)
+    assert first.fix or first.steps
+    assert all((*first.fix, *first.steps))
     assert fault.source.startswith("https://")
 
 
 def test_healthy_set_has_no_finding() -> None:
     """A false alarm costs more trust than a missed cause."""
     assert diagnose(broken()) == []
-    assert len(looked_at(broken())) > 15
+    assert len(list(broken().rows())) > 15
 
 
 def test_nothing_known_is_no_finding() -> None:
@@ -88,7 +95,7 @@ def test_catalogue_is_long_enough_and_covers_what_facts_md_lists() -> None:
         "vcpu-quota",
         "job-too-large",
         "stack-delete-stuck",
-        "wrong-login",
+        "wrong-credentials",
         "pull-denied",
         "rate-limited",
         "disk-full",
@@ -110,12 +117,23 @@ def test_every_cause_is_expected_first_by_some_fault() -> None:
     assert {rule.cause for rule in RULES} == {fault.finding for fault in FAULTS}
 
 
-def test_rules_are_silent_only_for_causes_before_them() -> None:
-    """Else `unless` would do nothing; and a misspelt cause would, too."""
-    before: set[str] = {ANY}
+def test_rules_are_silent_only_for_layers_that_come_before_them() -> None:
+    """What explains a symptom is below it: a layer that comes later has not been judged yet."""
+    before = NOTHING
     for rule in RULES:
-        assert rule.unless <= before, rule.cause
-        before.add(rule.cause)
+        before |= rule.layer
+        assert rule.symptom_of == ANYTHING or rule.symptom_of & before == rule.symptom_of, rule
+
+
+def test_every_rule_says_where_its_knowledge_comes_from() -> None:
+    """A reader can check it, and see whether it still holds."""
+    assert [rule.cause for rule in RULES if not re.search(r"[/,]", rule.source)] == []
+
+
+def test_one_cause_has_one_text_and_one_layer() -> None:
+    """Rules that show the same cause are about the same thing."""
+    texts = {(rule.cause, rule.text, rule.layer) for rule in RULES}
+    assert len(texts) == len({rule.cause for rule in RULES})
 
 
 # Findings of faults that cannot be true at once, and what one takes from the other.
@@ -147,6 +165,14 @@ CONTRADICTIONS = [
 ]
 
 
+# Findings that say the same more precisely, of the same job or compute environment.
+MORE_PRECISE = {
+    "pull-denied": {"no-credentials-for-registry", "wrong-credentials", "no-permission"},
+    "job-failed": {"out-of-memory", "host-terminated", "timed-out", "wrong-architecture"},
+    "job-too-large": {"no-gpu"},
+}
+
+
 def compatible(one: Fault, other: Fault) -> bool:
     """Tell whether both can be true at once: of different things, and of none that is gone."""
 
@@ -167,24 +193,28 @@ def test_two_faults_at_once_are_both_named() -> None:
     """One cause does not hide another, unless it explains what the other's rule sees."""
     pairs = [pair for pair in itertools.combinations(FAULTS, 2) if compatible(*pair)]
     assert len(pairs) > 3000
-    unless = {
-        cause: {other for rule in RULES if rule.cause == cause for other in rule.unless}
-        for cause in {rule.cause for rule in RULES}
-    }
+    layers = {rule.cause: rule.layer for rule in RULES}
+    explained_by = dict.fromkeys(layers, NOTHING)
+    for rule in RULES:
+        explained_by[rule.cause] |= rule.symptom_of
     for one, other in pairs:
         found = causes(broken(one.change, other.change))
+        present = NOTHING
+        for cause in found:
+            present |= layers[cause]
         for fault in (one, other):
-            assert fault.finding in found or unless[fault.finding] & {*found, ANY}, (one, other)
+            known = {fault.finding, *MORE_PRECISE.get(fault.finding, ())}
+            assert known & {*found} or explained_by[fault.finding] & present, (one, other)
         # Whichever of the two is first, no third cause is before them.
         assert found[0] in {one.finding, other.finding}, (one, other, found)
 
 
 def test_findings_of_one_cause_are_one_finding() -> None:
-    """Three subnets without a route are one thing to mend."""
+    """Three subnets without a route are one thing to fix."""
     seen = broken({"subnets.0.route": "", "subnets.1.route": ""})
     (finding,) = diagnose(seen)
     assert [text.split(":")[0] for text in finding.evidence] == ["subnet-0a", "subnet-0b"]
-    assert len(finding.fix) == 1
+    assert (len(finding.fix), len(finding.steps)) == (0, 1)
 
 
 def test_long_evidence_is_cut() -> None:
@@ -197,7 +227,7 @@ def test_long_evidence_is_cut() -> None:
                 {
                     **job,
                     "name": f"job{number}",
-                    "reasons": ["CannotPullContainerError: no space left"],
+                    "reasons": ["CannotPullImageManifestError: no space left"],
                 }
                 for number in range(30)
             ],
@@ -212,7 +242,7 @@ def test_image_that_comes_by_now_is_no_finding() -> None:
     change = {
         "jobs.0.status": "FAILED",
         "jobs.0.exit_code": None,
-        "jobs.0.reasons": ["CannotPullContainerError: manifest unknown"],
+        "jobs.0.reasons": ["CannotPullImageManifestError: manifest unknown"],
     }
     assert causes(broken(change)) == ["no-tag"]
     assert causes(broken(change, {"jobs.0.asked": False})) == []
@@ -250,6 +280,79 @@ def test_registry_that_may_be_inside_the_vpc_is_no_finding() -> None:
     assert diagnose(broken(change)) == []
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
+def test_pull_error_of_a_job_that_runs_is_no_finding(status: str) -> None:
+    """A container that runs from the cache after a failed pull carries the reason all the same."""
+    change = {
+        "jobs.0.status": status,
+        "jobs.0.exit_code": None,
+        "jobs.0.reasons": ["CannotPullImageManifestError: unauthorized"],
+    }
+    assert causes(broken(change)) == []
+
+
+def test_job_that_ran_from_the_cache_has_failed_by_itself() -> None:
+    """An exit code shows that its container was started."""
+    change = {
+        "jobs.0.status": "FAILED",
+        "jobs.0.exit_code": 1,
+        "jobs.0.reasons": ["CannotPullImageManifestError: unauthorized"],
+    }
+    assert causes(broken(change)) == ["job-failed"]
+
+
+def test_instance_has_joined_late_only_after_its_patience() -> None:
+    """It may try for all that time before it gives up, and has to boot before."""
+    change = {"instances.0.agent": None, "instances.0.console": []}
+    for seconds, expected in ((PATIENCE_SECONDS, []), (PATIENCE_SECONDS + 121, ["never-joined"])):
+        launched = datetime.fromisoformat(HEALTHY["time"]) - timedelta(seconds=seconds)
+        at = {"instances.0.launched": launched.isoformat()}
+        assert causes(broken(change, at)) == expected
+
+
+def test_secret_of_a_job_is_not_taken_for_the_stacks() -> None:
+    """A job's own credentials for the same registry do not clash with the instances'."""
+    own = {"name": "jobs", "of_job": True, "keys": ["username", "password"], "host": "ghcr.io"}
+    assert causes(broken({"secrets.1": own, "jobs.0.own_credentials": True})) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fix_is_a_command_with_all_that_it_needs(fault: Fault) -> None:
+    """No placeholder, no guess: it runs as it is, in the stack, region and profile of the user."""
+    seen = dataclasses.replace(broken(fault.change), profile="team")
+    for finding in diagnose(seen):
+        for fix in finding.fix:
+            inner = re.findall(r"\$\((.*?)\)", fix)
+            for command in [*re.sub(r"\$\(.*?\)", "1", fix).split(" && "), *inner]:
+                program, *words = shlex.split(command)
+                assert program in ("batchreg", "aws")
+                assert ("--region", "eu-central-1") in itertools.pairwise(words)
+                assert ("--profile", "team") in itertools.pairwise(words)
+                stack = ("--stack-name", "genomics") in itertools.pairwise(words)
+                assert stack == (program == "batchreg")
+                assert not [word for word in words if re.fullmatch("[A-Z][A-Z-]+", word)] or (
+                    "ENABLED" in words
+                )
+
+
+def test_fixes_say_what_the_template_says(template: str) -> None:
+    """A fix restores what the stack made: the name of its policy, and a setting that is its own."""
+    assert f"PolicyName: {READ_POLICY}\n" in template
+    assert f"{SAME_DATA.replace('=', ': ')}\n" in template
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_text_is_plain(fault: Fault) -> None:
+    """Sentences in the field's own terms; evidence never ends with a step of its own."""
+    for finding in diagnose(broken(fault.change)):
+        assert finding.text[0].isupper()
+        assert not finding.text.endswith(".")
+        for text in (finding.text, *finding.steps):
+            assert not re.search(r"\b(login|logins|anew|mend|settled?|somebody)\b", text)
+        for step in finding.steps:
+            assert step[0].isupper()
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_saved_facts_are_the_same_when_read_back(fault: Fault) -> None:
     """A colleague with the file sees what the user saw."""
@@ -271,13 +374,13 @@ def test_saved_facts_are_the_same_when_read_back(fault: Fault) -> None:
         '{"format": "batchreg-facts-1", "jobs": [{}]}',
         '{"format": "batchreg-facts-1", "nonsense": 3}',
         '{"format": "batchreg-facts-1", "stack": {"name": "s", "refresh_minutes": "many"}}',
-        '{"format": "batchreg-facts-1", "role": {"name": "r", "denied": [["one"]]}}',
+        '{"format": "batchreg-facts-1", "role": {"name": "r", "denied": [["one", "two"]]}}',
         "[" * 100_000,
     ],
 )
 def test_file_that_save_did_not_write_is_refused_in_one_line(text: str) -> None:
     """The file comes by mail, from anywhere."""
-    with pytest.raises(BatchregError, match=r"file\.json is not what batchreg .* writes"):
+    with pytest.raises(BatchregError, match=r"file\.json was not written by doctor --save"):
         savefile.load(text, "file.json")
 
 
@@ -289,4 +392,4 @@ def test_page_of_troubleshooting_is_complete() -> None:
 def test_finding_is_frozen() -> None:
     """What was found does not change on its way to the user."""
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Finding("a", "b", (), ()).cause = "c"  # type: ignore[misc]
+        Finding("a", "b", (), ()).cause = "c"  # type: ignore[misc]  # that is the test

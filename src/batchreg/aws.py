@@ -5,10 +5,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit
 
 from batchreg.errors import BatchregError
+
+if TYPE_CHECKING:  # types-boto3-lite is a development dependency
+    from types_boto3_autoscaling import AutoScalingClient
+    from types_boto3_batch import BatchClient
+    from types_boto3_cloudformation import CloudFormationClient
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_ecs import ECSClient
+    from types_boto3_iam import IAMClient
+    from types_boto3_kms import KMSClient
+    from types_boto3_logs import CloudWatchLogsClient
+    from types_boto3_secretsmanager import SecretsManagerClient
+    from types_boto3_service_quotas import ServiceQuotasClient
+    from types_boto3_ssm import SSMClient
+    from types_boto3_sts import STSClient
 
 # With AWS_MAX_ATTEMPTS unset. An endpoint that accepts and never answers costs two minutes.
 ATTEMPTS = 6
@@ -43,6 +57,33 @@ class Session:
         self.region = region or os.environ.get("AWS_REGION") or None
         self._session: Any = None
 
+    # One line for each service in use, so that callers know the type of their client.
+    @overload
+    def client(self, service: Literal["autoscaling"]) -> AutoScalingClient: ...
+    @overload
+    def client(self, service: Literal["batch"]) -> BatchClient: ...
+    @overload
+    def client(self, service: Literal["cloudformation"]) -> CloudFormationClient: ...
+    @overload
+    def client(self, service: Literal["ec2"]) -> EC2Client: ...
+    @overload
+    def client(self, service: Literal["ecs"]) -> ECSClient: ...
+    @overload
+    def client(self, service: Literal["iam"]) -> IAMClient: ...
+    @overload
+    def client(self, service: Literal["kms"]) -> KMSClient: ...
+    @overload
+    def client(self, service: Literal["logs"]) -> CloudWatchLogsClient: ...
+    @overload
+    def client(self, service: Literal["secretsmanager"]) -> SecretsManagerClient: ...
+    @overload
+    def client(self, service: Literal["service-quotas"]) -> ServiceQuotasClient: ...
+    @overload
+    def client(self, service: Literal["ssm"]) -> SSMClient: ...
+    @overload
+    def client(self, service: Literal["sts"]) -> STSClient: ...
+    @overload
+    def client(self, service: str) -> Any: ...
     def client(self, service: str) -> Any:
         """Return a client that retries throttling and dropped connections by itself.
 
@@ -61,7 +102,7 @@ class Session:
                 )
                 self._attempts = core.get_config_variable("max_attempts") or ATTEMPTS
             if not self._session.region_name:
-                raise BatchregError("No AWS region: give --region, or set AWS_REGION.")
+                raise BatchregError("No AWS region is set.", "Use --region, or set AWS_REGION.")
             client = self._session.client(
                 service,
                 endpoint_url=self.endpoint or None,
@@ -75,10 +116,13 @@ class Session:
             _ = urlsplit(client.meta.endpoint_url).port  # raises what the first call would
         except InvalidRegionError:
             raise BatchregError(
-                f"{self._session.region_name!r} is not a region: give --region, or set AWS_REGION."
+                f"{self._session.region_name!r} is not an AWS region.",
+                "Use --region, or set AWS_REGION.",
             ) from None
         except ValueError as error:
-            raise BatchregError(f"{error}: check --endpoint-url and the AWS_* variables.") from None
+            raise BatchregError(
+                f"{error}.", "Check --endpoint-url and the AWS_* variables."
+            ) from None
         client.meta.events.register("before-parse", _refuse_html)
         return client
 
@@ -87,21 +131,22 @@ Connect = Callable[..., Session]  # what makes one; tests pass their own
 
 
 def _refuse_html(response_dict: dict[str, Any], **_: Any) -> None:
-    """Stop at a page for people, part of which botocore would take for an answer of AWS's."""
+    """Refuse a web page, parts of which botocore would take for an answer from AWS."""
     if not response_dict["headers"].get("content-type", "").startswith("text/html"):
         return
     if response_dict["status_code"] < 500:
-        raise BatchregError(NOT_AWS)
-    response_dict["body"] = b""  # a gateway's failure, which botocore then tries again
+        raise BatchregError(*NOT_AWS)
+    response_dict["body"] = b""  # a gateway failed, and botocore then retries
 
 
-NOT_AWS = "The answer is not from AWS: a proxy or --endpoint-url is in the way."
+NOT_AWS = ("The answer is not from AWS.", "Check the proxy and --endpoint-url.")
 
-# What to do next, by error code.
-_PERMIT = "ask for this permission, or use --profile"
-_LOG_IN = "log in to AWS again"
-_CREDENTIALS = "check the AWS credentials, or log in to AWS again"
-_WAIT = "wait a minute, then try again"
+# The next step, by error code.
+_PERMIT = "Ask for this permission, or use another --profile."
+_LOG_IN = "Log in to AWS again."
+_CREDENTIALS = "Check the AWS credentials, or log in to AWS again."
+_SIGNATURE = "Check the AWS secret key and this machine's clock."
+_WAIT = "Wait a minute, then try again."
 NEXT_STEPS = {
     "AccessDenied": _PERMIT,
     "AccessDeniedException": _PERMIT,
@@ -109,11 +154,11 @@ NEXT_STEPS = {
     "ExpiredToken": _LOG_IN,
     "ExpiredTokenException": _LOG_IN,
     "InvalidClientTokenId": _CREDENTIALS,
-    "InvalidSignatureException": "check the AWS secret key and this machine's clock",
-    "LimitExceededException": "delete what is no longer used, or ask for a higher quota",
-    "RequestExpired": "log in to AWS again, or set this machine's clock",
+    "InvalidSignatureException": _SIGNATURE,
+    "LimitExceededException": "Delete what is no longer used, or request a higher quota.",
+    "RequestExpired": "Log in to AWS again, or set this machine's clock.",
     "RequestLimitExceeded": _WAIT,
-    "SignatureDoesNotMatch": "check the AWS secret key and this machine's clock",
+    "SignatureDoesNotMatch": _SIGNATURE,
     "Throttling": _WAIT,
     "ThrottlingException": _WAIT,
     "TooManyRequestsException": _WAIT,
@@ -123,7 +168,7 @@ NEXT_STEPS = {
 
 
 def is_transient(error: Exception) -> bool:
-    """Tell whether the same call may work in a moment: throttling, or a network that is away."""
+    """Tell whether the same call may soon work: throttling, or a network that is unavailable."""
     import botocore.exceptions as known
 
     if isinstance(error, known.ClientError):
@@ -133,61 +178,67 @@ def is_transient(error: Exception) -> bool:
 
 
 def explain(error: Exception) -> str | None:
-    """Return one line for an error of botocore's, None for any other exception.
+    """Return one line for an error of botocore's, the fact and the next step; None for any other.
 
     Parameters' values stay out: no message of botocore's about requests is passed on whole.
     """
+    explained = _explained(error)
+    return " ".join(filter(None, explained)) if explained else None
+
+
+def _explained(error: Exception) -> tuple[str, str] | None:
+    """Return (fact, next step)."""
     import botocore.exceptions as known
 
     if isinstance(error, known.ClientError):
         return _refusal(error)
     if isinstance(error, known.NoCredentialsError):
-        return "No AWS credentials: log in, set AWS_PROFILE, or give --profile."
+        return "No AWS credentials.", "Log in, set AWS_PROFILE, or use --profile."
     if isinstance(error, known.PartialCredentialsError):
-        return f"Half of the AWS credentials is missing: {error.kwargs['cred_var']}. Set it too."
+        return f"Incomplete AWS credentials: {error.kwargs['cred_var']} is not set.", ""
     if isinstance(error, known.ProfileNotFound):
         return (
-            f"There is no AWS profile {error.kwargs['profile']}: `aws configure list-profiles`"
-            " lists them."
+            f"There is no AWS profile {error.kwargs['profile']}.",
+            "`aws configure list-profiles` lists them.",
         )
     if isinstance(error, known.ConfigParseError):
-        return f"{error.kwargs['path']} is not an AWS configuration file: mend or move it."
+        return f"{error.kwargs['path']} is not an AWS configuration file.", "Fix or move it."
     if isinstance(error, known.SSLError):
         return (
             f"No secure connection to {error.kwargs['endpoint_url']}: "
-            f"{_line(error.kwargs['error'])}. Check --endpoint-url, or set AWS_CA_BUNDLE to "
-            "your network's certificates."
+            f"{_line(error.kwargs['error'])}.",
+            "Check --endpoint-url, or set AWS_CA_BUNDLE to your network's certificates.",
         )
     if isinstance(error, known.ProxyConnectionError):
-        return f"No answer from the proxy {error.kwargs['proxy_url']}: check HTTPS_PROXY."
+        return f"No answer from the proxy {error.kwargs['proxy_url']}.", "Check HTTPS_PROXY."
     if isinstance(error, known.ConnectionError | known.HTTPClientError):
-        url = error.kwargs.get("endpoint_url") or "AWS"
-        return f"No answer from {url}: check the network, the proxy, --region and --endpoint-url."
+        return (
+            f"No answer from {error.kwargs.get('endpoint_url') or 'AWS'}.",
+            "Check the network, the proxy, --region and --endpoint-url.",
+        )
     if isinstance(error, known.ParamValidationError):
-        return "A value does not have the form that AWS asks for: check the options."
+        return "A value does not have the form that AWS requires.", "Check the options."
     if type(error).__name__ == "ResponseParserError":
         return NOT_AWS
     if isinstance(
         error, known.CredentialRetrievalError | known.SSOError | known.TokenRetrievalError
     ):
-        return f"No AWS credentials: {_line(error)}. Log in to AWS again."
+        return f"No AWS credentials: {_line(error)}.", _LOG_IN
     if isinstance(error, known.BotoCoreError):
-        return f"{_line(error)}."
+        return f"{_line(error)}.", ""
     return None
 
 
-def _refusal(error: Any) -> str:
+def _refusal(error: Any) -> tuple[str, str]:
     code, text = _code(error), _line(error.response.get("Error", {}).get("Message", ""))
     if code.isdecimal():  # botocore found no error of AWS's in the body
         return (
-            f"No answer from AWS, but {code} {text}: check the proxy and --endpoint-url, or "
-            "try again."
+            f"No answer from AWS, but {code} {text}.",
+            "Check the proxy and --endpoint-url, or try again.",
         )
     if not code:
         return NOT_AWS
-    step = NEXT_STEPS.get(code)
-    line = f"AWS refuses {error.operation_name}: {text or code}."
-    return f"{line} Next: {step}." if step else line
+    return f"AWS rejected {error.operation_name}: {text or code}.", NEXT_STEPS.get(code, "")
 
 
 def _code(error: Any) -> str:

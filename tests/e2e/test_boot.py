@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 from conftest import PASSWORD, batchreg, deployed, require
-from local_agent import auth_for, read_ecs_config
+from lab.agent import auth_for, read_ecs_config
+from lab.instance import Instance
+from lab.parts import PullError, Registry
 from local_aws import LocalAws
-from local_instance import Instance
-from local_parts import PullError, Registry
 
 # What AWS Batch is known to append to ecs.config, in a part with its own boundary.
 BATCH_PART = """\

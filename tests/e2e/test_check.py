@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PASSWORD, require
+from lab.parts import Registry
 from local_aws import LocalAws
-from local_parts import Registry
 from token_server import TokenServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -376,7 +376,7 @@ def test_deploy_check_keeps_a_wrong_login_from_making_anything(batchreg, aws, st
         )
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "rejects these credentials" in refused.stderr
-        assert "Nothing has changed." in refused.stderr
+        assert "No changes were made." in refused.stderr
         assert stack not in stacks(aws)
 
         made = deploy(batchreg, aws, stack, registry, *login, "--check", image, password=PASSWORD)

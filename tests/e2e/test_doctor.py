@@ -4,126 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import platform
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import pytest
 from account import Account
+from broken_stack import CANARY, FAULTS, Lab
 from conftest import require
+from lab.parts import Registry
 from local_aws import LocalAws
-from local_parts import Registry
 from wire import Wire
-
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
-CANARY = "canary-4711-tweet"
-# The registry's image is for this machine.
-INSTANCES, OTHERS = {"x86_64": ("m7i", "c7g"), "aarch64": ("m7g", "c7i")}[platform.machine()]
-_numbers = count(1)
-
-
-class Lab:
-    """A stack of its own on the shared AWS, and the registry that it is for."""
-
-    def __init__(self, aws: LocalAws, registry: Registry, image: str, template: str) -> None:
-        self.aws, self.registry, self.image = aws, registry, image
-        self.account = Account(aws, f"lab{next(_numbers)}")
-        self.account.make(
-            template,
-            Username=registry.username,
-            Password=registry.password,
-            RegistryUrl=registry.host,
-            InstanceTypes=INSTANCES,
-        )
-        self.outputs = self.account.outputs
-        self.batch, self.ec2 = aws.client("batch"), aws.client("ec2")
-        self.iam, self.secrets = aws.client("iam"), aws.client("secretsmanager")
-
-    def name(self, output: str) -> str:
-        return self.outputs[output].rsplit("/", 1)[-1]
-
-    def update(self, **resources: Any) -> None:
-        self.batch.update_compute_environment(
-            computeEnvironment=self.outputs["ComputeEnvironmentArn"], computeResources=resources
-        )
-
-    def job(self, status: str, reason: str = "", *, vcpus: int = 1) -> str:
-        """Submit a job and put it where a fault would leave it."""
-        definition = self.batch.register_job_definition(
-            jobDefinitionName="align",
-            type="container",
-            containerProperties={
-                "image": self.image,
-                "command": ["align", CANARY],
-                "environment": [{"name": "TOKEN", "value": CANARY}],
-                "resourceRequirements": [
-                    {"type": "VCPU", "value": str(vcpus)},
-                    {"type": "MEMORY", "value": "2048"},
-                ],
-            },
-        )
-        job_id: str = self.batch.submit_job(
-            jobName="align",
-            jobQueue=self.outputs["JobQueueArn"],
-            jobDefinition=definition["jobDefinitionArn"],
-        )["jobId"]
-        self.aws.set_jobs(status, job_id=job_id, reason=reason)
-        return job_id
-
-    def user_data(self, text: str) -> None:
-        """Make a version of the launch template with this user data; $Latest then means it."""
-        self.update(
-            launchTemplate={
-                "launchTemplateId": self.outputs["LaunchTemplateId"],
-                "version": "$Latest",
-            }
-        )
-        self.ec2.create_launch_template_version(
-            LaunchTemplateId=self.outputs["LaunchTemplateId"],
-            LaunchTemplateData={"UserData": base64.b64encode(text.encode()).decode()},
-        )
-
-    def doctor(
-        self, *arguments: str, image: bool = True, endpoint: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
-        more = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
-        return subprocess.run(
-            [
-                BATCHREG,
-                "doctor",
-                "--stack-name",
-                self.account.name,
-                *(("--image", self.image) if image else ()),
-                *arguments,
-            ],
-            text=True,
-            capture_output=True,
-            timeout=60,
-            env={**clean, **self.aws.environ, **more},
-        )
-
-    def causes(self, *arguments: str, **options: Any) -> list[str]:
-        """Return what doctor finds, the exit status checked."""
-        result = self.doctor("--json", *arguments, **options)
-        findings = json.loads(result.stdout)["findings"]
-        assert (result.returncode, result.stderr) == (1 if findings else 0, "")
-        return [finding["cause"] for finding in findings]
 
 
 @pytest.fixture(scope="module")
@@ -163,119 +56,6 @@ def test_healthy_stack_exits_zero_within_five_seconds(lab: Lab) -> None:
     assert "Not looked at:\n   servicequotas:GetServiceQuota  vCPU quota: " in result.stdout
 
 
-@contextmanager
-def changed_password(lab: Lab) -> Iterator[None]:
-    lab.registry.change_password("another")
-    yield
-    lab.registry.change_password(CANARY)
-
-
-@contextmanager
-def no_route(lab: Lab) -> Iterator[None]:
-    (table,) = lab.ec2.describe_route_tables(
-        Filters=[{"Name": "vpc-id", "Values": [lab.aws.vpc_id]}]
-    )["RouteTables"]
-    route = next(route for route in table["Routes"] if route["GatewayId"] != "local")
-    where = {"RouteTableId": table["RouteTableId"], "DestinationCidrBlock": "0.0.0.0/0"}
-    lab.ec2.delete_route(**where)
-    yield
-    lab.ec2.create_route(**where, GatewayId=route["GatewayId"])
-
-
-@contextmanager
-def closed_acl(lab: Lab) -> Iterator[None]:
-    (acl,) = lab.ec2.describe_network_acls(
-        Filters=[{"Name": "vpc-id", "Values": [lab.aws.vpc_id]}]
-    )["NetworkAcls"]
-    rule = {"NetworkAclId": acl["NetworkAclId"], "RuleNumber": 50, "Egress": True}
-    lab.ec2.create_network_acl_entry(
-        **rule,
-        Protocol="6",
-        RuleAction="deny",
-        CidrBlock="0.0.0.0/0",
-        PortRange={"From": 443, "To": 443},
-    )
-    yield
-    lab.ec2.delete_network_acl_entry(**rule)
-
-
-@contextmanager
-def closed_egress(lab: Lab) -> Iterator[None]:
-    rule = {
-        "GroupId": lab.aws.security_group_ids[0],
-        "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
-    }
-    lab.ec2.revoke_security_group_egress(**rule)
-    yield
-    lab.ec2.authorize_security_group_egress(**rule)
-
-
-def archive(script: str) -> str:
-    parts = MIMEMultipart()
-    parts.attach(MIMEText(script, "x-shellscript", "us-ascii"))
-    return parts.as_string()
-
-
-def deny(lab: Lab) -> None:
-    lab.iam.put_role_policy(
-        RoleName=lab.name("InstanceRoleArn"),
-        PolicyName="no",
-        PolicyDocument=json.dumps(
-            {
-                "Version": "2012-10-17",
-                "Statement": [{"Effect": "Deny", "Action": "secretsmanager:*", "Resource": "*"}],
-            }
-        ),
-    )
-
-
-OLD_SCRIPT = "#!/bin/bash\ndocker login -u lab -p $(aws secretsmanager get-secret-value)\n"
-FAULTS: dict[str, Callable[[Lab], Any]] = {
-    "wrong-login": changed_password,
-    "wrong-architecture": lambda lab: lab.update(instanceTypes=[OTHERS]),
-    "secret-missing": lambda lab: lab.secrets.delete_secret(
-        SecretId=lab.outputs["RegistrySecretArn"], ForceDeleteWithoutRecovery=True
-    ),
-    "secret-deleted": lambda lab: lab.secrets.delete_secret(
-        SecretId=lab.outputs["RegistrySecretArn"]
-    ),
-    "secret-not-json": lambda lab: lab.secrets.put_secret_value(
-        SecretId=lab.outputs["RegistrySecretArn"], SecretString=CANARY
-    ),
-    "secret-incomplete": lambda lab: lab.secrets.put_secret_value(
-        SecretId=lab.outputs["RegistrySecretArn"],
-        SecretString=json.dumps({"user": "lab", "token": CANARY, CANARY: CANARY}),
-    ),
-    "role-denied": deny,
-    "profile-missing": lambda lab: lab.iam.remove_role_from_instance_profile(
-        InstanceProfileName=lab.name("InstanceProfileArn"), RoleName=lab.name("InstanceRoleArn")
-    ),
-    "user-data-not-mime": lambda lab: lab.user_data(OLD_SCRIPT),
-    "user-data-without-login": lambda lab: lab.user_data(archive(OLD_SCRIPT)),
-    "user-data-blocks": lambda lab: lab.user_data(
-        lab.account.user_data.replace("#!/bin/sh\n", "#!/bin/sh\nsystemctl restart ecs\n")
-    ),
-    "no-route": no_route,
-    "egress-closed": closed_egress,
-    "acl-closed": closed_acl,
-    "environment-disabled": lambda lab: lab.batch.update_compute_environment(
-        computeEnvironment=lab.outputs["ComputeEnvironmentArn"], state="DISABLED"
-    ),
-    "queue-disabled": lambda lab: lab.batch.update_job_queue(
-        jobQueue=lab.outputs["JobQueueArn"], state="DISABLED"
-    ),
-    "job-too-large": lambda lab: lab.job("RUNNABLE", vcpus=512),
-    "no-capacity": lambda lab: lab.job(
-        "RUNNABLE",
-        "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity "
-        "requested for instance type [m7i.large]",
-    ),
-    "disk-full": lambda lab: lab.job(
-        "FAILED", "CannotPullContainerError: failed to register layer: no space left on device"
-    ),
-}
-
-
 @pytest.mark.parametrize("cause", FAULTS)
 def test_fault_is_named_first(lab: Lab, cause: str) -> None:
     """The command is told nothing but the stack and, but for failed pulls, the image."""
@@ -303,7 +83,7 @@ def test_image_of_another_registry_is_named(lab: Lab, tmp_path: Path) -> None:
     """The stack's login is not for it, and it gives nothing away without one."""
     with Registry("somebody", "else", directory=tmp_path / "other", host="127.0.0.2") as other:
         image = other.push("lab/align", "3")
-        assert lab.causes("--image", image, image=False) == ["no-login-for-registry"]
+        assert lab.causes("--image", image, image=False) == ["no-credentials-for-registry"]
 
 
 def test_stack_that_never_came_up_is_named_with_its_first_failure(lab: Lab, template: str) -> None:
@@ -315,8 +95,10 @@ def test_stack_that_never_came_up_is_named_with_its_first_failure(lab: Lab, temp
     failure, subnet = json.loads(result.stdout)["findings"]
     assert (failure["cause"], subnet["cause"]) == ("stack-failed", "subnet-missing")
     assert "The subnet ID 'subnet-nowhere' does not exist" in failure["evidence"][0]
-    assert failure["fix"] == [
-        f"Mend what it says, then batchreg deploy --stack-name {lab.account.name}"
+    assert failure["fix"] == []
+    assert failure["steps"] == [
+        "Fix what it reports, then deploy again: "
+        f"batchreg deploy --stack-name {lab.account.name} --region us-east-1"
     ]
 
 
@@ -330,7 +112,7 @@ def test_job_of_its_own_is_looked_at(lab: Lab) -> None:
     """--job names one, whose image is asked for; that comes by now, and the job failed still."""
     job = lab.job(
         "FAILED",
-        "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit.",
+        "CannotPullImageManifestError: toomanyrequests: You have reached your pull rate limit.",
     )
     assert lab.causes("--job", job, image=False) == ["rate-limited"]
 
@@ -341,17 +123,17 @@ def test_job_that_is_not_there_is_named(lab: Lab) -> None:
 
 
 def test_two_faults_at_once_are_both_named_for_people(lab: Lab) -> None:
-    """In words: the cause, what shows it, and the command that mends it."""
+    """In words: the cause, its evidence, and the command that fixes it."""
     FAULTS["environment-disabled"](lab)
     FAULTS["secret-not-json"](lab)
     result = lab.doctor(image=False)
     assert result.returncode == 1
     environment = lab.name("ComputeEnvironmentArn")
     assert result.stdout.startswith(
-        "1. The compute environment is switched off (environment-disabled)\n"
+        "1. The compute environment is disabled (environment-disabled)\n"
         f"   {environment} is DISABLED.\n"
         "   Fix: aws batch update-compute-environment --state ENABLED --compute-environment "
-        f"{environment}\n\n"
+        f"{environment} --region us-east-1\n\n"
         "2. The secret is not JSON (secret-not-json)\n"
     )
 
@@ -369,7 +151,7 @@ def test_saved_facts_give_the_same_findings_to_a_colleague(lab: Lab, tmp_path: P
 
 def test_no_part_of_a_secret_is_shown_or_saved(lab: Lab, tmp_path: Path) -> None:
     """Not of the login, nor of the job's command and variables, nor out of AWS's own words."""
-    job = lab.job("FAILED", f"CannotPullContainerError: unauthorized: {CANARY} is wrong")
+    job = lab.job("FAILED", f"CannotPullImageManifestError: unauthorized: {CANARY} is wrong")
     path = tmp_path / "facts.json"
     outputs = [lab.doctor("--job", job, "--save", str(path)).stdout, path.read_text()]
     FAULTS["secret-incomplete"](lab)  # a secret of another shape, with the canary as a key

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import local_parts
 import pytest
-from local_agent import Ambiguous, auth_for, read_ecs_config
-from local_instance import Instance, boot
-from local_parts import Engine, PullError, Registry, missing
+from broken_stack import parts
+from lab.agent import Ambiguous, auth_for, read_ecs_config
+from lab.instance import Instance, boot
+from lab.parts import Engine, PullError, Registry, missing
 
 Launch = Callable[..., Instance]
 
@@ -102,7 +102,7 @@ class TestRegistry:
     def test_ends_with_a_killed_program(self, registry: Registry, tmp_path: Path) -> None:
         """No test run leaves a server behind."""
         script = (
-            "import sys, time; from pathlib import Path; from local_parts import Registry\n"
+            "import sys, time; from pathlib import Path; from lab.parts import Registry\n"
             "with Registry('ada', 'a', directory=Path(sys.argv[1])) as registry:\n"
             "    print(registry.host, flush=True); time.sleep(60)"
         )
@@ -110,7 +110,7 @@ class TestRegistry:
             [sys.executable, "-c", script, tmp_path],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(local_parts.__file__).parent)},
+            env={**os.environ, "PYTHONPATH": str(Path(parts.__file__).parents[1])},
         ) as program:
             assert program.stdout
             host, _, port = program.stdout.readline().strip().partition(":")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from conftest import Two, batchreg, require, two_registries
-from local_agent import auth_for, read_ecs_config
-from local_machine import Machine
-from local_parts import PullError, Registry
+from lab.agent import auth_for, read_ecs_config
+from lab.machine import Machine
+from lab.parts import PullError, Registry
 from secrets_server import DENIED, REGION, THROTTLED, SecretsServer, fail, hang, reset
 
 PASSWORDS = ("first", "second", "third", "fourth", "fifth")  # of ann, test after test

@@ -1,34 +1,42 @@
-"""The command line: its commands, and how each way to end becomes an exit status.
+"""All commands and their options, on one page.
 
 Modules that a command needs are imported when it runs, so that `batchreg --help` stays quick.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from batchreg import __version__
-from batchreg.cli.options import (
-    PLACES,
+from batchreg.cli.grammar import (
     Commands,
     argument,
+    help_option,
+    option,
+    setting,
+    under,
+    variable,
+    version_option,
+)
+from batchreg.cli.options import (
     aws_options,
     config_option,
     connection_options,
     file_path,
-    flag,
     force_option,
     job_options,
     json_option,
-    login_options,
-    option,
+    number,
+    output_option,
+    password_stdin_option,
+    pull_option,
+    refresh_option,
     registry_address,
+    registry_options,
+    role_option,
+    stack_name_option,
     structure,
     structure_options,
     user_data_option,
@@ -36,31 +44,302 @@ from batchreg.cli.options import (
     wait_option,
     yes_option,
 )
-from batchreg.cli.output import drop, one_line, report, write
-from batchreg.errors import BatchregError, Interrupted
+from batchreg.render import constraints
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+STACK, REGISTRY, JOBS, TEMPLATE = "Stack", "Registry", "Jobs", "Without a deploy"
+
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Commands,
+    add_help_option=False,
+    context_settings={"max_content_width": 100},
+    params=[version_option(f"batchreg {__version__}").make(), help_option.make()],
 )
-@click.version_option(__version__, message="batchreg %(version)s")
 def cli() -> None:
-    """Run AWS Batch jobs whose images live in a private container registry.
+    """Run AWS Batch jobs whose images are in a private container registry.
 
-    An option such as --image-type can also be set as BATCHREG_IMAGE_TYPE in the environment and as
-    image_type in batchreg.yaml.
+    Most options can also be set in the environment or in batchreg.yaml: --image-type as
+    BATCHREG_IMAGE_TYPE and as image_type. The reference lists both names. A flag overrides the
+    environment, which overrides the file.
     """
 
 
-@cli.add()
-@flag("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
-@flag("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+@cli.add(STACK, example="batchreg deploy --registry-url ghcr.io --username lab --default-vpc")
+@aws_options
+@structure_options
+@value_options
+@under(
+    "Stack options",
+    setting(
+        "--tag",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Tag for the stack and its resources; repeat it for more.",
+    ),
+    role_option(),
+    setting(
+        "--termination-protection/--no-termination-protection",
+        "protect",
+        default=None,
+        help="Protect the stack from being deleted.  [default: as it is]",
+    ),
+    force_option,
+)
+@under(
+    "Run options",
+    variable(
+        "--dry-run",
+        is_flag=True,
+        help="Show what would change, and change nothing, even with --yes.",
+    ),
+    option(
+        "--check",
+        multiple=True,
+        metavar="IMAGE",
+        help="Deploy only if the credentials pull this image; repeat it for more.",
+    ),
+    wait_option,
+    yes_option,
+)
+@json_option
+def deploy(**options: Any) -> int:
+    """Create or update the stack.
+
+    For an existing stack it shows the change set and applies it once you confirm. What you do not
+    give stays as it is.
+    """
+    from batchreg.cli import deploy as command
+
+    return command.run(**options)
+
+
+@cli.add(STACK, example="batchreg status --stack-name genomics")
+@aws_options
+@config_option
+@json_option
+def status(**options: Any) -> int:
+    """Show the stack, its compute environment, its queue and its jobs."""
+    from batchreg.cli import status as command
+
+    return command.run(**options)
+
+
+@cli.add(STACK, example="batchreg doctor --stack-name genomics")
+@aws_options
+@under(
+    "Doctor options",
+    option(
+        "--job",
+        metavar="ID",
+        help="Diagnose this job, which waits or failed.  [default: all that wait]",
+    ),
+    option(
+        "--image", metavar="IMAGE", help="Ask the registry for this image.  [default: the job's]"
+    ),
+    option(
+        "--save",
+        metavar="FILE",
+        help="Write what was collected, without secrets, to a file for --from; - is stdout.",
+    ),
+    option(
+        "--from",
+        "source",
+        metavar="FILE",
+        type=file_path,
+        help="Diagnose a file written by --save, without calling AWS. Cannot be used with --job, "
+        "--image or --save.",
+    ),
+)
+@config_option
+@json_option
+def doctor(**options: Any) -> int:
+    """Diagnose jobs that stay RUNNABLE and images that fail to pull.
+
+    It is read-only. Exit status 0 means that nothing is wrong, 1 that something is.
+    """
+    from batchreg.cli import doctor as doctor_commands
+
+    return doctor_commands.run(**options)
+
+
+@cli.add(STACK, example="batchreg destroy --stack-name genomics")
+@aws_options
+@config_option
+@under(
+    "Stack options",
+    option("--terminate-jobs", is_flag=True, help="Terminate jobs that have not finished."),
+    option(
+        "--retain",
+        multiple=True,
+        metavar="RESOURCE",
+        help="Keep this resource when an earlier delete failed on it; repeat it for more.",
+    ),
+    role_option(),
+    force_option,
+)
+@under("Run options", wait_option, yes_option)
+@json_option
+def destroy(**options: Any) -> int:
+    """Delete the stack and everything in it."""
+    from batchreg.cli import destroy as command
+
+    return command.run(**options)
+
+
+@cli.add(
+    REGISTRY, example="batchreg check --registry-url ghcr.io --username lab ghcr.io/lab/align:3"
+)
+@argument("image", nargs=-1, required=True)
+@under(
+    "Registry options",
+    stack_name_option(
+        "Use the credentials of this stack. Cannot be used with --registry-url, --username or "
+        "--password-stdin."
+    ),
+)
+@registry_options("User name at the registry. Without it, the request is anonymous.")
+@under(
+    "Check options",
+    option(
+        "--architecture",
+        type=click.Choice(["amd64", "arm64"]),
+        metavar="NAME",
+        help="What the image must be built for: amd64 or arm64.  [default: the stack's instance "
+        "types, else amd64]",
+    ),
+)
+@connection_options
+@config_option
+@json_option
+def check(**options: Any) -> int:
+    """Check whether credentials pull these images.
+
+    It does what `docker pull` does before it downloads layers. On Docker Hub each image counts as
+    one pull. Exit status 0 means that all images can be pulled.
+    """
+    from batchreg.cli import check as check_commands
+
+    return check_commands.run(**options)
+
+
+@cli.add(REGISTRY, example="batchreg rotate --stack-name genomics --follow")
+@aws_options
+@config_option
+@under(
+    "Registry options",
+    option(
+        "--registry",
+        "registry_url",
+        metavar="URL",
+        type=registry_address,
+        help="Registry whose password changes. Required if the stack has several.",
+    ),
+    password_stdin_option(),
+    option("--image", metavar="IMAGE", help="Check that the new password pulls this image."),
+    option(
+        "--check/--no-check",
+        default=True,
+        show_default=True,
+        help="Verify the new password with the registry before anything changes.",
+    ),
+    option("--undo", is_flag=True, help="Return to the previous password; no new one is read."),
+)
+@under(
+    "Run options",
+    option(
+        "--now", is_flag=True, help="Ask running instances to refresh now, through Systems Manager."
+    ),
+    option("--follow", is_flag=True, help="Like --now, and wait until all have answered."),
+    yes_option,
+)
+@json_option
+def rotate(**options: Any) -> int:
+    """Give the stack a new registry password.
+
+    It verifies the password with the registry, stores it, and reports when running instances will
+    use it.
+    """
+    from batchreg.cli import rotate as rotate_command
+
+    return rotate_command.run(**options)
+
+
+@cli.add(JOBS, example="batchreg submit --memory 4G ghcr.io/lab/align:3 -- align --all")
+@argument("image")
+@argument("command", nargs=-1)
+@aws_options
+@config_option
+@job_options
+@under(
+    "Run options",
+    option("--name", metavar="NAME", help="Name of the job.  [default: the image's]"),
+    option(
+        "--array-size",
+        type=number(2, 10_000),
+        metavar="NUMBER",
+        help="Submit an array job of this size, from 2 to 10000.",
+    ),
+    option("--detach", is_flag=True, help="Print the job's id and exit without waiting."),
+)
+@json_option
+def submit(**options: Any) -> int:
+    """Run a job, stream its log, and exit with its exit code.
+
+    What follows -- is the container's command. Ctrl-C stops watching; the job continues.
+    """
+    from batchreg.cli import jobs as job_commands
+
+    return job_commands.submit(**options)
+
+
+@cli.add(JOBS, example="batchreg logs --follow JOB")
+@argument("job")
+@aws_options
+@config_option
+@under(
+    "Run options",
+    option("-f", "--follow", is_flag=True, help="Continue until the job has finished."),
+)
+@json_option
+def logs(stack_name: str, **options: Any) -> int:
+    """Print the log of a job."""
+    from batchreg.cli import jobs as job_commands
+
+    return job_commands.logs(**options)
+
+
+@cli.add(JOBS, example="batchreg cancel JOB")
+@argument("job")
+@aws_options
+@config_option
+def cancel(stack_name: str, **options: Any) -> None:
+    """Cancel a job that waits, or terminate it if it runs."""
+    from batchreg.cli import jobs as job_commands
+
+    job_commands.cancel(**options)
+
+
+@cli.add(TEMPLATE, example="batchreg render --output template.yaml")
+@under(
+    "Output options",
+    output_option(),
+    option(
+        "--format",
+        "style",
+        type=click.Choice(["yaml", "json"]),
+        metavar="FORMAT",
+        default="yaml",
+        show_default=True,
+        help="Format of the template: yaml or json.",
+    ),
+)
 @structure_options
 def render(output: str | None, style: str, **shape: Any) -> None:
     """Print the CloudFormation template."""
+    from batchreg.cli.output import write
     from batchreg.render import template
     from batchreg.render.text import to_json, to_yaml
 
@@ -68,37 +347,32 @@ def render(output: str | None, style: str, **shape: Any) -> None:
     write(to_yaml(built) if style == "yaml" else to_json(built), output)
 
 
-@cli.add("user-data")
-@option(
-    "--secret-id",
-    multiple=True,
-    required=True,
-    metavar="ID",
-    help="Name or ARN of a secret with a registry login; repeat it for more registries.",
+@cli.add(
+    TEMPLATE,
+    name="user-data",
+    example="batchreg user-data --secret-id registry/ghcr --region eu-west-3",
 )
-@flag(
-    "--region",
-    envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
-    required=True,
-    show_envvar=True,
-    help="Region of the secrets.",
+@under(
+    "User data options",
+    variable(
+        "--secret-id",
+        multiple=True,
+        required=True,
+        metavar="ID",
+        help="Name or ARN of a secret with registry credentials; repeat it for more registries.",
+    ),
+    setting(
+        "--region",
+        envvar=["BATCHREG_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"],
+        required=True,
+        metavar="REGION",
+        help="Region of the secrets.  [or AWS_REGION, AWS_DEFAULT_REGION]",
+    ),
+    refresh_option(default=constraints.DEFAULT_REFRESH_MINUTES),
+    pull_option(default=constraints.PULL_BEHAVIORS[0]),
+    user_data_option(),
 )
-@option(
-    "--credential-refresh-minutes",
-    type=click.IntRange(5, 1440),
-    default=30,
-    show_default=True,
-    help="How often the instances read the secrets again.",
-)
-@option(
-    "--image-pull-behavior",
-    default="default",
-    show_default=True,
-    type=click.Choice(["default", "always", "once", "prefer-cached"]),
-    help="ECS_IMAGE_PULL_BEHAVIOR of the ECS agent.",
-)
-@flag("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
-@user_data_option
+@output_option()
 @config_option
 def user_data(
     secret_id: tuple[str, ...],
@@ -108,10 +382,12 @@ def user_data(
     output: str | None,
     user_data: Path | None,
 ) -> None:
-    """Print the user data alone, for a launch template that Terraform or the CDK manages.
+    """Print the user data alone, for a launch template of your own.
 
-    The instances' role must be allowed secretsmanager:GetSecretValue on the secrets.
+    For Terraform or the CDK, say. The instances' role needs secretsmanager:GetSecretValue on the
+    secrets.
     """
+    from batchreg.cli.output import write
     from batchreg.render import userdata
 
     write(
@@ -126,306 +402,21 @@ def user_data(
     )
 
 
-@cli.add()
-@aws_options
-@structure_options
-@value_options
-@option("--tag", multiple=True, metavar="KEY=VALUE", help="Tag the stack; repeat it for more.")
-@option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
-@flag(
-    "--termination-protection/--no-termination-protection",
-    "protect",
-    default=None,
-    help="Keep the stack from being deleted.",
+@cli.add(
+    TEMPLATE,
+    name="job-definition",
+    example="batchreg job-definition --memory 4G ghcr.io/lab/align:3 -- align --all",
 )
-@flag("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@flag(
-    "--check",
-    multiple=True,
-    metavar="IMAGE",
-    help="First make sure that the login pulls this image; repeat it for more.",
-)
-@wait_option
-@force_option
-@yes_option
-@json_option
-def deploy(**options: Any) -> None:
-    """Create or update the stack."""
-    from batchreg.cli import deploy as commands
-
-    commands.deploy(**options)
-
-
-@cli.add()
-@aws_options
-@config_option
-@flag("--terminate-jobs", is_flag=True, help="End jobs that have not finished.")
-@flag(
-    "--retain",
-    multiple=True,
-    metavar="RESOURCE",
-    help="Leave this resource behind, where a delete got stuck; repeat it for more.",
-)
-@option("--role-arn", metavar="ARN", help="Role that CloudFormation uses.")
-@wait_option
-@force_option
-@yes_option
-@json_option
-def destroy(**options: Any) -> None:
-    """Delete the stack and all that is in it."""
-    from batchreg.cli import deploy as commands
-
-    commands.destroy(**options)
-
-
-@cli.add()
-@aws_options
-@config_option
-@json_option
-def status(**options: Any) -> None:
-    """Show the stack, its compute environment, its queue and its jobs."""
-    from batchreg.cli import deploy as commands
-
-    commands.status(**options)
-
-
-@cli.add()
-@aws_options
-@flag("--job", metavar="ID", help="A job that waits or failed.  [default: all that wait]")
-@flag("--image", help="Ask the registry for this image.  [default: the job's]")
-@flag(
-    "--save",
-    metavar="FILE",
-    help="Keep what was seen, without any secret, for --from; - writes it to stdout.",
-)
-@flag(
-    "--from",
-    "source",
-    metavar="FILE",
-    type=file_path,
-    help="Judge what --save has kept, without asking AWS.",
-)
-@config_option
-@json_option
-def doctor(**options: Any) -> int:
-    """Say why jobs wait or images do not come, and what to do about it.
-
-    Changes nothing. Exit status 0: nothing is wrong; 1: something is.
-    """
-    from batchreg.cli import doctor as doctor_commands
-
-    return doctor_commands.run(**options)
-
-
-@cli.add()
-@argument("image", nargs=-1, required=True)
-@option("--stack-name", help="Use the login of this stack.")
-@login_options("without it, no login goes along")
-@flag(
-    "--architecture",
-    type=click.Choice(["amd64", "arm64"]),
-    help="What the image must be built for.  [default: as the stack, else amd64]",
-)
-@connection_options
-@config_option
-@json_option
-def check(**options: Any) -> int:
-    """Ask the registry whether a login pulls these images.
-
-    The login is given as for deploy, or is that of the stack that --stack-name names. On Docker Hub
-    each image costs one pull.
-    """
-    from batchreg.cli import check as check_commands
-
-    return check_commands.check(**options)
-
-
-@cli.add()
-@argument("image")
-@argument("command", nargs=-1)
-@aws_options
-@config_option
-@job_options
-@flag("--name", help="Name of the job.  [default: the image's]")
-@flag("--array-size", type=click.IntRange(2, 10_000), help="Make it an array job.")
-@flag("--detach", is_flag=True, help="Submit, print the job's id, and leave.")
-@json_option
-def submit(**options: Any) -> int:
-    """Run a job: register, submit, follow, show its log, and exit as it does.
-
-    What stands behind -- is the command of the container.
-    """
-    from batchreg.cli import jobs as job_commands
-
-    return job_commands.submit(**options)
-
-
-@cli.add()
-@argument("job")
-@aws_options
-@config_option
-@flag("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@json_option
-def logs(stack_name: str, **options: Any) -> int:
-    """Print the log of a job."""
-    from batchreg.cli import jobs as job_commands
-
-    return job_commands.logs(**options)
-
-
-@cli.add()
-@argument("job")
-@aws_options
-@config_option
-def cancel(stack_name: str, **options: Any) -> None:
-    """End a job, whether it waits or runs."""
-    from batchreg.cli import jobs as job_commands
-
-    job_commands.cancel(**options)
-
-
-@cli.add()
-@aws_options
-@config_option
-@flag(
-    "--registry",
-    "registry_url",
-    metavar="URL",
-    type=registry_address,
-    help="Which registry, if the stack has several.",
-)
-@flag(
-    "--password-stdin",
-    is_flag=True,
-    help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.",
-)
-@flag("--image", help="Check that the new password pulls this image.")
-@flag(
-    "--check/--no-check",
-    default=True,
-    show_default=True,
-    help="Ask the registry whether it takes the password before anything changes.",
-)
-@flag(
-    "--now", is_flag=True, help="Ask running instances to refresh at once, through Systems Manager."
-)
-@flag("--follow", is_flag=True, help="--now, and wait until all have answered.")
-@flag("--undo", is_flag=True, help="Go back to the previous password.")
-@yes_option
-@json_option
-def rotate(**options: Any) -> None:
-    """Give the stack a new registry password."""
-    from batchreg.cli import rotate as rotate_command
-
-    rotate_command.run(**options)
-
-
-@cli.add("job-definition")
 @argument("image")
 @argument("command", nargs=-1)
 @aws_options
 @config_option
 @job_options
 def job_definition(**options: Any) -> None:
-    """Print a job definition as JSON, for Terraform, Step Functions or your own script."""
+    """Print a job definition as JSON, for tools of your own.
+
+    For Terraform, Step Functions or a script, say. What follows -- is the container's command.
+    """
     from batchreg.cli import jobs as job_commands
 
     job_commands.job_definition(**options)
-
-
-def main() -> int:
-    """Run the command line and return the exit status: 0, 1 failure, 2 usage, 130 after Ctrl-C."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed, as by `2>&-`: its number must not go to a socket
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    sys.unraisablehook = _swallowed
-    status = _run()
-    # A request that is still under way must not hold up whoever interrupts once more.
-    _on_interrupt(lambda *_: os._exit(status))
-    return status
-
-
-def _run() -> int:
-    try:
-        try:
-            _on_interrupt(signal.default_int_handler)
-            status = cli.main(prog_name="batchreg", standalone_mode=False)
-            sys.stdout.flush()
-        finally:
-            _on_interrupt(lambda *_: None)  # it is settled: what is left to say is said whole
-        return status if isinstance(status, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        report(f"a command is missing.\n\n{error.message}")
-        return error.exit_code
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "batchreg"
-        # What stands there by mistake may be a password: click would print it.
-        extra = "unexpected extra argument" in error.message
-        message = "There is an argument too many." if extra else _said(error)
-        report(f"{one_line(message)} See `{command} --help`.")
-        return error.exit_code
-    except click.ClickException as error:
-        report(one_line(error.format_message()))
-        return error.exit_code
-    except BatchregError as error:
-        report(str(error))
-        return error.status
-    except (click.Abort, KeyboardInterrupt, Interrupted) as error:
-        report(str(error) or "interrupted; nothing has changed.")
-        return 130
-    except BrokenPipeError:
-        # The reader has left, as `head` does. What is still buffered has no reader either.
-        drop(sys.stdout)
-        return 0
-    except Exception as error:
-        line = _explain(error)
-        if line is None:
-            raise
-        drop(sys.stdout)
-        report(line)
-        return 1
-
-
-def _said(error: click.UsageError) -> str:
-    """Return click's message; for a value of the settings file, with the file's line."""
-    if isinstance(error, click.BadParameter) and error.ctx and error.param and error.param.name:
-        name = error.param.name
-        place = error.ctx.meta.get(PLACES, {}).get(name)
-        if place and error.ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
-            return f"{place}: {name}: {error.message}"
-    return error.format_message()
-
-
-def _on_interrupt(handler: Any) -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup or `&` leave it
-        signal.signal(signal.SIGINT, handler)
-
-
-def _swallowed(problem: Any) -> None:
-    """End at once after a Ctrl-C inside a destructor or a callback, where Python only notes it."""
-    if problem.exc_type is not KeyboardInterrupt:
-        sys.__unraisablehook__(problem)
-        return
-    report("interrupted; to go on, run the same command again.")
-    os._exit(130)
-
-
-def _explain(error: Exception) -> str | None:
-    """Return one line for a failure of AWS's or of the output, None for a bug of ours."""
-    if "botocore" in sys.modules:
-        from batchreg import aws
-
-        line = aws.explain(error)
-        if line:
-            return line
-    if isinstance(error, OSError):
-        return (
-            f"{error.filename}: {error.strerror}."
-            if error.filename
-            else f"Cannot write the output: {error.strerror or error}."
-        )
-    return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

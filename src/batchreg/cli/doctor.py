@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
-from batchreg.aws import Session
-from batchreg.cli.output import write
+from batchreg.cli import target
+from batchreg.cli.output import say, write
 from batchreg.doctor import collect, savefile
 from batchreg.doctor import findings as doctor
 from batchreg.doctor.facts import Facts
@@ -18,7 +18,6 @@ from batchreg.doctor.findings import Finding
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
 from batchreg.registry.images import parse
-from batchreg.stack.states import check_name
 
 
 def run(
@@ -28,26 +27,30 @@ def run(
     image: str | None,
     save: str | None,
     source: Path | None,
-    machine: bool,
+    json_output: bool,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
 ) -> int:
     """Look, judge, and print; 0 where nothing is wrong, 1 where something is."""
-    check_name(stack_name)
+    target.check_name(stack_name)
     if image:
         parse(image)  # what is wrong shows before AWS is asked
     if source:
         if job or image or save:
             raise click.UsageError("--from reads saved facts: leave out --job, --image and --save.")
-        seen = _read(source)
+        seen = replace(_read(source), profile=profile or "")
     else:
-        session = Session(profile=profile, region=region, endpoint=endpoint_url)
+        session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
         client = session.client("cloudformation")
-        subject = collect.Subject(
-            stack=stack_name, region=client.meta.region_name, job=job, image=image
+        scope = collect.Scope(
+            stack=stack_name,
+            region=client.meta.region_name,
+            profile=profile or "",
+            job=job,
+            image=image,
         )
-        seen = collect.collect(session.client, subject, check=registry.check)
+        seen = collect.collect(session.client, scope, check=registry.check)
         if save:
             write(savefile.dump(seen), save)
     findings = doctor.diagnose(seen)
@@ -57,7 +60,7 @@ def run(
             "Nothing could be looked at" + (f": {gap.permission}: {gap.reason}" if gap else ".")
         )
     if save != "-":
-        click.echo(_as_json(seen, findings) if machine else "\n".join(_in_words(seen, findings)))
+        say(_as_json(seen, findings) if json_output else "\n".join(_in_words(seen, findings)))
     return 1 if findings else 0
 
 
@@ -75,7 +78,7 @@ def _as_json(seen: Facts, findings: list[Finding]) -> str:
         {
             "type": "result",
             "findings": [asdict(finding) for finding in findings],
-            "looked_at": [{"what": what, "is": state} for what, state in doctor.looked_at(seen)],
+            "looked_at": [{"what": what, "is": state} for what, state in seen.rows()],
             "not_looked_at": [asdict(gap) for gap in seen.not_looked_at],
         }
     )
@@ -86,8 +89,9 @@ def _in_words(seen: Facts, findings: list[Finding]) -> Iterator[str]:
         yield click.style(f"{number}. {finding.text} ({finding.cause})", bold=True)
         yield from (f"   {line}" for line in finding.evidence)
         yield from (f"   Fix: {line}" for line in finding.fix)
+        yield from (f"   Next: {line}" for line in finding.steps)
         yield ""
-    rows = doctor.looked_at(seen)
+    rows = list(seen.rows())
     if not findings:
         yield click.style("Nothing is wrong with what was looked at:", bold=True)
         width = max((len(what) for what, _ in rows), default=0)

@@ -1,96 +1,49 @@
-"""What the command line takes: how an option is declared, and the options that commands share."""
+"""The options that commands share, and what their values may be."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchreg.errors import Interrupted
+from batchreg.cli.grammar import Command, Decorator, option, setting, together, under, variable
+from batchreg.cli.output import report
+from batchreg.render import constraints
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Function = Callable[..., Any]
-Decorator = Callable[[Function], Function]
-
 CONFIG_FILE = "batchreg.yaml"
-PLACES = "batchreg.places"  # in a context's meta: where the file says what it says
+PLACES = "batchreg.places"  # in a context's meta: {parameter: file and line}
 
 
-class Command(click.Command):
-    """A command that makes its options when somebody looks at them: all of them take 3 ms."""
+def number(least: float, most: float | None = None, *, whole: bool = True) -> Callable[[Any], Any]:
+    """Return a function that reads a number from `least` to `most`, whole unless told otherwise."""
 
-    def __init__(self, *names: Any, makers: list[Function], **attributes: Any) -> None:
-        super().__init__(*names, **attributes)
-        self._makers = makers
-        del self.params
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "params":
-            raise AttributeError(name)
-        self.params = [make() for make in self._makers]
-        return self.params
-
-
-class Commands(click.Group):
-    """The commands, with a Ctrl-C that keeps its message: click's own handling drops it."""
-
-    def add(self, *names: str) -> Callable[[Function], click.Command]:
-        """Make a command of a function and of what stands above it."""
-
-        def decorate(function: Function) -> click.Command:
-            makers = vars(function).pop("makers")
-            return self.command(*names, cls=Command, makers=makers)(function)
-
-        return decorate
-
-    def invoke(self, ctx: click.Context) -> Any:
+    def read(text: Any) -> int | float:
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(*interrupt.args) from None
+            value = int(text) if whole else float(text)
+        except ValueError:
+            wanted = "a whole number" if whole else "a number"
+            raise click.BadParameter(f"{text!r} is not {wanted}.") from None
+        if most is not None and not least <= value <= most:
+            raise click.BadParameter(f"{text} is not between {least} and {most}.")
+        if not least <= value < float("inf"):
+            raise click.BadParameter(f"{text} is not a number of at least {least}.")
+        return value
+
+    return read
 
 
-def parameter(kind: type[click.Parameter], *names: str, **attributes: Any) -> Decorator:
-    """Declare an option or argument of the function below it."""
-
-    def decorate(function: Function) -> Function:
-        vars(function).setdefault("makers", []).insert(0, partial(kind, names, **attributes))
-        return function
-
-    return decorate
-
-
-def argument(name: str, **attributes: Any) -> Decorator:
-    """Declare an argument."""
-    return parameter(click.Argument, name, **attributes)
-
-
-def flag(*names: str, **attributes: Any) -> Decorator:
-    """Declare an option that stands in the command line alone."""
-    return parameter(click.Option, *names, **attributes)
-
-
-def option(*names: str, **attributes: Any) -> Decorator:
-    """Declare an option that BATCHREG_NAME and the key `name` of batchreg.yaml set as well."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0].removeprefix("--")
-    variable = "BATCHREG_" + long.replace("-", "_").upper()
-    return flag(*names, envvar=variable, **attributes)
-
-
-def together(*options: Decorator) -> Decorator:
-    """Make one decorator of several options."""
-
-    def decorate(function: Function) -> Function:
-        for each in reversed(options):
-            function = each(function)
-        return function
-
-    return decorate
+def mebibytes(value: str) -> int:
+    """Return memory in MiB: of a number, or one with a unit, such as 4096, 4G or 512M."""
+    text = value.strip().upper().removesuffix("B").removesuffix("I")
+    number, factor = (text[:-1], 1024) if text.endswith("G") else (text.removesuffix("M"), 1)
+    if not number.isdecimal() or int(number) == 0:
+        raise click.BadParameter(f"{value!r} is not a size in MiB, such as 4096 or 4G.")
+    return int(number) * factor
 
 
 def file_path(text: str) -> Path:
@@ -101,210 +54,410 @@ def file_path(text: str) -> Path:
 
 
 def registry_address(text: str) -> str:
-    """Return a registry's address, for one of those that go by a name as well."""
+    """Return the address of a registry that is given by its address or by a name of ours."""
     from batchreg.registry.names import address_of
 
     return address_of(text)
 
 
 def read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
-    """Take what batchreg.yaml says as the command's defaults; only a file asked for must exist."""
+    """Make what batchreg.yaml says the command's defaults; only a file asked for must exist."""
     if context.resilient_parsing:  # a shell completes the line: no time for complaints
         return
-    if value or os.path.exists(CONFIG_FILE):
+    if not value and os.path.exists("batchreg.yml"):
+        report(f"warning: nothing reads batchreg.yml. Rename it to {CONFIG_FILE}.")
+    if (value or os.path.exists(CONFIG_FILE)) and isinstance(context.command, Command):
         from pathlib import Path
 
         from batchreg.cli import config
 
-        context.default_map, context.meta[PLACES] = config.read(value or Path(CONFIG_FILE))
+        keys = config.keys(context.command.group)
+        found = config.read(value or Path(CONFIG_FILE), keys)
+        context.default_map = {keys[key].parameter: value for key, (value, _) in found.items()}
+        context.meta[PLACES] = {
+            keys[key].parameter: f"{place}: {key}" for key, (_, place) in found.items()
+        }
 
 
-config_option = flag(
+config_option = variable(
     "--config",
     type=file_path,
-    envvar="BATCHREG_CONFIG",
     is_eager=True,
     expose_value=False,
     callback=read_config,
     metavar="FILE",
-    help=f"Settings file.  [default: {CONFIG_FILE}, where there is one]",
+    help=f"Read settings from this file.  [default: {CONFIG_FILE}, if it exists]",
+)
+json_option = option(
+    "--json", "json_output", is_flag=True, help="Print JSON lines to stdout, the result last."
+)
+yes_option = option(
+    "-y", "--yes", is_flag=True, help="Confirm without a prompt. Required without a terminal."
+)
+force_option = option(
+    "--force", is_flag=True, help="Allow changes to a stack that batchreg did not create."
+)
+wait_option = option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until the operation finishes."
 )
 
-user_data_option = option(
-    "--user-data",
-    metavar="FILE",
-    type=file_path,
-    help="Your own user data for the instances: a script, a cloud-config or a MIME archive.",
+
+def output_option() -> Decorator:
+    return option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+
+
+def password_stdin_option() -> Decorator:
+    return option(
+        "--password-stdin",
+        is_flag=True,
+        help="Read the password from stdin instead of BATCHREG_PASSWORD or a prompt.",
+    )
+
+
+def role_option() -> Decorator:
+    return setting(
+        "--role-arn",
+        metavar="ARN",
+        help="Role that CloudFormation assumes, instead of your own permissions.",
+    )
+
+
+def user_data_option() -> Decorator:
+    return setting(
+        "--user-data",
+        metavar="FILE",
+        type=file_path,
+        help="Your own user data for the instances: a script, a cloud-config or a MIME archive. "
+        "An empty value removes it.",
+    )
+
+
+def stack_name_option(text: str, **attributes: Any) -> Decorator:
+    return setting("--stack-name", metavar="NAME", help=text, **attributes)
+
+
+connection_options = under(
+    "AWS options",
+    setting(
+        "--profile", metavar="NAME", help="Profile of the AWS configuration.  [or AWS_PROFILE]"
+    ),
+    setting("--region", metavar="REGION", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
+    variable(
+        "--endpoint-url",
+        metavar="URL",
+        help="Send AWS requests to this address.  [or AWS_ENDPOINT_URL]",
+    ),
+)
+aws_options = together(
+    under(
+        "AWS options",
+        stack_name_option("Name of the stack.", default="batchreg", show_default=True),
+    ),
+    connection_options,
 )
 
 structure_options = together(
-    option(
-        "--secret-arn",
-        multiple=True,
-        metavar="ARN",
-        help="Use this secret of yours (JSON: username, password, registry_url) instead of "
-        "making one; repeat it for more registries.",
+    under(
+        "Template options",
+        setting(
+            "--secret-arn",
+            multiple=True,
+            metavar="ARN",
+            help="Use an existing secret (JSON with username, password and registry_url) instead "
+            "of creating one. Repeat it for more registries. Cannot be used with --registry or "
+            "--username.",
+        ),
+        setting(
+            "--image-type",
+            type=click.Choice(constraints.IMAGE_TYPES),
+            metavar="TYPE",
+            help="Machine image of the instances: ECS_AL2023 or ECS_AL2023_NVIDIA.  "
+            "[default: ECS_AL2023]",
+        ),
+        setting(
+            "--fargate/--no-fargate",
+            default=None,
+            help="Add a compute environment and a queue on Fargate, for jobs that carry their own "
+            "credentials.",
+        ),
+        user_data_option(),
     ),
-    option(
-        "--image-type",
-        type=click.Choice(["ECS_AL2023", "ECS_AL2023_NVIDIA"]),
-        help="Machine image of the instances.  [default: ECS_AL2023]",
-    ),
-    option(
-        "--fargate/--no-fargate",
-        default=None,
-        help="A second compute environment and queue, on Fargate, for jobs that carry their own "
-        "login.",
-    ),
-    user_data_option,
     config_option,
 )
 
 
-connection_options = together(
-    option("--profile", help="Profile of the AWS configuration.  [or AWS_PROFILE]"),
-    option("--region", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
-    option(
-        "--endpoint-url",
-        metavar="URL",
-        help="RegistryClient to this address instead of AWS.  [or AWS_ENDPOINT_URL]",
-    ),
-)
-aws_options = together(
-    option("--stack-name", default="batchreg", show_default=True), connection_options
-)
-json_option = flag("--json", "machine", is_flag=True, help="Print JSON lines, the result last.")
-yes_option = flag("-y", "--yes", is_flag=True, help="Do not ask.")
-force_option = flag("--force", is_flag=True, help="Also touch a stack that batchreg did not make.")
-wait_option = flag(
-    "--wait/--no-wait",
-    default=True,
-    show_default=True,
-    help="Follow the stack until it has settled.",
-)
+def refresh_option(**attributes: Any) -> Decorator:
+    """Return the option for the refresh interval, for a template or for user data alone."""
+    least, most = constraints.REFRESH_MINUTES
+    return setting(
+        "--credential-refresh-minutes",
+        type=number(least, most),
+        metavar="MINUTES",
+        help=f"How often instances read the secrets again, from {least} to {most} minutes.  "
+        f"[default: {constraints.DEFAULT_REFRESH_MINUTES}]",
+        **attributes,
+    )
 
 
-def login_options(without: str) -> Decorator:
-    """Return the options of a registry login; `without` tells what a missing user name means."""
-    return together(
-        option(
+def pull_option(**attributes: Any) -> Decorator:
+    """Return the option for the ECS agent's pull behavior, for a template or user data alone."""
+    return setting(
+        "--image-pull-behavior",
+        type=click.Choice(constraints.PULL_BEHAVIORS),
+        metavar="WHEN",
+        help="ECS_IMAGE_PULL_BEHAVIOR of the ECS agent: default, always, once or prefer-cached.  "
+        "[default: default]",
+        **attributes,
+    )
+
+
+def registry_options(username: str) -> Decorator:
+    """Return the options for the credentials of one registry."""
+    return under(
+        "Registry options",
+        setting(
             "--registry-url",
             metavar="URL",
             type=registry_address,
-            help="Host of the registry, or docker-hub, ghcr, gitlab, quay.  [default: Docker Hub]",
+            help="Host of the registry, or docker-hub, ghcr, gitlab, quay.  [default: docker-hub]",
         ),
-        option("--username", help=f"User name at the registry; {without}."),
-        flag(
-            "--password-stdin",
-            is_flag=True,
-            help="Read the password from stdin. Or set BATCHREG_PASSWORD, or be asked.",
-        ),
+        setting("--username", metavar="NAME", help=username),
+        password_stdin_option(),
     )
 
 
 value_options = together(
-    option(
-        "--registry",
-        "registries",
-        multiple=True,
-        metavar="URL[,username=U][,password=FROM]",
-        help="For several registries, each with a login of its own: all that the stack shall "
-        "have. URL as for --registry-url. FROM is prompt, docker-config or env:NAME.",
+    registry_options("User name at the registry. Without it, a new stack prompts for it."),
+    under(
+        "Registry options",
+        setting(
+            "--registry",
+            "registries",
+            key="registries",
+            multiple=True,
+            metavar="URL[,username=U][,password=FROM]",
+            help="A registry and its credentials; repeat it for every registry the stack should "
+            "have. URL as for --registry-url; FROM is prompt, docker-config or env:NAME. Cannot "
+            "be used with --registry-url, --username, --password-stdin or --secret-arn.",
+        ),
+        option(
+            "--from-docker-config",
+            is_flag=True,
+            help="Take the credentials for every --registry from what docker login stored. "
+            "Requires --registry.",
+        ),
+        setting(
+            "--kms-key-arn",
+            metavar="ARN",
+            help="Customer managed key that encrypts the secrets.  [default: the AWS managed key]",
+        ),
+        refresh_option(),
     ),
-    flag(
-        "--from-docker-config",
-        is_flag=True,
-        help="Take the logins of all --registry from what docker login stored.",
+    under(
+        "Network options",
+        setting(
+            "--subnet-id",
+            multiple=True,
+            metavar="ID",
+            help="Subnet of the instances; repeat it for more. All in one VPC, with a route to the "
+            "registry.",
+        ),
+        setting(
+            "--security-group-id",
+            multiple=True,
+            metavar="ID",
+            help="Security group of the instances; repeat it for more.",
+        ),
+        option(
+            "--default-vpc",
+            is_flag=True,
+            help="Use the default VPC's subnets and its default security group, except where "
+            "--subnet-id or --security-group-id is given.",
+        ),
     ),
-    login_options("asked for if missing"),
-    option("--kms-key-arn", metavar="ARN", help="Customer managed key of the secret."),
-    option(
-        "--credential-refresh-minutes",
-        type=click.IntRange(5, 1440),
-        help="How often instances read the secret again.  [default: 30]",
+    under(
+        "Compute options",
+        setting(
+            "--provisioning-model",
+            type=click.Choice(constraints.PROVISIONING_MODELS),
+            metavar="MODEL",
+            help="EC2 for On-Demand Instances, SPOT for Spot Instances.  [default: EC2]",
+        ),
+        setting(
+            "--instance-type",
+            multiple=True,
+            metavar="TYPE",
+            help="Instance type or family, such as m7i or c7g.4xlarge; repeat it for more.  "
+            "[default: optimal]",
+        ),
+        setting(
+            "--max-vcpus",
+            type=number(*constraints.MAX_VCPUS),
+            metavar="NUMBER",
+            help="Upper limit for the vCPUs of all instances together.  "
+            f"[default: {constraints.DEFAULT_MAX_VCPUS}]",
+        ),
+        setting(
+            "--root-volume-gib",
+            type=number(*constraints.ROOT_VOLUME_GIB),
+            metavar="GIB",
+            help="Disk of an instance in GiB, for images and what jobs write into their "
+            f"containers.  [default: {constraints.DEFAULT_ROOT_VOLUME_GIB}]",
+        ),
+        setting(
+            "--root-volume-throughput",
+            type=number(*constraints.ROOT_VOLUME_THROUGHPUT),
+            metavar="MIBS",
+            help="Throughput of that disk in MiB/s: large images are written to it. Above 125, AWS "
+            f"charges for it.  [default: {constraints.DEFAULT_ROOT_VOLUME_THROUGHPUT}]",
+        ),
+        setting(
+            "--root-volume-iops",
+            type=number(*constraints.ROOT_VOLUME_IOPS),
+            metavar="NUMBER",
+            help=f"IOPS of that disk, at least {constraints.IOPS_PER_MIBS} per MiB/s of its "
+            "throughput. Above 3000, AWS charges for them.  "
+            f"[default: {constraints.DEFAULT_ROOT_VOLUME_IOPS}]",
+        ),
+        setting(
+            "--image-id",
+            metavar="AMI",
+            help="Machine image of your own, with the ECS agent and python3.  [default: AWS Batch's]",
+        ),
+        pull_option(),
     ),
-    option("--subnet-id", multiple=True, metavar="ID", help="Repeat it for more."),
-    option("--security-group-id", multiple=True, metavar="ID", help="Repeat it for more."),
-    flag("--default-vpc", is_flag=True, help="Take the default VPC's subnets and security group."),
-    option("--provisioning-model", type=click.Choice(["EC2", "SPOT"]), help="[default: EC2]"),
-    option(
-        "--instance-type",
-        multiple=True,
-        metavar="TYPE",
-        help="Type or family; repeat it for more.  [default: optimal]",
+    under(
+        "Permission options",
+        setting(
+            "--instance-policy-arn",
+            multiple=True,
+            metavar="ARN",
+            help="IAM policy for the instances, which every job on them can use; repeat it for more.",
+        ),
+        setting(
+            "--job-policy-arn",
+            multiple=True,
+            metavar="ARN",
+            help="IAM policy for a job role, which submit then uses; repeat it for more.  "
+            "[default: no job role]",
+        ),
+        setting(
+            "--ssm/--no-ssm",
+            default=None,
+            help="Let AWS Systems Manager reach the instances: for sessions, and for rotate --now.  "
+            "[default: --no-ssm]",
+        ),
     ),
-    option("--max-vcpus", type=click.IntRange(1), help="[default: 256]"),
-    option("--root-volume-gib", type=click.IntRange(30, 16384), help="[default: 100]"),
-    option(
-        "--image-pull-behavior", type=click.Choice(["default", "always", "once", "prefer-cached"])
+    under(
+        "Update options",
+        setting(
+            "--job-timeout-minutes",
+            type=number(*constraints.JOB_TIMEOUT_MINUTES),
+            metavar="MINUTES",
+            help="How long running jobs may continue when an update replaces their instances.  "
+            f"[default: {constraints.DEFAULT_JOB_TIMEOUT_MINUTES}]",
+        ),
+        option(
+            "--terminate-jobs",
+            is_flag=True,
+            help="Terminate running jobs at once when this update replaces their instances.",
+        ),
     ),
 )
 
-
-def mebibytes(value: str) -> int:
-    """Return memory in MiB: of a number, or one with a unit, such as 4096, 4G or 512M."""
-    text = value.strip().upper().removesuffix("B").removesuffix("I")
-    number, factor = (text[:-1], 1024) if text.endswith("G") else (text.removesuffix("M"), 1)
-    if not number.isdecimal() or int(number) == 0:
-        raise click.BadParameter(f"{value!r} is not a size in MiB, such as 4096 or 4G")
-    return int(number) * factor
-
-
-job_options = together(
-    flag(
+job_options = under(
+    "Job options",
+    option(
         "--auth",
         type=click.Choice(["instance", "job"]),
+        metavar="WHERE",
         default="instance",
         show_default=True,
-        help="Who carries the registry login: the instances, or the job definition. "
-        "On Fargate always the job.",
+        help="Where the registry credentials are: instance for the instances, job for the job "
+        "definition. On Fargate always job.",
     ),
-    flag("--fargate", is_flag=True, help="Run on Fargate."),
-    flag("--vcpus", type=click.FloatRange(0.25), default=1, show_default=True),
-    flag(
+    option(
+        "--fargate",
+        is_flag=True,
+        help="Run on Fargate. Cannot be used with --gpus; requires a stack with --fargate.",
+    ),
+    option(
+        "--vcpus",
+        type=number(0.25, whole=False),
+        metavar="NUMBER",
+        default=1,
+        show_default=True,
+        help="Number of vCPUs: a whole one, or on Fargate also 0.25 or 0.5.",
+    ),
+    option(
         "--memory",
         type=mebibytes,
         default="2048",
         show_default=True,
         metavar="MIB",
-        help="MiB, or with a unit, such as 4G.",
+        help="Memory of the job in MiB, or with a unit, such as 4G.",
     ),
-    flag("--gpus", type=click.IntRange(0), default=0),
-    flag("--env", multiple=True, metavar="KEY=VALUE", help="Repeat it for more."),
-    flag("--job-role-arn", "job_role", metavar="ARN", help="Role that the job has."),
-    flag(
+    option(
+        "--gpus",
+        type=number(0),
+        metavar="NUMBER",
+        default=0,
+        show_default=True,
+        help="GPUs of the job. Cannot be used with --fargate.",
+    ),
+    option(
+        "--env",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Environment variable of the container; repeat it for more.",
+    ),
+    option(
+        "--job-role-arn",
+        "job_role",
+        metavar="ARN",
+        help="IAM role that the container assumes.  [default: none]",
+    ),
+    option(
         "--retries",
-        type=click.IntRange(1, 10),
+        type=number(1, 10),
+        metavar="NUMBER",
         default=1,
         show_default=True,
-        help="Attempts in all.",
+        help="How often AWS Batch attempts the job in all, from 1 to 10.",
     ),
-    flag(
-        "--timeout", type=click.IntRange(60), metavar="SECONDS", help="End an attempt after that."
+    option(
+        "--timeout",
+        type=number(60),
+        metavar="SECONDS",
+        help="End an attempt after this many seconds, at least 60.  [default: never]",
     ),
 )
 
 
-def structure(
+def structure_settings(
     secret_arn: tuple[str, ...],
     image_type: str | None,
     user_data: Path | None,
     fargate: bool | None,
-    present: Any = None,
-) -> Any:
-    """Turn the structure options into Settings; what is not given stays as in `present`."""
-    from batchreg.render import userdata
+) -> dict[str, Any]:
+    """Return the fields of Settings that the structure options give; reads the user data."""
+    given: dict[str, Any] = {}
+    if secret_arn:
+        given["secret_arns"] = tuple(filter(None, secret_arn))
+    if image_type:
+        given["image_type"] = image_type
+    if fargate is not None:
+        given["fargate"] = fargate
+    if user_data is not None:
+        from batchreg.render import userdata
+
+        empty = str(user_data) in ("", ".")
+        given["user_parts"] = () if empty else userdata.read_parts(user_data)
+    return given
+
+
+def structure(**options: Any) -> Any:
+    """Turn the structure options into Settings."""
     from batchreg.render.settings import Settings
 
-    present = present or Settings()
-    return Settings(
-        secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
-        image_type=image_type or present.image_type,
-        fargate=present.fargate if fargate is None else fargate,
-        slots=present.slots,
-        user_parts=present.user_parts
-        if user_data is None
-        else ()
-        if str(user_data) in ("", ".")
-        else userdata.read_parts(user_data),
-    )
+    return Settings(**structure_settings(**options))

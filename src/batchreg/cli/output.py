@@ -12,25 +12,39 @@ from batchreg.errors import BatchregError
 
 
 def write(text: str, output: str | None) -> None:
-    """Write to stdout, or to a file in one step: it is complete, or as it was."""
-    if output in (None, "-"):
+    """Write to stdout, or to a file in one step: it is complete, or unchanged."""
+    if output in (None, "-", "/dev/stdout"):
         click.echo(text, nl=False)
         return
     from pathlib import Path
 
-    path = os.path.realpath(str(output))
+    given = Path(str(output))
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe
-            Path(path).write_text(text, encoding="utf-8")
+        if given.exists() and not given.is_file():  # a device or a pipe
+            given.write_text(text, encoding="utf-8")
             return
-        scratch = f"{path}.{os.getpid()}"
+        path = Path(os.path.realpath(given))
+        scratch = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            Path(scratch).write_text(text, encoding="utf-8")
+            scratch.write_text(text, encoding="utf-8")
             os.replace(scratch, path)
         finally:
-            Path(scratch).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise BatchregError(f"Cannot write {output}: {error.strerror}.") from None
+
+
+def say(text: str) -> None:
+    """Print a line whose reader may leave, as `head` does, without ending the command.
+
+    For commands whose exit status tells more than their output: a verdict, or a job's exit code.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        drop(sys.stdout)
 
 
 def report(message: str) -> None:
@@ -47,5 +61,5 @@ def one_line(message: str) -> str:
 
 
 def drop(stream: IO[str]) -> None:
-    """Keep Python from failing once more when it flushes the stream at its end."""
+    """Keep Python from failing again when it flushes the stream at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

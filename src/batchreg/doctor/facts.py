@@ -1,19 +1,25 @@
 """What doctor knows of a stack: plain values that can be saved, sent to a colleague and read back.
 
-None means not looked at. Of a secret there is what can be said without its values; of a job, not
-its command and variables; of user data, only what it does.
+None means not looked at. A secret's values are never here; nor are a job's command and variables;
+of user data, only what it does. `rows` says of each fact in a line what was looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchreg import __version__
 
+Row = tuple[str, str]  # what was looked at, and its state
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """The stack; `cause` is the first failure of its last operation."""
+    """The stack; `cause` is the first failure of its last operation.
+
+    `refresh_minutes`, `root_volume_gib` and `kms_key` are its parameters.
+    """
 
     name: str
     exists: bool = True
@@ -21,6 +27,12 @@ class Stack:
     reason: str = ""
     cause: str = ""
     refresh_minutes: int = 30
+    root_volume_gib: int = 0
+    kms_key: str = ""
+
+    @property
+    def row(self) -> Row:
+        return f"Stack {self.name}", self.status or "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,11 @@ class Environment:
     def fargate(self) -> bool:
         return self.type.startswith("FARGATE")
 
+    @property
+    def row(self) -> Row:
+        state = f"{self.status}, {self.state}" if self.exists else "missing"
+        return f"Compute environment {self.name}", state
+
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
@@ -55,10 +72,18 @@ class Queue:
     reason: str = ""
     environments: tuple[str, ...] = ()
 
+    @property
+    def row(self) -> Row:
+        state = f"{self.status}, {self.state}" if self.exists else "missing"
+        return f"Job queue {self.name}", state
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job. `asked` tells whether it was named by --job. `reasons`: of itself and its attempts."""
+    """A job. `asked`: it was named by --job. `reasons`: of itself, its container, its attempts.
+
+    `own_credentials`: its definition has repositoryCredentials.
+    """
 
     id: str
     name: str = ""
@@ -73,20 +98,30 @@ class Job:
     memory: int = 0
     gpus: int = 0
     fargate: bool = False
-    own_login: bool = False
+    own_credentials: bool = False
     created: str = ""
 
     @property
     def label(self) -> str:
         return f"Job {self.name or self.id}"
 
+    @property
+    def stuck(self) -> bool:
+        """Tell whether it waits or has failed: only then do its reasons explain anything."""
+        return self.exists and self.status not in ("RUNNING", "SUCCEEDED")
+
+    @property
+    def row(self) -> Row:
+        return self.label, self.status or "missing"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchTemplate:
     """A launch template in the version that the compute environment uses.
 
-    `differs`: its user data is not what batchreg would write, None where that is not known.
+    `differs`: its user data is not what the stack's template says, None where that is not known.
     `blocks`: the command in it that waits for the ECS agent, which itself waits for the boot.
+    `restorable`: the newest version that is as the stack's template says, 0 without one.
     """
 
     id: str
@@ -95,22 +130,32 @@ class LaunchTemplate:
     latest: int = 0
     mime: bool = True
     bytes: int = 0
-    has_login: bool = True
+    fetches_credentials: bool = True
     differs: bool | None = None
     blocks: str = ""
     metadata: str = "enabled"
     machine_image: str = ""
+    restorable: int = 0
+
+    @property
+    def row(self) -> Row:
+        return f"Launch template {self.id}", f"version {self.version}" if self.exists else "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secret:
     """A secret without its values. `keys` are those that batchreg knows, `others` counts the rest.
 
-    `problem`: why the instance refuses it. `host`: the registry, as the ECS agent's key for it.
-    `key`: the customer managed key, `key_state` that key's state.
+    `owned`: the stack made it. `of_job`: it is in a job's repositoryCredentials. `registry`: the
+    registry's address as the stack or the secret gives it; `host`: as the ECS agent's key for it.
+    `problem`: why the instance refuses it. `key`: the customer managed key, `key_state` its state.
     """
 
     name: str
+    arn: str = ""
+    owned: bool = False
+    of_job: bool = False
+    registry: str = ""
     exists: bool = True
     deleted: str = ""
     changed: str = ""
@@ -123,18 +168,45 @@ class Secret:
     key: str = ""
     key_state: str = ""
 
+    @property
+    def row(self) -> Row:
+        state = f"changed {self.changed}" if self.changed else "exists"
+        return f"Secret {self.name}", state if self.exists else "missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denial:
+    """What IAM refuses a role.
+
+    `by`: "" where nothing allows it, "statement" for an explicit deny in `policy`, "boundary" for
+    the role's permissions boundary, "organization" for a service control policy.
+    """
+
+    action: str
+    resource: str = "*"
+    by: str = ""
+    policy: str = ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """The instances' role. `denied`: (action, resource) of what IAM refuses it."""
+    """The instances' role. `held`: the role that is in the instance profile. `trust`: its policy."""
 
     name: str
+    partition: str = "aws"
     profile: str = ""
     exists: bool = True
     profile_exists: bool = True
     in_profile: bool = True
+    held: str = ""
     trusted: bool = True
-    denied: tuple[tuple[str, str], ...] = ()
+    trust: str = ""
+    denied: tuple[Denial, ...] = ()
+
+    @property
+    def row(self) -> Row:
+        missing = f"{len(self.denied)} permissions missing" if self.denied else ""
+        return f"Role {self.name}", missing or ("has its permissions" if self.exists else "missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +224,7 @@ class AclRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Subnet:
-    """A subnet; `route` is where its default route leads, empty where it has none."""
+    """A subnet; `route` is the target of its default route, empty where it has none."""
 
     id: str
     exists: bool = True
@@ -163,6 +235,10 @@ class Subnet:
     free: int = 250
     acl: str = ""
     acl_rules: tuple[AclRule, ...] | None = None
+
+    @property
+    def row(self) -> Row:
+        return f"Subnet {self.id}", self.route or "no default route" if self.exists else "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +266,7 @@ class Endpoint:
 class Instance:
     """An EC2 instance. `agent`: whether its ECS agent is connected, None where it never joined.
 
-    `console`: lines of `registry_login` in the console's output, None where not looked at.
+    `console`: batchreg's lines in the console's output, None where not looked at.
     """
 
     id: str
@@ -209,21 +285,30 @@ class Quota:
     name: str
     value: float
 
+    @property
+    def row(self) -> Row:
+        return self.name, f"{self.value:g} vCPUs"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the registry said about an image, asked from this machine."""
+    """What the registry said about an image, asked from this machine: a fact and a next step."""
 
     image: str
     ok: bool
     cause: str
-    text: str = ""
+    fact: str = ""
+    step: str = ""
     registry: str = ""
+
+    @property
+    def row(self) -> Row:
+        return f"Image {self.image}", self.cause
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """Something that could not be looked at, and the permission that it takes."""
+    """Something that could not be looked at, and the permission that is needed for it."""
 
     what: str
     permission: str
@@ -232,11 +317,13 @@ class Gap:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All of it, as of `time`."""
+    """All of it, as of `time`. `stack_name`, `region` and `profile`: what doctor was asked about."""
 
     version: str = __version__
     time: str = ""
+    stack_name: str = ""
     region: str = ""
+    profile: str = ""
     stack: Stack | None = None
     environments: tuple[Environment, ...] | None = None
     queues: tuple[Queue, ...] | None = None
@@ -248,6 +335,7 @@ class Facts:
     subnets: tuple[Subnet, ...] | None = None
     endpoints: tuple[Endpoint, ...] | None = None
     dns: bool | None = None
+    groups: tuple[str, ...] | None = None
     groups_missing: tuple[str, ...] | None = None
     egress: tuple[Egress, ...] | None = None
     instances: tuple[Instance, ...] | None = None
@@ -255,3 +343,35 @@ class Facts:
     quota: Quota | None = None
     image: Verdict | None = None
     not_looked_at: tuple[Gap, ...] = ()
+
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for all that was looked at."""
+        if self.stack:
+            yield self.stack.row
+        yield from (one.row for one in self.environments or ())
+        yield from (one.row for one in self.queues or ())
+        yield from (one.row for one in self.jobs or ())
+        if self.jobs == ():
+            yield "Jobs", "none waits, and none failed within the last hour"
+        if self.launch_template:
+            yield self.launch_template.row
+        yield from (one.row for one in self.secrets or ())
+        if self.role:
+            yield self.role.row
+        if self.service_linked_role is not None:
+            yield "AWSServiceRoleForBatch", "exists" if self.service_linked_role else "missing"
+        yield from (one.row for one in self.subnets or ())
+        if self.egress is not None:
+            yield "Security groups", f"{len(self.egress)} outbound rules"
+        if self.endpoints is not None:
+            yield "VPC endpoints", ", ".join(one.service for one in self.endpoints) or "none"
+        if self.instances is not None:
+            running = sum(one.state == "running" for one in self.instances)
+            agents = sum(one.agent is True for one in self.instances if one.state == "running")
+            yield "Instances", f"{running} running, {agents} agents connected"
+        if self.launch_failures is not None:
+            yield "Auto Scaling", f"{len(self.launch_failures)} failed launches"
+        if self.quota:
+            yield self.quota.row
+        if self.image:
+            yield self.image.row

@@ -6,7 +6,7 @@ import functools
 import json
 import types
 import typing
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from batchreg import __version__
@@ -17,8 +17,8 @@ FORMAT = "batchreg-facts-1"
 
 
 def dump(facts: Facts) -> str:
-    """Return the facts as JSON text."""
-    return json.dumps({"format": FORMAT, **asdict(facts)}, indent=1) + "\n"
+    """Return the facts as JSON text, without the profile, which is this user's own."""
+    return json.dumps({"format": FORMAT, **asdict(replace(facts, profile=""))}, indent=1) + "\n"
 
 
 def load(text: str, name: str) -> Facts:
@@ -30,13 +30,14 @@ def load(text: str, name: str) -> Facts:
         facts: Facts = _read(Facts, raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise BatchregError(
-            f"{name} is not what batchreg {__version__} doctor --save writes: save the facts again."
+            f"{name} was not written by doctor --save of batchreg {__version__}.",
+            "Save the facts again.",
         ) from None
     return facts
 
 
 def _read(kind: Any, value: Any) -> Any:
-    """Build a value of the type `kind` out of JSON; TypeError where it does not fit."""
+    """Build a value of the type `kind` out of JSON; raises TypeError where it does not fit."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:

@@ -27,6 +27,10 @@ LIMIT = 12 * 1024
 # three, with pauses: a secret that somebody mends meanwhile still counts, and an account whose
 # secret is gone does not start and stop instances all the time.
 BOOT_DEADLINE_SECONDS = 150
+BOOT_PAUSES_SECONDS = (60, 120, 0)  # after each run
+
+# How long an instance without credentials keeps trying before it gives up.
+PATIENCE_SECONDS = len(BOOT_PAUSES_SECONDS) * BOOT_DEADLINE_SECONDS + sum(BOOT_PAUSES_SECONDS)
 
 # What a placeholder such as ${RegistrySecret} grows by when it becomes an ARN: the longest region,
 # a stack name of 40 characters, CloudFormation's and Secrets Manager's random suffixes.
@@ -42,7 +46,7 @@ BOOT = f"""\
 #!/bin/sh
 mkdir -p /opt/batchreg
 %s
-for pause in 60 120 0; do
+for pause in {" ".join(map(str, BOOT_PAUSES_SECONDS))}; do
  python3 {SCRIPT_PATH} @/opt/batchreg/args --deadline {BOOT_DEADLINE_SECONDS}
  if grep -qs '^ECS_ENGINE_AUTH_DATA=.*auth' /etc/ecs/ecs.config; then
   systemctl daemon-reload

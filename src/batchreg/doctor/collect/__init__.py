@@ -1,22 +1,29 @@
-"""Looks at everything that doctor needs: nothing is changed, and all calls go out side by side."""
+"""Collect everything that doctor needs: nothing is changed, and independent calls run in parallel.
+
+The order of calls: what was asked about (the stack, or a job) leads to the job queues and compute
+environments; those lead to the launch template, the role, the network and the instances; the
+secrets and the image are looked at beside them. Each stage is a frozen value that the next takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchreg.aws import url_suffix
 from batchreg.doctor import facts
-from batchreg.doctor.collect import batch, instances, network
-from batchreg.doctor.collect import credentials as login
+from batchreg.doctor.collect import batch, credentials, instances, network
+from batchreg.doctor.collect import launch_template as templates
 from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
 from batchreg.doctor.collect.redact import without
-from batchreg.doctor.facts import Facts, Gap
+from batchreg.doctor.facts import Facts
 from batchreg.errors import BatchregError
 from batchreg.registry import images
+from batchreg.registry.logins import Credentials
+from batchreg.registry.names import host_of, key_of
 from batchreg.registry_login import HUB
 from batchreg.stack import states as stacks
 
@@ -24,24 +31,64 @@ if TYPE_CHECKING:
     from batchreg.render.text import Deployed
 
 Check = Callable[..., Any]  # registry.check
+Raw = dict[str, Any]
 
 DONE: Future[Any] = Future()  # of what there is nothing to ask for
 DONE.set_result(None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What to look at: a stack, perhaps a job, perhaps an image."""
+class Scope:
+    """What to look at: a stack, possibly a job, possibly an image; `profile` as the user gave it."""
 
     stack: str
     region: str
+    profile: str = ""
     job: str | None = None
     image: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where looking begins: the stack, its template (to come), and the job that was asked about."""
+
+    stack: stacks.Stack | None = None
+    exists: bool | None = None  # None: not allowed to look
+    template: Future[str | None] = field(default=DONE, repr=False)
+    job: Raw = field(default_factory=dict, repr=False)
+
+    @property
+    def deployed(self) -> Deployed | None:
+        """What the stack's template was rendered from, None if it is not batchreg's."""
+        from batchreg.render.text import read_template
+
+        return read_template(self.template.result() or "")
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        return self.stack.outputs if self.stack else {}
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        return self.stack.parameters if self.stack else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """What runs the jobs: compute environments as AWS Batch describes them, by name.
+
+    `raws` is None where it could not be looked at; `main` are the resources of the one on EC2.
+    """
+
+    names: tuple[str, ...]
+    raws: Mapping[str, Raw] | None
+    main: Mapping[str, Any]
+    profile: str
+
+
 def collect(
     clients: Clients,
-    subject: Subject,
+    scope: Scope,
     *,
     check: Check | None = None,
     now: datetime | None = None,
@@ -52,181 +99,178 @@ def collect(
     No call takes longer than `seconds`; what fails is listed in `not_looked_at`. Raises an error of
     botocore's where there are no credentials.
     """
-    asker = Caller(clients, seconds=seconds)
-    found, secret = Collection(asker, subject, check, now or datetime.now(UTC)).run()
-    gaps = tuple(sorted(asker.gaps.values(), key=lambda gap: (gap.permission, gap.what)))
+    caller = Caller(clients, seconds=seconds)
+    found, secret = Collector(caller, scope, check, now or datetime.now(UTC)).run()
+    gaps = tuple(sorted(caller.gaps.values(), key=lambda gap: (gap.permission, gap.what)))
     done: Facts = without(replace(found, not_looked_at=gaps), secret)
     return done
 
 
-class Collection:
-    """One run: which call follows from which. What waits is a Future; its result is None where the
-    call failed.
-    """
+@dataclass(frozen=True)
+class Collector:
+    """Which call follows from which. A Future's result is None where its call failed."""
 
-    def __init__(self, asker: Caller, subject: Subject, check: Check | None, now: datetime) -> None:
-        self.asker, self.subject = asker, subject
-        self.check, self.now = check, now
+    caller: Caller
+    scope: Scope
+    check: Check | None
+    now: datetime
+
+    def run(self) -> tuple[Facts, tuple[str, ...]]:
+        """Return the facts, and the words that must not appear in them."""
+        linked = self.begin(credentials.service_linked_role)
+        origin = self.origin()
+        stack = start(self.stack, origin)
+        arns = _ending(origin.outputs, "JobQueueArn") or _some(origin.job.get("jobQueue"))
+        queues = self.begin(batch.queues, arns) if arns else DONE
+        jobs = start(self.jobs, origin, arns)
+        secrets = start(self.secrets, origin)
+        computing = self.computing(origin, queues)
+        template = start(self.launch_template, origin, computing)
+        role, net = start(self.role, origin, computing, secrets), start(self.net, origin, computing)
+        machines = start(self.instances, computing)
+        launches = (
+            self.begin(instances.launch_failures, computing.names, self.now)
+            if computing.names
+            else DONE
+        )
+        quota = self.begin(_quota, computing.main) if computing.main else DONE
+        image = start(self.image, origin, computing, jobs, secrets)
+        running, lost = machines.result()
+        reads = secrets.result()
+        seen = Facts(
+            time=self.now.isoformat(timespec="seconds"),
+            stack_name=self.scope.stack,
+            region=self.scope.region,
+            profile=self.scope.profile,
+            stack=stack.result(),
+            environments=_environments(computing, lost),
+            queues=_tuple(queues.result()),
+            jobs=jobs.result(),
+            launch_template=template.result(),
+            secrets=None if reads is None else tuple(read.fact for read in reads),
+            role=role.result(),
+            service_linked_role=linked.result(),
+            instances=running,
+            launch_failures=_tuple(launches.result()),
+            quota=quota.result(),
+            image=image.result(),
+            **net.result(),
+        )
+        return seen, tuple(word for read in reads or () for word in read.words)
 
     def begin(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Begin to look; the result is None where that fails."""
 
         def look() -> Any:
             try:
-                return function(self.asker, *arguments)
+                return function(self.caller, *arguments)
             except (Unseen, Absent):
                 return None
 
         return start(look)
 
-    def run(self) -> tuple[Facts, tuple[str, ...]]:
-        """Return the facts, and the words that may not stand in them."""
-        linked = self.begin(login.service_linked_role)
-        asked = self.begin(batch.asked_job, self.subject.job) if self.subject.job else DONE
-        stack = self._find_stack()
-        self.raw_job: dict[str, Any] = asked.result() or {}
-        queue_arns = _arns(self.outputs, "JobQueueArn") or list(
-            filter(None, [self.raw_job.get("jobQueue")])
+    def origin(self) -> Origin:
+        """Find the stack first, so that whoever has no credentials learns that."""
+        asked = self.begin(batch.asked_job, self.scope.job) if self.scope.job else DONE
+        try:
+            found = batch.stack(self.caller, self.scope.stack)
+        except (Unseen, Absent):
+            return Origin(job=asked.result() or {})
+        template = self.begin(batch.template, found) if found else DONE
+        return Origin(stack=found, exists=bool(found), template=template, job=asked.result() or {})
+
+    def stack(self, origin: Origin) -> facts.Stack | None:
+        if origin.exists is None:
+            return None
+        if origin.stack is None:
+            return facts.Stack(name=self.scope.stack, exists=False)
+        return facts.Stack(
+            name=origin.stack.name,
+            status=origin.stack.status,
+            reason=origin.stack.reason,
+            cause=self.begin(batch.cause, origin.stack).result() or "",
+            refresh_minutes=_number(origin.parameters, "CredentialRefreshMinutes") or 30,
+            root_volume_gib=_number(origin.parameters, "RootVolumeGiB"),
+            kms_key=origin.parameters.get("KmsKeyArn", ""),
         )
-        queues = self.begin(batch.queues, queue_arns) if queue_arns else DONE
-        jobs = start(self._jobs, queue_arns)
-        names = _arns(self.outputs, "ComputeEnvironmentArn") or [
+
+    def computing(self, origin: Origin, queues: Future[Any]) -> Computing:
+        arns = _ending(origin.outputs, "ComputeEnvironmentArn") or [
             name for queue in queues.result() or () for name in queue.environments
         ]
-        self.secrets = start(self._secrets)
-        self.environments: dict[str, Any] | None = (
-            self.begin(batch.environments, names).result() if names else None
-        )
-        self.main = _on_ec2(self.environments or {})
-        more = self._beneath(list(map(name_of, names)))
-        self.jobs = jobs.result()
-        verdict = start(self._image)
-        reads = self.secrets.result()
-        seen = Facts(
-            time=self.now.isoformat(timespec="seconds"),
-            region=self.subject.region,
-            stack=stack.result(),
-            queues=_tuple(queues.result()),
-            jobs=self.jobs,
-            secrets=None if reads is None else tuple(read.fact for read in reads),
-            service_linked_role=linked.result(),
-            image=verdict.result(),
-            **more,
-        )
-        return seen, tuple(word for read in reads or () for word in read.words)
+        raws = self.begin(batch.environments, arns).result() if arns else None
+        main = _on_ec2(raws or {})
+        profile = main.get("instanceRole") or origin.outputs.get("InstanceProfileArn", "")
+        return Computing(names=tuple(map(name_of, arns)), raws=raws, main=main, profile=profile)
 
-    def _find_stack(self) -> Future[facts.Stack | None]:
-        """Find the stack first, so that whoever has no credentials learns that."""
-        self.present: stacks.Stack | None = None
-        self.body, self.outputs = DONE, dict[str, str]()
-        try:
-            self.present = batch.stack(self.asker, self.subject.stack)
-        except (Unseen, Absent):
-            return DONE
-        if self.present is None:
-            return start(facts.Stack, name=self.subject.stack, exists=False)
-        self.outputs = dict(self.present.outputs)
-        self.body = self.begin(batch.template, self.present)
-        return start(self._stack, self.present)
-
-    def _stack(self, present: stacks.Stack) -> facts.Stack:
-        minutes = present.parameters.get("CredentialRefreshMinutes", "")
-        return facts.Stack(
-            name=present.name,
-            status=present.status,
-            reason=present.reason,
-            cause=self.begin(batch.cause, present).result() or "",
-            refresh_minutes=int(minutes) if minutes.isdecimal() else 30,
-        )
-
-    def _beneath(self, names: list[str]) -> dict[str, Any]:
-        """Look at what the compute environments are made of, all of it side by side."""
-        raws = self.environments
-        profile = self.main.get("instanceRole") or self.outputs.get("InstanceProfileArn")
-        role = start(self._role, profile) if profile else DONE
-        template, net = start(self._launch_template), start(self._network)
-        machines = start(self._instances, profile) if profile else DONE
-        failures = self.begin(instances.launch_failures, names, self.now) if names else DONE
-        quota = self.begin(_quota, self.main) if self.main else DONE
-        seen, lost = machines.result() or (None, False)
-        made = None if raws is None else [batch.environment(name, raws.get(name)) for name in names]
-        return {
-            "environments": None
-            if made is None
-            else tuple(replace(one, cluster_exists=one.fargate or not lost) for one in made),
-            "launch_template": template.result(),
-            "role": role.result(),
-            "instances": seen,
-            "launch_failures": _tuple(failures.result()),
-            "quota": quota.result(),
-            **net.result(),
-        }
-
-    def _jobs(self, queues: Sequence[str]) -> tuple[facts.Job, ...] | None:
-        if self.raw_job:
-            return (batch.job(self.raw_job, asked=True),)
-        if self.subject.job:
-            unknown = any(gap.what == "job" for gap in self.asker.gaps.values())
-            return None if unknown else (facts.Job(id=self.subject.job, asked=True, exists=False),)
+    def jobs(self, origin: Origin, queues: Sequence[str]) -> tuple[facts.Job, ...] | None:
+        if origin.job:
+            return (batch.job(origin.job, asked=True),)
+        if self.scope.job:
+            unknown = any(gap.what == "job" for gap in self.caller.gaps.values())
+            return None if unknown else (facts.Job(id=self.scope.job, asked=True, exists=False),)
         found = [self.begin(batch.stuck_jobs, queue, self.now) for queue in queues]
         lists = [one.result() for one in found]
         if all(one is None for one in lists):
             return None
         return tuple(batch.job(one, asked=False) for some in lists for one in some or ())
 
-    def _deployed(self) -> Deployed | None:
-        """Return what the stack's template was rendered from, None if it is not batchreg's."""
-        from batchreg.render.text import read_template
-
-        return read_template(self.body.result() or "")
-
-    def _secrets(self) -> list[login.Read] | None:
+    def secrets(self, origin: Origin) -> list[credentials.Read] | None:
         """Look at the stack's secrets, or at those that its template names, and at the job's."""
-        arns = [
-            value
-            for name, value in self.outputs.items()
-            if name.startswith("RegistrySecret") and name.endswith("Arn")
+        own = _own_secrets(origin)
+        deployed = None if own else origin.deployed
+        arns = list(own) or list(deployed.settings.secret_arns if deployed else ())
+        of_job = batch.own_secret(origin.job)
+        everything = dict.fromkeys([*arns, *_some(of_job)])
+        found = {arn: self.begin(credentials.secret, arn) for arn in everything}
+        reads = [
+            one.result().marked(
+                owned=arn in own,
+                registry=own.get(arn, ""),
+                of_job=arn == of_job and arn not in arns,
+            )
+            for arn, one in found.items()
         ]
-        if not arns and (deployed := self._deployed()):
-            arns = list(deployed.settings.secret_arns)
-        arns += filter(None, [batch.own_secret(self.raw_job)])
-        found = [self.begin(login.secret, arn) for arn in dict.fromkeys(arns)]
-        return [one.result() for one in found] if found else None
+        return reads or None
 
-    def _role(self, profile: str) -> facts.Role:
-        return login.role(
-            self.asker,
-            profile,
-            self.outputs.get("InstanceRoleArn", ""),
-            self.subject.region,
-            self.secrets.result() or [],
-        )
+    def role(
+        self, origin: Origin, computing: Computing, secrets: Future[list[credentials.Read] | None]
+    ) -> facts.Role | None:
+        if not computing.profile:
+            return None
+        # A job's own secret is read by its execution role.
+        reads = [read for read in secrets.result() or () if not read.fact.of_job]
+        expected = origin.outputs.get("InstanceRoleArn", "")
+        return credentials.role(self.caller, computing.profile, expected, self.scope.region, reads)
 
-    def _launch_template(self) -> facts.LaunchTemplate | None:
-        used = self.main.get("launchTemplate") or (
-            {"launchTemplateId": self.outputs["LaunchTemplateId"], "version": "$Latest"}
-            if "LaunchTemplateId" in self.outputs
-            else None
+    def launch_template(self, origin: Origin, computing: Computing) -> facts.LaunchTemplate | None:
+        of_stack = origin.outputs.get("LaunchTemplateId")
+        used = computing.main.get("launchTemplate") or (
+            {"launchTemplateId": of_stack, "version": "$Latest"} if of_stack else None
         )
         if not used:
             return None
         values = {
-            "AWS::Region": self.subject.region,
-            "AWS::URLSuffix": url_suffix(self.subject.region),
-            **(self.present.parameters if self.present else {}),
-            **{name.removesuffix("Arn"): value for name, value in self.outputs.items()},
+            "AWS::Region": self.scope.region,
+            "AWS::URLSuffix": url_suffix(self.scope.region),
+            **origin.parameters,
+            **{name.removesuffix("Arn"): value for name, value in origin.outputs.items()},
         }
-        deployed = self._deployed()
-        written = deployed.user_data_with(values) if deployed else None
+        deployed = origin.deployed
+        text = deployed.user_data_with(values) if deployed else None
+        size = _number(origin.parameters, "RootVolumeGiB")
+        written = None if text is None else templates.Written(text, size)
         found: facts.LaunchTemplate | None = self.begin(
-            login.launch_template, used, written
+            templates.launch_template, used, written
         ).result()
         return found
 
-    def _network(self) -> dict[str, Any]:
-        parameters = self.present.parameters if self.present else {}
-        ids = self.main.get("subnets") or _split(parameters.get("SubnetIDs"))
-        group_ids = self.main.get("securityGroupIds") or _split(parameters.get("SecurityGroupIDs"))
+    def net(self, origin: Origin, computing: Computing) -> dict[str, Any]:
+        """Return the facts about the network, by their names in Facts."""
+        ids = computing.main.get("subnets") or _split(origin.parameters.get("SubnetIDs"))
+        group_ids = computing.main.get("securityGroupIds") or _split(
+            origin.parameters.get("SecurityGroupIDs")
+        )
         groups = self.begin(network.groups, group_ids) if group_ids else DONE
         raw = self.begin(network.subnets, ids).result() if ids else None
         seen: dict[str, Any] = {}
@@ -242,22 +286,25 @@ class Collection:
             seen["endpoints"], seen["dns"] = _tuple(endpoints.result()), dns.result()
         if (found := groups.result()) is not None:
             seen["egress"] = network.egress(found)
+            seen["groups"] = tuple(name for name in group_ids if name in found)
             seen["groups_missing"] = tuple(name for name in group_ids if name not in found)
         return seen
 
-    def _instances(self, profile: str) -> tuple[tuple[facts.Instance, ...] | None, bool]:
-        """Return the instances, and whether their cluster is gone."""
-        raw = self.begin(instances.running, profile)
+    def instances(self, computing: Computing) -> tuple[tuple[facts.Instance, ...] | None, bool]:
+        """Return the instances, and whether their cluster does not exist."""
+        if not computing.profile:
+            return None, False
+        raw = self.begin(instances.running, computing.profile)
         clusters = [
             one["ecsClusterArn"]
-            for one in (self.environments or {}).values()
+            for one in (computing.raws or {}).values()
             if one.get("ecsClusterArn") and not _fargate(one)
         ]
         connected: dict[str, bool] | None = {} if clusters else None
         lost = False
         for cluster in clusters:
             try:
-                more = instances.agents(self.asker, cluster)
+                more = instances.agents(self.caller, cluster)
                 connected = None if connected is None else {**connected, **more}
             except Absent:
                 lost = True
@@ -277,57 +324,94 @@ class Collection:
             for one in machines
         ), lost
 
-    def _image(self) -> facts.Verdict | None:
+    def image(
+        self,
+        origin: Origin,
+        computing: Computing,
+        jobs: Future[tuple[facts.Job, ...] | None],
+        secrets: Future[list[credentials.Read] | None],
+    ) -> facts.Verdict | None:
         """Ask the registry for the image: the one named, or the first job's."""
-        name = self.subject.image or next((job.image for job in self.jobs or () if job.image), "")
+        name = self.scope.image or next((job.image for job in jobs.result() or () if job.image), "")
         if not name or not self.check:
             return None
         try:
             image = images.parse(name)
         except BatchregError as error:
-            return facts.Verdict(image=name, ok=False, cause="no-image-name", text=str(error))
-        from batchreg.registry.logins import Credentials
-
+            return facts.Verdict(
+                image=name, ok=False, cause="no-image-name", fact=error.fact, step=error.step
+            )
         wanted = HUB if image.on_hub else image.registry
         fitting = [
-            read
-            for read in self.secrets.result() or ()
-            if read.password and read.fact.host == wanted
+            read for read in secrets.result() or () if read.password and read.fact.host == wanted
         ]
         # A job's own secret is the last of them, and counts before the instances'.
-        mine = next(iter(fitting[::-1] if batch.own_secret(self.raw_job) else fitting), None)
-        given = Credentials(mine.username, mine.password) if mine else None
-        kinds = self.main.get("instanceTypes", ())
+        mine = next(iter(fitting[::-1] if batch.own_secret(origin.job) else fitting), None)
         verdict = self.check(
-            image, given, seconds=self.asker.seconds, architectures=images.architectures(kinds)
+            image,
+            Credentials(mine.username, mine.password) if mine else None,
+            seconds=self.caller.seconds,
+            architectures=images.architectures(computing.main.get("instanceTypes", ())),
         )
         return facts.Verdict(
             image=name,
             ok=verdict.ok,
             cause=verdict.cause,
-            text=verdict.text,
+            fact=verdict.fact,
+            step=verdict.step,
             registry=image.registry,
         )
 
 
-def _quota(asker: Caller, main: dict[str, Any]) -> facts.Quota | None:
-    return instances.quota(asker, main.get("instanceTypes", ()), spot=main.get("type") == "SPOT")
+def _own_secrets(origin: Origin) -> dict[str, str]:
+    """Return {ARN: registry} of the secrets that the stack made."""
+    found = {}
+    for name, arn in origin.outputs.items():
+        if name.startswith("RegistrySecret") and name.endswith("Arn"):
+            slot = name.removeprefix("RegistrySecret").removesuffix("Arn")
+            url = origin.parameters.get(f"RegistryUrl{slot}", "")
+            try:
+                found[arn] = host_of(key_of(url)) if url else ""
+            except BatchregError:
+                found[arn] = ""
+    return found
 
 
-def _fargate(raw: dict[str, Any]) -> bool:
+def _environments(computing: Computing, lost: bool) -> tuple[facts.Environment, ...] | None:
+    raws = computing.raws
+    if raws is None:
+        return None
+    made = [batch.environment(name, raws.get(name)) for name in computing.names]
+    return tuple(replace(one, cluster_exists=one.fargate or not lost) for one in made)
+
+
+def _quota(caller: Caller, main: Mapping[str, Any]) -> facts.Quota | None:
+    return instances.quota(caller, main.get("instanceTypes", ()), spot=main.get("type") == "SPOT")
+
+
+def _fargate(raw: Raw) -> bool:
     return str(raw.get("computeResources", {}).get("type", "")).startswith("FARGATE")
 
 
-def _on_ec2(raws: dict[str, Any]) -> dict[str, Any]:
+def _on_ec2(raws: Mapping[str, Raw]) -> Raw:
     """Return the resources of the compute environment on EC2, empty where there is none."""
-    found: list[dict[str, Any]] = [
+    found: list[Raw] = [
         raw.get("computeResources", {}) for raw in raws.values() if not _fargate(raw)
     ]
     return found[0] if found else {}
 
 
-def _arns(outputs: dict[str, str], kind: str) -> list[str]:
+def _ending(outputs: Mapping[str, str], kind: str) -> list[str]:
     return [value for name, value in outputs.items() if name.endswith(kind)]
+
+
+def _some(value: str | None) -> list[str]:
+    return [value] if value else []
+
+
+def _number(parameters: Mapping[str, str], name: str) -> int:
+    text = parameters.get(name, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _split(text: str | None) -> list[str]:
@@ -336,6 +420,3 @@ def _split(text: str | None) -> list[str]:
 
 def _tuple(items: Iterable[Any] | None) -> tuple[Any, ...] | None:
     return None if items is None else tuple(items)
-
-
-__all__ = ["Gap", "Subject", "collect"]

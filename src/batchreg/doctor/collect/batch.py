@@ -8,6 +8,7 @@ from typing import Any
 
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Caller, name_of
+from batchreg.stack import events
 from batchreg.stack import states as stacks
 
 JOBS = 10  # per state
@@ -15,44 +16,38 @@ WAITING = ("RUNNABLE", "STARTING")
 FAILED_WITHIN_SECONDS = 3600
 
 
-def stack(asker: Caller, name: str) -> stacks.Stack | None:
+def stack(caller: Caller, name: str) -> stacks.Stack | None:
     """Return the stack, None where there is none."""
-    client = asker.client("cloudformation")
-    return asker.run("stack", "cloudformation:DescribeStacks", lambda: stacks.find(client, name))
+    client = caller.client("cloudformation")
+    return caller.run("stack", "cloudformation:DescribeStacks", lambda: stacks.find(client, name))
 
 
-def cause(asker: Caller, present: stacks.Stack) -> str:
+def cause(caller: Caller, present: stacks.Stack) -> str:
     """Return the first failure of the stack's last operation, empty where it went well."""
     if present.status in stacks.UPDATABLE and "ROLLBACK" not in present.status:
         return ""
-    client = asker.client("cloudformation")
+    client = caller.client("cloudformation")
 
-    def read() -> list[stacks.Event]:
-        return stacks.events(client, present.id, stacks.latest_token(client, present.id))
+    def read() -> list[events.Event]:
+        return events.read(client, present.id, events.latest_token(client, present.id))
 
-    events = asker.run("stack's events", "cloudformation:DescribeStackEvents", read)
-    failed = [
-        event
-        for event in events
-        if event.status.endswith("_FAILED") and "cancelled" not in event.reason
-    ]
-    own = [event for event in failed if not event.of_stack] or failed
-    return (
-        f"{own[0].logical_id} ({own[0].type}): {stacks.plain_reason(own[0].reason)}" if own else ""
-    )
+    happened = caller.run("stack's events", "cloudformation:DescribeStackEvents", read)
+    for first in events.failures(happened):
+        return f"{first.logical_id} ({first.type}): {events.plain_reason(first.reason)}"
+    return ""
 
 
-def template(asker: Caller, present: stacks.Stack) -> str:
+def template(caller: Caller, present: stacks.Stack) -> str:
     """Return the text of the deployed template."""
-    client = asker.client("cloudformation")
-    return asker.run(
+    client = caller.client("cloudformation")
+    return caller.run(
         "template", "cloudformation:GetTemplate", lambda: stacks.template_of(client, present)
     )
 
 
-def environments(asker: Caller, arns: Sequence[str]) -> dict[str, dict[str, Any]]:
+def environments(caller: Caller, arns: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return {name: compute environment as Batch describes it}."""
-    found = asker.ask(
+    found = caller.ask(
         "compute environment",
         "batch",
         "describe_compute_environments",
@@ -79,11 +74,11 @@ def environment(name: str, raw: dict[str, Any] | None) -> facts.Environment:
     )
 
 
-def queues(asker: Caller, arns: Sequence[str]) -> list[facts.Queue]:
-    """Return the queues of these ARNs or names, those that are gone included."""
+def queues(caller: Caller, arns: Sequence[str]) -> list[facts.Queue]:
+    """Return the queues of these ARNs or names, including those that do not exist."""
     found = {
         one["jobQueueName"]: one
-        for one in asker.ask("job queue", "batch", "describe_job_queues", jobQueues=list(arns))[
+        for one in caller.ask("job queue", "batch", "describe_job_queues", jobQueues=list(arns))[
             "jobQueues"
         ]
     }
@@ -104,17 +99,17 @@ def _queue(name: str, raw: dict[str, Any] | None) -> facts.Queue:
     )
 
 
-def asked_job(asker: Caller, job_id: str) -> dict[str, Any] | None:
-    """Return the job that the user names, None where there is none."""
-    found = asker.ask("job", "batch", "describe_jobs", jobs=[job_id])["jobs"]
+def asked_job(caller: Caller, job_id: str) -> dict[str, Any] | None:
+    """Return the job that the user named, or None."""
+    found = caller.ask("job", "batch", "describe_jobs", jobs=[job_id])["jobs"]
     return found[0] if found else None
 
 
-def stuck_jobs(asker: Caller, queue: str, now: datetime) -> list[dict[str, Any]]:
-    """Return jobs that wait, and those that failed within the last hour without an exit code."""
+def stuck_jobs(caller: Caller, queue: str, now: datetime) -> list[dict[str, Any]]:
+    """Return the jobs that wait, and those that failed within an hour without an exit code."""
 
     def listed(state: str) -> list[str]:
-        jobs = asker.ask(
+        jobs = caller.ask(
             "jobs", "batch", "list_jobs", jobQueue=queue, jobStatus=state, maxResults=100
         )["jobSummaryList"]
         if state == "FAILED":
@@ -129,7 +124,7 @@ def stuck_jobs(asker: Caller, queue: str, now: datetime) -> list[dict[str, Any]]
     ids = [job_id for state in (*WAITING, "FAILED") for job_id in listed(state)]
     if not ids:
         return []
-    found: list[dict[str, Any]] = asker.ask("jobs", "batch", "describe_jobs", jobs=ids)["jobs"]
+    found: list[dict[str, Any]] = caller.ask("jobs", "batch", "describe_jobs", jobs=ids)["jobs"]
     return found
 
 
@@ -150,7 +145,7 @@ def job(raw: dict[str, Any], *, asked: bool) -> facts.Job:
         memory=int(needs.get("MEMORY", container.get("memory", 0))),
         gpus=int(needs.get("GPU", 0)),
         fargate="FARGATE" in raw.get("platformCapabilities", ()),
-        own_login=bool(own_secret(raw)),
+        own_credentials=bool(own_secret(raw)),
         created=_iso(raw.get("createdAt")),
     )
 
@@ -170,7 +165,7 @@ def _reasons(raw: dict[str, Any]) -> Iterator[str]:
 
 
 def _ended(job: dict[str, Any]) -> float:
-    """Return when a job ended, or at least came, in seconds since 1970."""
+    """Return when a job ended, or at least was submitted, in seconds since 1970."""
     return float(job.get("stoppedAt") or job.get("createdAt") or 0) / 1000
 
 

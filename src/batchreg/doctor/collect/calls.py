@@ -1,4 +1,4 @@
-"""Questions to AWS: each with its own time limit, and each failure costs its own fact only."""
+"""Calls to AWS: each has its own time limit, and a failure costs no more than its own fact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Clients = Callable[[str], Any]
 SECONDS = 6.0
 
 ABSENT = re.compile("NotFound|NoSuch")
-# Whoever has no valid credentials learns that, instead of a list of all that was not looked at.
+# Without valid credentials the error is shown, not a list of everything that was not looked at.
 NO_CREDENTIALS = re.compile(
     "ExpiredToken|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|InvalidSignature|"
     "RequestExpired|MissingAuthenticationToken"
@@ -60,7 +60,7 @@ def bounded(function: Callable[[], T], seconds: float) -> T:
 
 
 class Caller:
-    """Asks, and notes what could not be looked at."""
+    """Calls AWS, and notes what could not be looked at."""
 
     def __init__(self, clients: Clients, *, seconds: float = SECONDS) -> None:
         self.seconds = seconds
@@ -114,7 +114,7 @@ class Caller:
             reason = aws.explain(error) or code
         except BatchregError as error:
             reason = str(error)
-        except Exception as error:  # an answer of a form that nobody expects
+        except Exception as error:  # a response of an unexpected form
             reason = aws.explain(error) or type(error).__name__
         # The first failure of a permission says what the others would.
         self.gaps.setdefault(

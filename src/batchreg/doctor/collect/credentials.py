@@ -1,14 +1,11 @@
-"""The secrets, the role that reads them, and the launch template that says how."""
+"""The secrets with the credentials, and the role that reads them."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import email
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +14,7 @@ from batchreg.aws import url_suffix
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
 from batchreg.doctor.collect.redact import words
+from batchreg.registry_login import HUB
 
 # The fields that people use, whether right or wrong. Others are counted: a name could be a secret.
 FIELDS = (
@@ -38,10 +36,6 @@ ECS = (
     "ecs:RegisterContainerInstance",
     "ecs:SubmitTaskStateChange",
 )
-BLOCKS = re.compile(
-    r"(?:systemctl|service)\b[^\n;&|#]*\b(?:re)?start\b[^\n;&|#]*\b(?:ecs|docker)\b"
-    r"|systemctl\b[^\n;&|#]*--now\b[^\n;&|#]*\b(?:ecs|docker)\b"
-)
 
 
 @dataclass(frozen=True)
@@ -54,15 +48,21 @@ class Read:
     password: str = field(default="", repr=False)
     words: tuple[str, ...] = field(default=(), repr=False)
 
+    def marked(self, *, owned: bool, of_job: bool, registry: str) -> Read:
+        """Add whose secret it is; `registry` where the stack tells it."""
+        known = "docker.io" if self.fact.host == HUB else self.fact.host
+        fact = replace(self.fact, owned=owned, of_job=of_job, registry=registry or known)
+        return replace(self, fact=fact)
 
-def secret(asker: Caller, arn: str) -> Read:
+
+def secret(caller: Caller, arn: str) -> Read:
     """Look at a secret: whether it is there, and what its text looks like."""
-    # Without the six characters that Secrets Manager puts behind a name to make an ARN of it.
+    # Without the six characters that Secrets Manager appends to a name to make an ARN of it.
     name = re.sub("-[A-Za-z0-9]{6}$", "", arn.rsplit(":", 1)[-1]) if arn[:4] == "arn:" else arn
     try:
-        described = asker.ask("secret", "secretsmanager", "describe_secret", SecretId=arn)
+        described = caller.ask("secret", "secretsmanager", "describe_secret", SecretId=arn)
     except Absent:
-        return Read(facts.Secret(name=name, exists=False), arn)
+        return Read(facts.Secret(name=name, arn=arn, exists=False), arn)
     except Unseen:
         described = {}
     changed, deleted = described.get("LastChangedDate"), described.get("DeletedDate")
@@ -72,24 +72,30 @@ def secret(asker: Caller, arn: str) -> Read:
         "key": described.get("KmsKeyId", ""),
     }
     if more["key"] and "alias/aws/" not in more["key"]:
-        more["key_state"] = _key_state(asker, more["key"])
+        more["key_state"] = _key_state(caller, more["key"])
     username = password = ""
     text = None
     if not deleted:
         try:
-            text = asker.ask(
+            text = caller.ask(
                 "secret's shape", "secretsmanager", "get_secret_value", SecretId=arn
             ).get("SecretString")
         except Absent:
             pass
         except Unseen:
-            return Read(facts.Secret(name=name, **more, keys=("username", "password")), arn)
+            return Read(
+                facts.Secret(name=name, arn=arn, **more, keys=("username", "password")), arn
+            )
         more |= shape(text)
         if text and {"username", "password"} <= set(more.get("keys", ())):
             fields = json.loads(text, strict=False)
             username, password = str(fields["username"]), str(fields["password"])
     return Read(
-        facts.Secret(name=name, **more), arn, username, password, words(text) if text else ()
+        facts.Secret(name=name, arn=arn, **more),
+        arn,
+        username,
+        password,
+        words(text) if text else (),
     )
 
 
@@ -112,9 +118,9 @@ def shape(text: str | None) -> dict[str, Any]:
     return found
 
 
-def _key_state(asker: Caller, key: str) -> str:
+def _key_state(caller: Caller, key: str) -> str:
     try:
-        found = asker.ask("KMS key", "kms", "describe_key", KeyId=key)["KeyMetadata"]
+        found = caller.ask("KMS key", "kms", "describe_key", KeyId=key)["KeyMetadata"]
     except Absent:
         return "missing"
     except Unseen:
@@ -122,24 +128,24 @@ def _key_state(asker: Caller, key: str) -> str:
     return str(found.get("KeyState", ""))
 
 
-def service_linked_role(asker: Caller) -> bool:
+def service_linked_role(caller: Caller) -> bool:
     """Tell whether AWS Batch has made its role in this account."""
     try:
-        asker.ask("service-linked role", "iam", "get_role", RoleName="AWSServiceRoleForBatch")
+        caller.ask("service-linked role", "iam", "get_role", RoleName="AWSServiceRoleForBatch")
     except Absent:
         return False
     return True
 
 
 def role(
-    asker: Caller, profile: str, expected: str, region: str, secrets: Iterable[Read]
+    caller: Caller, profile: str, expected: str, region: str, secrets: Iterable[Read]
 ) -> facts.Role:
     """Look at the instances' role: `expected` is its ARN, or empty for the profile's own."""
     held, more = [], dict[str, Any]()
     try:
         held = [
             one["Arn"]
-            for one in asker.ask(
+            for one in caller.ask(
                 "instance profile",
                 "iam",
                 "get_instance_profile",
@@ -147,6 +153,7 @@ def role(
             )["InstanceProfile"]["Roles"]
         ]
         more["in_profile"] = expected in held if expected else bool(held)
+        more["held"] = name_of(held[0]) if held else ""
     except Absent:
         more["profile_exists"] = False
     except Unseen:
@@ -155,30 +162,40 @@ def role(
     if not arn:
         return facts.Role(name="", profile=name_of(profile), **more)
     try:
-        found = asker.ask("role", "iam", "get_role", RoleName=name_of(arn))["Role"]
-        more["trusted"] = "ec2.amazonaws.com" in _services(found["AssumeRolePolicyDocument"])
+        found = caller.ask("role", "iam", "get_role", RoleName=name_of(arn))["Role"]
+        policy = _document(found["AssumeRolePolicyDocument"])
+        # CloudFormation and the console write amazonaws.com in every partition; others may not.
+        ec2 = {"ec2.amazonaws.com", f"ec2.{url_suffix(region)}"}
+        more["trusted"] = bool(ec2 & set(_services(policy)))
+        more["trust"] = "" if more["trusted"] else json.dumps(policy)
     except Absent:
         more["exists"] = False
     except Unseen:
         pass
     if more.get("exists", True):
-        more["denied"] = tuple(_denied(asker, arn, region, list(secrets)))
-    return facts.Role(name=name_of(arn), profile=name_of(profile), **more)
+        more["denied"] = tuple(_denied(caller, arn, region, list(secrets)))
+    partition = arn.split(":")[1] if arn.startswith("arn:") else "aws"
+    return facts.Role(name=name_of(arn), profile=name_of(profile), partition=partition, **more)
 
 
-def _services(document: Any) -> list[str]:
-    """Return the services that a trust policy lets in; boto3 decodes it, AWS sends it quoted."""
-    if isinstance(document, str):
-        document = json.loads(unquote(document))
-    statements = document.get("Statement", [])
+def _document(policy: Any) -> dict[str, Any]:
+    """Return a policy; boto3 decodes it, AWS sends it quoted."""
+    parsed: dict[str, Any] = json.loads(unquote(policy)) if isinstance(policy, str) else policy
+    return parsed
+
+
+def _services(policy: dict[str, Any]) -> list[str]:
+    """Return the services that a trust policy allows."""
+    statements = policy.get("Statement", [])
     named: list[str] = []
     for statement in [statements] if isinstance(statements, dict) else statements:
-        service = (statement.get("Principal") or {}).get("Service", [])
-        named += [service] if isinstance(service, str) else service
-    return [name.replace(".com.cn", ".com") for name in named]
+        if statement.get("Effect", "Allow") == "Allow":
+            service = (statement.get("Principal") or {}).get("Service", [])
+            named += [service] if isinstance(service, str) else service
+    return named
 
 
-def _denied(asker: Caller, arn: str, region: str, secrets: list[Read]) -> Iterable[tuple[str, str]]:
+def _denied(caller: Caller, arn: str, region: str, secrets: list[Read]) -> Iterable[facts.Denial]:
     questions: list[dict[str, Any]] = [{"ActionNames": list(ECS)}]
     readable = [read.arn for read in secrets if read.fact.exists and read.arn.startswith("arn:")]
     if readable:
@@ -187,23 +204,17 @@ def _denied(asker: Caller, arn: str, region: str, secrets: list[Read]) -> Iterab
         )
     keys = [read.fact.key for read in secrets if read.fact.key.startswith("arn:")]
     if keys:
-        suffix = url_suffix(region)
+        via = {
+            "ContextKeyName": "kms:ViaService",
+            "ContextKeyType": "string",
+            "ContextKeyValues": [f"secretsmanager.{region}.{url_suffix(region)}"],
+        }
         questions.append(
-            {
-                "ActionNames": ["kms:Decrypt"],
-                "ResourceArns": keys,
-                "ContextEntries": [
-                    {
-                        "ContextKeyName": "kms:ViaService",
-                        "ContextKeyType": "string",
-                        "ContextKeyValues": [f"secretsmanager.{region}.{suffix}"],
-                    }
-                ],
-            }
+            {"ActionNames": ["kms:Decrypt"], "ResourceArns": keys, "ContextEntries": [via]}
         )
     for question in questions:
         try:
-            results = asker.ask(
+            results = caller.ask(
                 "role's permissions",
                 "iam",
                 "simulate_principal_policy",
@@ -213,65 +224,29 @@ def _denied(asker: Caller, arn: str, region: str, secrets: list[Read]) -> Iterab
             )
         except (Absent, Unseen):
             return
-        for result in results:
-            if result["EvalDecision"] != "allowed":
-                yield result["EvalActionName"], result.get("EvalResourceName", "*")
+        yield from (denial(one) for one in results if one["EvalDecision"] != "allowed")
 
 
-def launch_template(
-    asker: Caller, used: Mapping[str, str], written: str | None
-) -> facts.LaunchTemplate:
-    """Look at the version that the compute environment uses; `written` is what batchreg wrote."""
-    by = "launchTemplateId" if used.get("launchTemplateId") else "launchTemplateName"
-    wanted = used.get("version") or "$Default"
-    try:
-        versions = asker.ask(
-            "launch template",
-            "ec2",
-            "describe_launch_template_versions",
-            **{by[0].upper() + by[1:]: used[by]},
-            Versions=list({wanted, "$Latest"}),
-        )["LaunchTemplateVersions"]
-    except Absent:
-        versions = []
-    numbers = [version["VersionNumber"] for version in versions]
-    mine = [
-        version
-        for version in versions
-        if wanted == str(version["VersionNumber"])
-        or (wanted == "$Latest" and version["VersionNumber"] == max(numbers))
-        or (wanted == "$Default" and version.get("DefaultVersion"))
-    ]
-    if not mine:
-        number = int(wanted) if wanted.isdecimal() else 0
-        return facts.LaunchTemplate(id=used[by], exists=False, version=number)
-    data = mine[0]["LaunchTemplateData"]
-    return facts.LaunchTemplate(
-        id=used[by],
-        version=mine[0]["VersionNumber"],
-        latest=max(numbers),
-        metadata=data.get("MetadataOptions", {}).get("HttpEndpoint") or "enabled",
-        machine_image=data.get("ImageId", ""),
-        **user_data(data.get("UserData", ""), written),
+def denial(result: dict[str, Any]) -> facts.Denial:
+    """Return what IAM's simulation refuses, and which kind of policy does.
+
+    Source: docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html
+    """
+    by = policy = ""
+    if not result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True):
+        by = "organization"
+    elif not result.get("PermissionsBoundaryDecisionDetail", {}).get(
+        "AllowedByPermissionsBoundary", True
+    ):
+        by = "boundary"
+    elif result["EvalDecision"] == "explicitDeny":
+        by = "statement"
+        policy = next(
+            (one.get("SourcePolicyId", "") for one in result.get("MatchedStatements", [])), ""
+        )
+    return facts.Denial(
+        action=result["EvalActionName"],
+        resource=result.get("EvalResourceName", "*"),
+        by=by,
+        policy=policy,
     )
-
-
-def user_data(encoded: str, written: str | None) -> dict[str, Any]:
-    """Say what user data does, and nothing of its text but a command that blocks the boot."""
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    archive = email.message_from_bytes(raw)
-    text = raw.decode(errors="replace")
-    leaves = [leaf.get_payload(decode=True) for leaf in archive.walk() if not leaf.is_multipart()]
-    commands = BLOCKS.finditer(
-        "\n".join(leaf.decode(errors="replace") for leaf in leaves if isinstance(leaf, bytes))
-    )
-    return {
-        "mime": not raw or (archive.is_multipart() and not archive.defects),
-        "bytes": len(raw),
-        "has_login": "registry_login.py" in text and "--secret-id" in text,
-        "differs": None if written is None else text != written,
-        "blocks": next((found[0][:80] for found in commands if "--no-block" not in found[0]), ""),
-    }

@@ -1,4 +1,4 @@
-"""The instances: whether they start, join the cluster and get their login; and the quota."""
+"""The instances: whether they start, join the cluster and get credentials; and the quota."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
+from batchreg.stack import console_lines
 
 NEWEST = 20
 CONSOLES = 3
 RECENT_SECONDS = 3600
-LINE = re.compile(r"\bbatchreg: ([^\r\n]{1,300})")
 
 # "Running On-Demand ..." and "All ... Spot Instance Requests", by what the instance types begin
 # with. Source: docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
@@ -24,12 +24,12 @@ QUOTAS = (
 )
 
 
-def running(asker: Caller, profile: str) -> list[dict[str, Any]]:
+def running(caller: Caller, profile: str) -> list[dict[str, Any]]:
     """Return the newest instances with this profile; EC2 remembers a terminated one for an hour.
 
-    The profile is what tells them: AWS Batch starts them from a launch template of its own.
+    The profile identifies them: AWS Batch starts them from a launch template of its own.
     """
-    reservations = asker.ask(
+    reservations = caller.ask(
         "instances",
         "ec2",
         "describe_instances",
@@ -45,9 +45,9 @@ def running(asker: Caller, profile: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: str(one.get("LaunchTime", "")), reverse=True)[:NEWEST]
 
 
-def agents(asker: Caller, cluster: str) -> dict[str, bool]:
-    """Return {instance id: whether its agent is connected}; Absent where the cluster is gone."""
-    arns = asker.ask(
+def agents(caller: Caller, cluster: str) -> dict[str, bool]:
+    """Return {instance id: whether its agent is connected}; raises Absent without the cluster."""
+    arns = caller.ask(
         "container instances",
         "ecs",
         "list_container_instances",
@@ -56,7 +56,7 @@ def agents(asker: Caller, cluster: str) -> dict[str, bool]:
     )
     if not arns:
         return {}
-    found = asker.ask(
+    found = caller.ask(
         "container instances",
         "ecs",
         "describe_container_instances",
@@ -69,7 +69,7 @@ def agents(asker: Caller, cluster: str) -> dict[str, bool]:
 def instance(
     raw: dict[str, Any], connected: dict[str, bool] | None, console: tuple[str, ...] | None
 ) -> facts.Instance:
-    """Put together what concerns one instance; without word from ECS, its agent counts as there."""
+    """Describe one instance; where ECS could not be asked, its agent counts as connected."""
     launched = raw.get("LaunchTime")
     reason = raw.get("StateReason", {})
     return facts.Instance(
@@ -82,10 +82,10 @@ def instance(
     )
 
 
-def console(asker: Caller, instance_id: str) -> tuple[str, ...]:
+def console(caller: Caller, instance_id: str) -> tuple[str, ...]:
     """Return the lines of `registry_login` in the instance's console output, the newest last."""
     request = {"InstanceId": instance_id}
-    client = asker.client("ec2")
+    client = caller.client("ec2")
 
     def read() -> str:
         from botocore.exceptions import ClientError
@@ -98,13 +98,13 @@ def console(asker: Caller, instance_id: str) -> tuple[str, ...]:
             # Only Nitro instances have the latest; others have what was posted after the boot.
             return str(client.get_console_output(**request).get("Output", ""))
 
-    text = asker.run("console output", "ec2:GetConsoleOutput", read)
-    return tuple(dict.fromkeys(LINE.findall(text)))[-10:]
+    text = caller.run("console output", "ec2:GetConsoleOutput", read)
+    return console_lines.lines(text)
 
 
-def launch_failures(asker: Caller, environments: Sequence[str], now: datetime) -> list[str]:
-    """Return why Auto Scaling started no instances of these compute environments, lately."""
-    activities = asker.ask(
+def launch_failures(caller: Caller, environments: Sequence[str], now: datetime) -> list[str]:
+    """Return why Auto Scaling failed to start instances of these compute environments lately."""
+    activities = caller.ask(
         "launches", "autoscaling", "describe_scaling_activities", MaxRecords=100
     )["Activities"]
     return list(
@@ -118,7 +118,7 @@ def launch_failures(asker: Caller, environments: Sequence[str], now: datetime) -
     )
 
 
-def quota(asker: Caller, instance_types: Sequence[str], *, spot: bool) -> facts.Quota | None:
+def quota(caller: Caller, instance_types: Sequence[str], *, spot: bool) -> facts.Quota | None:
     """Return the account's limit for the first of these instance types, None for rare ones."""
     for pattern, kind, on_demand, of_spot in QUOTAS:
         if instance_types and re.match(pattern, instance_types[0]):
@@ -129,7 +129,7 @@ def quota(asker: Caller, instance_types: Sequence[str], *, spot: bool) -> facts.
                 else f"Running On-Demand {kind} instances"
             )
             try:
-                found = asker.ask(
+                found = caller.ask(
                     "vCPU quota",
                     "service-quotas",
                     "get_service_quota",

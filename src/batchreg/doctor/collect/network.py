@@ -11,9 +11,9 @@ from batchreg.doctor.collect.calls import Caller
 Raw = dict[str, Any]
 
 
-def subnets(asker: Caller, ids: Sequence[str]) -> dict[str, Raw]:
-    """Return {id: subnet as EC2 describes it}; by a filter, so that one that is gone costs none."""
-    found = asker.ask(
+def subnets(caller: Caller, ids: Sequence[str]) -> dict[str, Raw]:
+    """Return {id: subnet as EC2 describes it}; by a filter, which ignores one that does not exist."""
+    found = caller.ask(
         "subnets",
         "ec2",
         "describe_subnets",
@@ -23,15 +23,15 @@ def subnets(asker: Caller, ids: Sequence[str]) -> dict[str, Raw]:
     return {one["SubnetId"]: one for one in found if one["SubnetId"] in ids}
 
 
-def route_tables(asker: Caller, vpcs: Sequence[str]) -> list[Raw]:
-    return _of(asker, vpcs, "route tables", "describe_route_tables", "RouteTables")
+def route_tables(caller: Caller, vpcs: Sequence[str]) -> list[Raw]:
+    return _of(caller, vpcs, "route tables", "describe_route_tables", "RouteTables")
 
 
-def acls(asker: Caller, vpcs: Sequence[str]) -> list[Raw]:
-    return _of(asker, vpcs, "network ACLs", "describe_network_acls", "NetworkAcls")
+def acls(caller: Caller, vpcs: Sequence[str]) -> list[Raw]:
+    return _of(caller, vpcs, "network ACLs", "describe_network_acls", "NetworkAcls")
 
 
-def endpoints(asker: Caller, vpcs: Sequence[str]) -> list[facts.Endpoint]:
+def endpoints(caller: Caller, vpcs: Sequence[str]) -> list[facts.Endpoint]:
     """Return the VPC's endpoints to services of AWS."""
     return [
         facts.Endpoint(
@@ -41,23 +41,23 @@ def endpoints(asker: Caller, vpcs: Sequence[str]) -> list[facts.Endpoint]:
             state=str(one.get("State", "")).lower(),
             private_dns=one.get("PrivateDnsEnabled", True),
         )
-        for one in _of(asker, vpcs, "VPC endpoints", "describe_vpc_endpoints", "VpcEndpoints")
+        for one in _of(caller, vpcs, "VPC endpoints", "describe_vpc_endpoints", "VpcEndpoints")
     ]
 
 
-def dns(asker: Caller, vpcs: Sequence[str]) -> bool:
-    """Tell whether instances in the VPC can look up names."""
+def dns(caller: Caller, vpcs: Sequence[str]) -> bool:
+    """Tell whether instances in the VPCs can resolve names."""
     return all(
-        asker.ask(
+        caller.ask(
             "VPC's DNS", "ec2", "describe_vpc_attribute", VpcId=vpc, Attribute="enableDnsSupport"
         )["EnableDnsSupport"]["Value"]
         for vpc in vpcs
     )
 
 
-def groups(asker: Caller, ids: Sequence[str]) -> dict[str, Raw]:
+def groups(caller: Caller, ids: Sequence[str]) -> dict[str, Raw]:
     """Return {id: security group as EC2 describes it}."""
-    found = asker.ask(
+    found = caller.ask(
         "security groups",
         "ec2",
         "describe_security_groups",
@@ -68,7 +68,7 @@ def groups(asker: Caller, ids: Sequence[str]) -> dict[str, Raw]:
 
 
 def egress(found: dict[str, Raw]) -> tuple[facts.Egress, ...]:
-    """Return what the security groups let out, one rule a target."""
+    """Return the outbound rules of the security groups, one for each target."""
     return tuple(
         facts.Egress(
             group=group,
@@ -85,7 +85,7 @@ def egress(found: dict[str, Raw]) -> tuple[facts.Egress, ...]:
 def subnet(
     name: str, raw: Raw | None, tables: list[Raw] | None, lists: list[Raw] | None
 ) -> facts.Subnet:
-    """Put together what concerns one subnet; where it goes to is unknown without route tables."""
+    """Describe one subnet; its route is unknown without route tables."""
     if raw is None:
         return facts.Subnet(id=name, exists=False)
     more: Raw = {}
@@ -110,8 +110,8 @@ def subnet(
     )
 
 
-def _of(asker: Caller, vpcs: Sequence[str], what: str, method: str, items: str) -> list[Raw]:
-    found: list[Raw] = asker.ask(
+def _of(caller: Caller, vpcs: Sequence[str], what: str, method: str, items: str) -> list[Raw]:
+    found: list[Raw] = caller.ask(
         what, "ec2", method, items=items, Filters=[{"Name": "vpc-id", "Values": list(vpcs)}]
     )
     return [one for one in found if one.get("VpcId") in vpcs]
@@ -150,7 +150,7 @@ def _acl_rule(entry: Raw) -> facts.AclRule:
 
 
 def _ports(record: Raw, first: str, last: str) -> dict[str, int]:
-    """Return the range of ports; without one, and with -1, all of them are meant."""
+    """Return the range of ports; none, or -1, means all of them."""
     if record.get(first, -1) == -1:
         return {}
     return {"first": record[first], "last": record[last]}

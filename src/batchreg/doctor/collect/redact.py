@@ -1,4 +1,4 @@
-"""Keeps what is secret out of what is shown, wherever it may have come from."""
+"""Redacts what is secret from what is shown, wherever it may have come from."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-LEAST = 4  # characters; a shorter password would blot out half of the text
+LEAST = 4  # characters; a shorter password would redact half of the text
 PUBLIC = ("registry_url", "url", "registry", "username", "user", "login", "email")
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return what of a secret's text may not be shown, in the forms in which it may turn up."""
+    """Return what must not be shown of a secret's text, in the forms in which it may appear."""
     try:
         fields = json.loads(text, strict=False)
     except (ValueError, RecursionError):
@@ -38,7 +38,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def without(value: Any, secret: tuple[str, ...]) -> Any:
-    """Return `value` with `secret` blotted out of every text in it, however deep."""
+    """Return `value` with `secret` redacted from every text in it, however deep."""
     if isinstance(value, str):
         for word in secret:
             value = value.replace(word, "********")

@@ -1,172 +1,219 @@
-"""What is not a cause by itself: symptoms, and traces of changes made by hand."""
+"""What is not a cause by itself: symptoms on the instances, and traces of changes by hand."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
 
-from batchreg.doctor.facts import Facts
-from batchreg.doctor.rules import ANY, Found, Table, deploy, stack_name
-from batchreg.doctor.rules.image import NO_LOGIN
-from batchreg.doctor.rules.stack import present, restore_user_data
+from batchreg.doctor.facts import Facts, Instance
+from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table
+from batchreg.doctor.rules.commands import aws, batchreg, deploy
+from batchreg.doctor.rules.stack import copy_version, present, restore_launch_template
+from batchreg.render.userdata import PATIENCE_SECONDS
+from batchreg.stack.console_lines import State, state_of
 
 RULES = Table()
 rule = RULES.rule
 
-NO_WAY = (
-    "no-route",
-    "no-public-address",
-    "endpoints-missing",
-    "egress-closed",
-    "acl-closed",
-    "dns-off",
-)
-# A machine boots, cloud-init runs, and registry_login may wait for five minutes.
-PATIENCE_SECONDS = 600
-# Of userdata.BOOT: the machine powers off where there is no login at all.
-POWERED_OFF = "no registry login at all"
+CONSOLE = "registry_login.py, what the program says on the console"
+LAUNCH_TEMPLATES = "docs.aws.amazon.com/batch/latest/userguide/launch-templates.html"
 
-# What registry_login says on the console, and what it calls for.
-CONSOLE = (
+# A machine boots, its user data runs, and the program may try for all of its patience.
+BOOT_SECONDS = 120
+JOIN_SECONDS = PATIENCE_SECONDS + BOOT_SECONDS
+
+# What the program says on the console, and what it calls for; the first that fits.
+STEPS = (
     (
         r"AccessDenied",
-        "Allow the role secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key",
+        "Allow the instance role secretsmanager:GetSecretValue on the secret, and kms:Decrypt on "
+        "its key.",
     ),
     (
         r"no role on this instance",
-        "Compare the compute environment's instance role with the stack's InstanceProfileArn",
+        "Compare the instance role of the compute environment with the stack's InstanceProfileArn.",
     ),
     (
         r"urlopen|timed out|refused|unreachable|resolution",
-        "Give the subnets a route to Secrets Manager: NAT, a public address or a VPC endpoint",
+        "Give the subnets a route to Secrets Manager: a NAT gateway, a public address or a VPC "
+        "endpoint.",
     ),
-    (r"", "EC2 console, Actions, Monitor and troubleshoot, Get system log shows all of it"),
+    (r"", "See EC2 console, Actions, Monitor and troubleshoot, Get system log for the whole log."),
 )
 
 
-@rule("login-failed", "An instance got no login", unless=(*NO_LOGIN, *NO_WAY))
-def login_failed(facts: Facts) -> Found:
+@rule(
+    "parked",
+    "An instance is parked: it takes no jobs until it has credentials",
+    layer=Layer.INSTANCE,
+    source=CONSOLE,
+)
+def parked(facts: Facts) -> Found:
+    for instance in _running(facts):
+        state, why = state_of(instance.console or ())
+        if state is State.PARKED:
+            yield Evidence(
+                f"{instance.id} is parked: {why}",
+                step="It keeps trying, and takes jobs as soon as it has credentials. "
+                f"{_step_for(why)}",
+            )
+
+
+@rule(
+    "no-credentials",
+    "An instance has no credentials",
+    layer=Layer.INSTANCE,
+    source=CONSOLE,
+    symptom_of=NO_CREDENTIALS | Layer.NETWORK,
+)
+def no_credentials(facts: Facts) -> Found:
     for instance in facts.instances or ():
-        lines = instance.console or ()
-        if not lines or any("has the logins" in line for line in lines):
-            continue  # a failed refresh keeps the login that works
-        last = [*lines[:1], *(line for line in lines if POWERED_OFF not in line)][-1]
-        yield (
-            f"{instance.id} said: {last}",
-            next(step for pattern, step in CONSOLE if re.search(pattern, last)),
-        )
+        state, why = state_of(instance.console or ())
+        if state in (State.WAITING, State.POWERED_OFF):
+            yield Evidence(f"{instance.id} said: {why}", step=_step_for(why))
 
 
-@rule("agent-disconnected", "An instance's ECS agent has lost its connection", unless=NO_WAY)
+@rule(
+    "agent-disconnected",
+    "An instance's ECS agent has lost its connection",
+    layer=Layer.INSTANCE,
+    source="github.com/aws/amazon-ecs-agent/issues/618",
+    symptom_of=Layer.NETWORK,
+)
 def agent_disconnected(facts: Facts) -> Found:
-    for instance in facts.instances or ():
-        if instance.state == "running" and instance.agent is False:
-            yield (
-                f"{instance.id} has joined the cluster, and its agent is not connected.",
-                (
-                    f"aws ec2 terminate-instances --instance-ids {instance.id}; AWS Batch starts "
-                    "another"
-                ),
+    for instance in _running(facts):
+        if instance.agent is False and state_of(instance.console or ())[0] is not State.PARKED:
+            terminate = aws(facts, "ec2", "terminate-instances", "--instance-ids", instance.id)
+            yield Evidence(
+                f"{instance.id} has joined the cluster, but its agent is not connected.",
+                step="If it does not reconnect, terminate it once its containers have finished; "
+                f"AWS Batch starts another: {terminate}",
             )
 
 
 @rule(
     "never-joined",
     "An instance has not joined the ECS cluster",
-    unless=(
-        *NO_LOGIN,
-        *NO_WAY,
-        "login-failed",
-        "role-without-ecs",
-        "user-data-blocks",
-        "cluster-missing",
-        "user-data-not-mime",
-    ),
+    layer=Layer.INSTANCE,
+    source="docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html",
+    symptom_of=NO_CREDENTIALS | Layer.NETWORK | Layer.ENVIRONMENT | Layer.INSTANCE,
 )
 def never_joined(facts: Facts) -> Found:
-    for instance in facts.instances or ():
-        if (
-            instance.state == "running"
-            and instance.agent is None
-            and (_age(instance.launched, facts) > PATIENCE_SECONDS)
-        ):
-            yield (
-                f"{instance.id} runs since {instance.launched}, and ECS does not know it.",
-                (
-                    "EC2 console, Actions, Monitor and troubleshoot, Get system log; look for "
-                    "cloud-init's errors and at a custom machine image's ECS agent"
-                ),
+    for instance in _running(facts):
+        if instance.agent is None and _age(instance.launched, facts) > JOIN_SECONDS:
+            yield Evidence(
+                f"{instance.id} has been running since {instance.launched} and is not registered "
+                "with ECS.",
+                step="See EC2 console, Actions, Monitor and troubleshoot, Get system log: look for "
+                "errors of cloud-init and, on a custom machine image, of the ECS agent.",
             )
 
 
-@rule("launch-template-old", "The compute environment uses an old version of its launch template")
+@rule(
+    "launch-template-old",
+    "The compute environment does not use the newest version of its launch template",
+    layer=Layer.INSTANCE,
+    source="docs.aws.amazon.com/batch/latest/userguide/updating-compute-environments.html",
+)
 def launch_template_old(facts: Facts) -> Found:
     template, names = facts.launch_template, [found.name for found in present(facts)]
-    if template and template.exists and template.version < template.latest and names:
-        yield (
-            f"{names[0]} uses version {template.version} of {template.id}; the newest is "
-            f"{template.latest}.",
-            (
-                f"Delete version {template.latest}, or: aws batch update-compute-environment "
-                f"--compute-environment {names[0]} --compute-resources launchTemplate="
-                f"'{{launchTemplateId={template.id},version={template.latest}}}'"
-            ),
+    if not template or not template.exists or not names or template.version >= template.latest:
+        return
+    as_written = template.differs is False
+    if as_written and template.restorable == template.latest:
+        return  # a copy of what it uses
+    text = (
+        f"{names[0]} uses version {template.version} of {template.id}; the newest is "
+        f"{template.latest}."
+    )
+    if not as_written:
+        yield Evidence(text, *restore_launch_template(facts))
+    else:
+        yield Evidence(
+            text,
+            copy_version(facts, template),
+            f"Version {template.latest} was made by hand, and the next deploy would switch to it. "
+            "This makes the stack's version the newest again.",
         )
 
 
 @rule(
     "user-data-changed",
-    "The user data is not what batchreg would write",
-    unless=("user-data-without-login", "user-data-not-mime", "launch-template-old"),
+    "The user data is not what the stack's template says",
+    layer=Layer.INSTANCE,
+    source=LAUNCH_TEMPLATES,
+    symptom_of=Layer.LAUNCH | Layer.ENVIRONMENT,
 )
 def user_data_changed(facts: Facts) -> Found:
     template = facts.launch_template
     if template and template.exists and template.differs:
-        yield (
-            f"Version {template.version} of {template.id} is from another batchreg, or was "
-            "changed by hand.",
-            restore_user_data(facts),
+        yield Evidence(
+            f"Version {template.version} of {template.id} was changed by hand.",
+            *restore_launch_template(facts),
         )
 
 
 @rule(
     "machine-image-custom",
-    "The launch template names a machine image of its own",
-    unless=("user-data-not-mime",),
+    "The launch template sets a custom machine image",
+    layer=Layer.INSTANCE,
+    source="docs.aws.amazon.com/batch/latest/userguide/compute_resource_AMIs.html",
 )
 def machine_image_custom(facts: Facts) -> Found:
     template = facts.launch_template
     if template and template.machine_image:
-        yield (
-            f"{template.id} names {template.machine_image}, which overrides the compute "
-            "environment's: it needs the ECS agent and Python 3.9.",
-            restore_user_data(facts),
+        fix, step = restore_launch_template(facts) if template.restorable else ("", "")
+        yield Evidence(
+            f"{template.id} sets {template.machine_image}, which overrides the compute "
+            "environment's image: it needs the ECS agent and Python 3.9.",
+            fix,
+            step or "Check that the image has both, or remove it from the launch template.",
         )
 
 
-@rule("update-rolled-back", "The last update of the stack failed and was rolled back")
+@rule(
+    "update-rolled-back",
+    "The last update of the stack failed and was rolled back",
+    layer=Layer.INSTANCE,
+    source="docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/stack-failure-options.html",
+)
 def update_rolled_back(facts: Facts) -> Found:
     if facts.stack and facts.stack.status == "UPDATE_ROLLBACK_COMPLETE":
         why = facts.stack.cause or facts.stack.reason or "CloudFormation gives no reason."
-        yield f"{facts.stack.name} is as it was before: {why}", deploy(facts)
+        yield Evidence(
+            f"{facts.stack.name} has its earlier state again: {why}",
+            step=f"Fix what it reports, then deploy again: {deploy(facts)}",
+        )
 
 
-@rule("job-waits", "The job waits, and nothing shows why", unless=(ANY,))
+@rule(
+    "job-waits",
+    "The job waits, and nothing shows why",
+    layer=Layer.JOB,
+    source="docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html",
+    symptom_of=ANYTHING,
+)
 def job_waits(facts: Facts) -> Found:
     for job in facts.jobs or ():
-        if job.status in ("RUNNABLE", "STARTING") and _age(job.created, facts) > PATIENCE_SECONDS:
+        if job.status in ("RUNNABLE", "STARTING") and _age(job.created, facts) > JOIN_SECONDS:
             said = f": {job.reasons[0]}" if job.reasons else " without a reason."
-            yield (
-                f"{job.label} is {job.status} since {job.created}{said}",
-                (
-                    f"batchreg status --stack-name {stack_name(facts)} shows what runs before it; AWS "
-                    "Batch console, Job queues, Job queue snapshot"
-                ),
+            yield Evidence(
+                f"{job.label} has been {job.status} since {job.created}{said}",
+                step="Other jobs may run before it: see AWS Batch console, Job queues, Job queue "
+                f"snapshot, and {batchreg(facts, 'status')}",
             )
 
 
+def _running(facts: Facts) -> list[Instance]:
+    return [instance for instance in facts.instances or () if instance.state == "running"]
+
+
+def _step_for(said: str) -> str:
+    return next(step for pattern, step in STEPS if re.search(pattern, said))
+
+
 def _age(since: str, facts: Facts) -> float:
-    """Return how many seconds before the facts' time something was, 0 where that is not known."""
+    """Return how many seconds before the facts' time something was, 0 if that is unknown."""
     try:
         return (datetime.fromisoformat(facts.time) - datetime.fromisoformat(since)).total_seconds()
     except (ValueError, TypeError):

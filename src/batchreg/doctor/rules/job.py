@@ -2,74 +2,110 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 
 from batchreg.doctor.facts import Facts, Job
-from batchreg.doctor.rules import Found, Table, deploy
-from batchreg.doctor.rules.stack import present
+from batchreg.doctor.rules import Evidence, Found, Layer, Table
+from batchreg.doctor.rules.commands import aws, batchreg, deploy
+from batchreg.doctor.rules.credentials import attach_agent_policy
+from batchreg.doctor.rules.stack import STUCK, present
 
 RULES = Table()
 rule = RULES.rule
 
-# Sources: docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html for the reasons in
-# capital letters; the errors of EC2's API; amazon-ecs-agent.
-CAPACITY = (
-    r"INSUFFICIENT_INSTANCE_CAPACITY|InsufficientInstanceCapacity|UnfulfillableCapacity|"
-    r"do not have sufficient .*capacity"
+JOBS = "docs.aws.amazon.com/batch/latest/userguide/"
+LAUNCHES = "docs.aws.amazon.com/autoscaling/ec2/userguide/ts-as-instancelaunchfailure.html"
+STOPPED = "docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html"
+
+# Why no instance starts, by the words of AWS Batch (STUCK), Auto Scaling (LAUNCHES) or EC2; the
+# first that fits.
+NO_LAUNCH = (
+    (
+        "vcpu-quota",
+        r"VcpuLimitExceeded|vCPU (capacity|limit)|MaxSpotInstanceCountExceeded|"
+        r"InstanceLimitExceeded",
+    ),
+    (
+        "no-capacity",
+        r"INSUFFICIENT_INSTANCE_CAPACITY|InsufficientInstanceCapacity|UnfulfillableCapacity|"
+        r"do not have sufficient .*capacity",
+    ),
+    (
+        "instance-types-unsupported",
+        r"EC2_INSTANCE_CONFIGURATION_UNSUPPORTED|is not supported in your requested "
+        r"Availability Zone|instance type .* (is )?not supported",
+    ),
+    (
+        "volume-key",
+        r"InvalidKMSKey|KMSKeyNotAccessible|Client\.InternalError|Client error on launch",
+    ),
+    ("launch-failed", r""),
 )
-UNSUPPORTED = (
-    r"EC2_INSTANCE_CONFIGURATION_UNSUPPORTED|is not supported in your requested "
-    r"Availability Zone|instance type .* (is )?not supported"
-)
-QUOTA = (
-    r"VcpuLimitExceeded|vCPU (capacity|limit)|MaxSpotInstanceCountExceeded|"
-    r"InstanceLimitExceeded"
-)
-KEY = r"InvalidKMSKey|KMSKeyNotAccessible|Client\.InternalError|Client error on launch"
 
 
-@rule("job-missing", "There is no such job")
+@rule(
+    "job-missing",
+    "The job does not exist",
+    layer=Layer.JOB,
+    source="docs.aws.amazon.com/batch/latest/APIReference/API_DescribeJobs.html",
+)
 def job_missing(facts: Facts) -> Found:
+    queue = next((queue.name for queue in facts.queues or ()), "QUEUE")
     for job in facts.jobs or ():
         if not job.exists:
-            yield (
-                f"AWS Batch knows no job {job.id} in {facts.region}; it forgets jobs after a week.",
-                "aws batch list-jobs --job-queue QUEUE --job-status RUNNABLE lists some",
+            listing = aws(
+                facts, "batch", "list-jobs", "--job-queue", queue, "--job-status", "RUNNABLE"
+            )
+            yield Evidence(
+                f"AWS Batch has no job {job.id} in {facts.region}; it forgets jobs after a week.",
+                step=f"Check the id. To list the jobs that wait: {listing}",
             )
 
 
-@rule("job-elsewhere", "The job is in another queue")
+@rule(
+    "job-elsewhere",
+    "The job is in another queue",
+    layer=Layer.JOB,
+    source="docs.aws.amazon.com/batch/latest/APIReference/API_SubmitJob.html",
+)
 def job_elsewhere(facts: Facts) -> Found:
     ours = [queue.name for queue in facts.queues or ()]
     for job in facts.jobs or ():
         if job.asked and job.queue and ours and job.queue not in ours:
-            yield (
-                f"{job.label} is in {job.queue}; the stack's is {' or '.join(ours)}.",
-                f"Submit it to {ours[0]}, or name the right --stack-name",
+            yield Evidence(
+                f"{job.label} is in {job.queue}; the stack's queue is {' or '.join(ours)}.",
+                step=f"Submit it to {ours[0]}, or give the right --stack-name.",
             )
 
 
-@rule("no-gpu", "The job wants a GPU, and the compute environment has none")
+@rule(
+    "no-gpu",
+    "The job asks for a GPU, and the compute environment has none",
+    layer=Layer.JOB,
+    source=JOBS + "gpu-jobs.html",
+)
 def no_gpu(facts: Facts) -> Found:
     have = [environment for environment in present(facts) if not environment.fargate]
-    for job in _jobs(facts):
-        if (
-            job.gpus
-            and have
-            and not job.fargate
-            and not any("NVIDIA" in environment.image_type for environment in have)
-        ):
-            yield (
-                f"{job.label} asks for {job.gpus} GPU; the instances are "
-                f"{', '.join(have[0].instance_types)} on {have[0].image_type}.",
-                deploy(facts, "--image-type ECS_AL2023_NVIDIA --instance-type g4dn"),
-            )
+    for job in _without_gpu(facts):
+        yield Evidence(
+            f"{job.label} asks for {job.gpus} GPU; the instances are "
+            f"{', '.join(have[0].instance_types)} on {have[0].image_type}.",
+            step="Submit it to a stack with GPU instances, created with --image-type "
+            "ECS_AL2023_NVIDIA --instance-type g4dn. Changing this stack would move its other jobs "
+            "to GPU instances too.",
+        )
 
 
-@rule("job-too-large", "The job asks for more than the compute environment has", unless=("no-gpu",))
+@rule(
+    "job-too-large",
+    "The job asks for more than the compute environment has",
+    layer=Layer.JOB,
+    source=STUCK,
+)
 def job_too_large(facts: Facts) -> Found:
-    for job in _jobs(facts):
+    for job in _stuck(facts):
         most = max(
             (
                 environment.max_vcpus
@@ -79,183 +115,252 @@ def job_too_large(facts: Facts) -> Found:
             default=0,
         )
         if most and job.vcpus > most:
-            yield (
-                f"{job.label} asks for {job.vcpus:g} vCPUs; the compute environment may have "
+            yield Evidence(
+                f"{job.label} asks for {job.vcpus:g} vCPUs; the compute environment is limited to "
                 f"{most}.",
-                f"{deploy(facts, f'--max-vcpus {job.vcpus:g}')}, or give the job less",
+                fix=deploy(facts, "--max-vcpus", str(math.ceil(job.vcpus))),
             )
+    without_gpu = list(_without_gpu(facts))
     for job, reason in _said(facts, "MAX_RESOURCE|JOB_RESOURCE_REQUIREMENT"):
-        yield (
-            f"{job.label}, of {job.vcpus:g} vCPUs and {job.memory} MiB: {reason}",
-            f"{deploy(facts, '--instance-type TYPE --max-vcpus N')} with more, or give the job less",
-        )
+        if job not in without_gpu:
+            yield Evidence(
+                f"{job.label}, with {job.vcpus:g} vCPUs and {job.memory} MiB: {reason}",
+                step="Ask for less in the job definition, or deploy larger instance types: "
+                f"{deploy(facts, '--instance-type')} TYPE",
+            )
 
 
-@rule("vcpu-quota", "The account may not run that many vCPUs")
+@rule(
+    "vcpu-quota",
+    "The account is not allowed to run that many vCPUs",
+    layer=Layer.JOB,
+    source="docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html",
+)
 def vcpu_quota(facts: Facts) -> Found:
-    step = "Service Quotas console, Amazon EC2, "
-    quota, wanted = facts.quota, max([2.0, *(job.vcpus for job in _jobs(facts))])
+    quota, wanted = facts.quota, max([2.0, *(job.vcpus for job in _stuck(facts))])
     if quota and quota.value < wanted:
-        yield (
+        yield Evidence(
             f"{quota.name} is {quota.value:g} vCPUs; {wanted:g} are needed.",
-            f"{step}{quota.name} ({quota.code}): request an increase",
+            step=f"Request an increase of {quota.name} ({quota.code}) in the Service Quotas console.",
         )
-    for failure in _failures(facts, QUOTA):
-        yield failure, f"{step}Running On-Demand or Spot instances: request an increase"
-
-
-@rule("no-capacity", "AWS has no such instances free")
-def no_capacity(facts: Facts) -> Found:
-    step = f"{deploy(facts, '--instance-type TYPE')} with more types, more subnets, or wait"
-    for job, reason in _said(facts, CAPACITY):
-        yield f"{job.label}: {reason}", step
-    for failure in _failures(facts, CAPACITY):
-        yield failure, step
-
-
-@rule("instance-types-unsupported", "The instance types do not exist there")
-def instance_types_unsupported(facts: Facts) -> Found:
-    step = f"{deploy(facts, '--instance-type TYPE')} with types that the subnets' zones have"
-    for job, reason in _said(facts, UNSUPPORTED):
-        yield f"{job.label}: {reason}", step
-    for failure in _failures(facts, UNSUPPORTED):
-        yield failure, step
-
-
-@rule("volume-key", "EC2 may not use the KMS key of the instances' disks")
-def volume_key(facts: Facts) -> Found:
-    for failure in _failures(facts, KEY):
-        yield (
+    for failure in _no_launch(facts, "vcpu-quota"):
+        yield Evidence(
             failure,
-            (
-                "KMS console: let AWSServiceRoleForAutoScaling use the account's default "
-                "key for EBS, as docs.aws.amazon.com/autoscaling/ec2/userguide/"
-                "key-policy-requirements-EBS-encryption.html says"
-            ),
+            step="Request an increase in the Service Quotas console, Amazon EC2, Running On-Demand "
+            "instances or Spot Instance Requests.",
         )
 
 
 @rule(
-    "launch-failed",
-    "EC2 starts no instances",
-    unless=("vcpu-quota", "no-capacity", "instance-types-unsupported", "volume-key"),
+    "no-capacity",
+    "AWS has no free capacity for these instance types",
+    layer=Layer.JOB,
+    source=JOBS + "job_stuck_in_runnable_capacity.html",
 )
-def launch_failed(facts: Facts) -> Found:
-    for failure in _failures(facts, ""):
-        yield failure, "EC2 console, Auto Scaling groups, Activity shows all of it"
-
-
-@rule("service-role", "AWS Batch cannot use its service role")
-def service_role(facts: Facts) -> Found:
-    for job, reason in _said(facts, "SERVICE_ROLE_PERMISSIONS"):
-        yield (
-            f"{job.label}: {reason}",
-            "aws iam create-service-linked-role --aws-service-name batch.amazonaws.com",
+def no_capacity(facts: Facts) -> Found:
+    for failure in _no_launch(facts, "no-capacity"):
+        yield Evidence(
+            failure,
+            step="AWS Batch keeps trying. More instance types or subnets raise the chance: "
+            f"{_more_types(facts)}",
         )
 
 
-ENDS: tuple[tuple[str, str, str, Callable[[Facts], str]], ...] = (
+@rule(
+    "instance-types-unsupported",
+    "The instance types are not available in the subnets' zones",
+    layer=Layer.JOB,
+    source=STUCK,
+)
+def instance_types_unsupported(facts: Facts) -> Found:
+    for failure in _no_launch(facts, "instance-types-unsupported"):
+        yield Evidence(
+            failure, step=f"Deploy types that the subnets' zones have: {_more_types(facts)}"
+        )
+
+
+@rule(
+    "volume-key",
+    "EC2 cannot use the KMS key of the instances' disks",
+    layer=Layer.JOB,
+    source="docs.aws.amazon.com/autoscaling/ec2/userguide/"
+    "key-policy-requirements-EBS-encryption.html",
+)
+def volume_key(facts: Facts) -> Found:
+    for failure in _no_launch(facts, "volume-key"):
+        yield Evidence(
+            failure,
+            step="In the KMS console, let AWSServiceRoleForAutoScaling use the account's default "
+            "key for EBS: docs.aws.amazon.com/autoscaling/ec2/userguide/"
+            "key-policy-requirements-EBS-encryption.html",
+        )
+
+
+@rule("launch-failed", "EC2 cannot start instances", layer=Layer.JOB, source=LAUNCHES)
+def launch_failed(facts: Facts) -> Found:
+    for failure in _no_launch(facts, "launch-failed"):
+        yield Evidence(
+            failure, step="See EC2 console, Auto Scaling groups, Activity for the whole message."
+        )
+
+
+def _execution_role(facts: Facts, _job: Job) -> str:
+    role = f"JobExecutionRoleArn of {facts.stack_name}"
+    return (
+        f"Use the {role} in the job definition (batchreg submit --auth job does), check that the "
+        "secret exists and that this role is allowed to read it, and that the subnets reach "
+        "Secrets Manager."
+    )
+
+
+def _log_driver(facts: Facts, job: Job) -> tuple[str, str]:
+    if any("does not exist" in reason for reason in job.reasons):
+        return aws(facts, "logs", "create-log-group", "--log-group-name", "/aws/batch/job"), ""
+    if facts.role and facts.role.exists and facts.role.name and not job.fargate:
+        return attach_agent_policy(facts, facts.role), ""
+    return "", "Allow the execution role logs:CreateLogStream and logs:PutLogEvents."
+
+
+ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, str]]], ...] = (
     (
         "execution-role",
         "The job's execution role or its secret cannot be used",
-        r"ResourceInitializationError|unable to assume the (execution )?role|AssumeRole",
-        lambda facts: (
-            "Give the job definition the stack's JobExecutionRoleArn and "
-            "RegistrySecretArn (batchreg submit --auth job does), and its subnets a route to Secrets "
-            "Manager"
-        ),
+        r"ResourceInitializationError|unable to assume the (execution )?role|AssumeRole|"
+        r"Asm fetching secret",
+        "docs.aws.amazon.com/AmazonECS/latest/developerguide/resource-initialization-error.html",
+        _execution_role,
     ),
     (
         "log-driver",
         "The container cannot write its log",
         r"logging driver|awslogs|CreateLogStream|log group",
-        lambda facts: (
-            f"{deploy(facts)} restores the role's policies; "
-            "aws logs create-log-group --log-group-name /aws/batch/job"
-        ),
+        JOBS + "using_awslogs.html",
+        _log_driver,
     ),
     (
         "container-not-started",
         "The container does not start",
         r"CannotStartContainer|CannotCreateContainer",
-        lambda facts: "Mend the job's command: the first word is a program in the image",
+        "docs.aws.amazon.com/AmazonECS/latest/developerguide/cannot-start-container.html",
+        lambda facts, job: (
+            "Correct the job's command: its first word must be a program in the image."
+        ),
     ),
     (
         "out-of-memory",
-        "The job needs more memory than it asked for",
+        "The job needs more memory than it asks for",
         r"OutOfMemory",
-        lambda facts: "batchreg submit --memory with more, or the job definition's MEMORY",
+        STOPPED,
+        lambda facts, job: (
+            f"Ask for more than {job.memory} MiB: MEMORY in the job definition, or batchreg submit "
+            "--memory."
+        ),
     ),
     (
         "host-terminated",
-        "The instance went away under the job",
+        "The instance was terminated while the job ran",
         r"Host EC2 .*terminated|SpotInstanceTermination",
-        lambda facts: (
-            f"batchreg submit --retries 3, or {deploy(facts, '--provisioning-model EC2')}"
+        JOBS + "job_retries.html",
+        lambda facts, job: (
+            "Submit the job again, with retries: attempts in the job definition, or batchreg "
+            "submit --retries."
         ),
     ),
     (
         "timed-out",
-        "The job took longer than its time-out allows",
+        "The job took longer than its timeout allows",
         r"exceeded timeout",
-        lambda facts: "batchreg submit --timeout with more",
+        JOBS + "job_timeouts.html",
+        lambda facts, job: (
+            "Allow more: timeout in the job definition, or batchreg submit --timeout."
+        ),
     ),
 )
 
 
-def _enter(cause: str, text: str, pattern: str, fix: Callable[[Facts], str]) -> None:
-    @rule(cause, text)
+def _enter(
+    cause: str,
+    text: str,
+    pattern: str,
+    source: str,
+    step: Callable[[Facts, Job], str | tuple[str, str]],
+) -> None:
+    @rule(cause, text, layer=Layer.JOB, source=source)
     def ended(facts: Facts) -> Found:
         for job, reason in _said(facts, pattern):
             if "CannotPull" not in reason:
-                yield f"{job.label}: {reason}", fix(facts)
+                found = step(facts, job)
+                help_for = found if isinstance(found, tuple) else ("", found)
+                yield Evidence(f"{job.label}: {reason}", *help_for)
 
 
 for _end in ENDS:
     _enter(*_end)
 
 
-@rule(
-    "job-failed",
-    "The program in the container failed",
-    unless=("out-of-memory", "host-terminated", "timed-out", "wrong-architecture"),
-)
+@rule("job-failed", "The program in the container failed", layer=Layer.JOB, source=STOPPED)
 def job_failed(facts: Facts) -> Found:
+    explained = {job.id for *_, pattern, _, _ in ENDS for job, _ in _said(facts, pattern)}
+    explained |= {job.id for job, _ in _said(facts, "exec format error")}
     for job in facts.jobs or ():
-        if job.asked and job.status == "FAILED" and job.exit_code:
+        if job.asked and job.status == "FAILED" and job.exit_code and job.id not in explained:
             known = {
                 126: ": not executable",
                 127: ": no such command",
                 137: ": killed",
                 139: ": a segmentation fault",
             }.get(job.exit_code, "")
-            yield (
+            yield Evidence(
                 f"{job.label} ended with exit code {job.exit_code}{known}.",
-                f"batchreg logs {job.id}",
+                step=f"See its log: {batchreg(facts, 'logs', job.id)}",
             )
 
 
-def _jobs(facts: Facts) -> Iterator[Job]:
-    return (job for job in facts.jobs or () if job.exists and job.status != "SUCCEEDED")
+def _stuck(facts: Facts) -> Iterator[Job]:
+    return (job for job in facts.jobs or () if job.stuck)
+
+
+def _without_gpu(facts: Facts) -> Iterator[Job]:
+    """Yield the jobs that wait for a GPU which no compute environment on EC2 has."""
+    have = [environment for environment in present(facts) if not environment.fargate]
+    if have and not any("NVIDIA" in environment.image_type for environment in have):
+        yield from (job for job in _stuck(facts) if job.gpus and not job.fargate)
 
 
 def _said(facts: Facts, pattern: str) -> Iterator[tuple[Job, str]]:
-    for job in _jobs(facts):
+    for job in _stuck(facts):
         for reason in job.reasons:
             if re.search(pattern, reason, re.IGNORECASE):
                 yield job, reason
                 break
 
 
-def _failures(facts: Facts, pattern: str) -> Iterator[str]:
-    """Yield what went wrong when instances were to be launched."""
+def _more_types(facts: Facts) -> str:
+    have = [kind for one in present(facts) if not one.fargate for kind in one.instance_types]
+    words = [word for kind in have for word in ("--instance-type", kind)]
+    return f"{deploy(facts, *words, '--instance-type')} TYPE"
+
+
+def _no_launch(facts: Facts, cause: str) -> Iterator[str]:
+    """Yield what AWS Batch, Auto Scaling and EC2 say about instances that did not start."""
+
+    def fits(text: str) -> bool:
+        return cause == next(
+            name for name, pattern in NO_LAUNCH if re.search(pattern, text, re.IGNORECASE)
+        )
+
+    for job in _stuck(facts):
+        for reason in job.reasons:
+            if cause != "launch-failed" and fits(reason):
+                yield f"{job.label}: {reason}"
+                break
     for failure in facts.launch_failures or ():
-        if re.search(pattern, failure, re.IGNORECASE):
+        if fits(failure):
             yield f"Auto Scaling: {failure}"
     for instance in facts.instances or ():
         if (
             instance.reason.startswith("Client.")
             and "Shutdown" not in instance.reason
-            and (re.search(pattern, instance.reason))
+            and fits(instance.reason)
         ):
             yield f"{instance.id}: {instance.reason}"

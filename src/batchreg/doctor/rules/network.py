@@ -6,96 +6,147 @@ import ipaddress
 import re
 
 from batchreg.doctor.facts import AclRule, Facts, Subnet
-from batchreg.doctor.rules import Found, Table, deploy
+from batchreg.doctor.rules import Evidence, Found, Layer, Table
+from batchreg.doctor.rules.commands import aws, deploy, repeated
 from batchreg.registry_login import HUB
 
 RULES = Table()
 rule = RULES.rule
 
-# What an instance talks to before and while it runs a job.
-# Sources: docs.aws.amazon.com/AmazonECS/latest/developerguide/vpc-endpoints.html for the first
-# three; registry_login; the jobs' log driver.
+VPC = "docs.aws.amazon.com/vpc/latest/userguide/"
+ENDPOINTS = "docs.aws.amazon.com/AmazonECS/latest/developerguide/vpc-endpoints.html"
+
+# What an instance talks to before and while it runs a job. Sources: ENDPOINTS for the first three;
+# registry_login; the jobs' log driver.
 NEEDED = ("ecs", "ecs-agent", "ecs-telemetry", "secretsmanager", "logs")
 PUBLIC = re.compile(
     r"([a-z0-9-]+\.)*(docker\.(io|com)|ghcr\.io|gitlab\.com|quay\.io|jfrog\.io|nvcr\.io|gcr\.io|"
     r"pkg\.dev|azurecr\.io|mcr\.microsoft\.com)"
 )
 PRIVATE = [
-    ipaddress.ip_network(text)
+    ipaddress.IPv4Network(text)
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 ]
-SOMEWHERE = "1.1.1.1"  # any address of the internet
-EPHEMERAL = (32768, 60999)  # where Linux expects answers: net.ipv4.ip_local_port_range
+ANY_ADDRESS = "1.1.1.1"  # of the internet
+EPHEMERAL = (32768, 60999)  # where Linux expects responses: net.ipv4.ip_local_port_range
 
 
-@rule("subnet-missing", "A subnet of the compute environment is gone")
+@rule(
+    "subnet-missing",
+    "A subnet of the compute environment does not exist",
+    layer=Layer.NETWORK,
+    source="docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeSubnets.html",
+)
 def subnet_missing(facts: Facts) -> Found:
+    others = [subnet.id for subnet in facts.subnets or () if subnet.exists]
     for subnet in facts.subnets or ():
         if not subnet.exists:
-            yield f"EC2 knows no subnet {subnet.id}.", deploy(facts, "--subnet-id ID")
+            yield Evidence(
+                f"EC2 has no subnet {subnet.id}.",
+                fix=deploy(facts, *repeated("--subnet-id", others)) if others else "",
+                step=""
+                if others
+                else f"Deploy with subnets that exist: {deploy(facts, '--subnet-id')} ID",
+            )
 
 
-@rule("group-missing", "A security group of the compute environment is gone")
+@rule(
+    "group-missing",
+    "A security group of the compute environment does not exist",
+    layer=Layer.NETWORK,
+    source="docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeSecurityGroups.html",
+)
 def group_missing(facts: Facts) -> Found:
+    others = list(facts.groups or ())
     for group in facts.groups_missing or ():
-        yield f"EC2 knows no security group {group}.", deploy(facts, "--security-group-id ID")
+        yield Evidence(
+            f"EC2 has no security group {group}.",
+            fix=deploy(facts, *repeated("--security-group-id", others)) if others else "",
+            step=""
+            if others
+            else "Deploy with a security group that exists: "
+            f"{deploy(facts, '--security-group-id')} ID",
+        )
 
 
-@rule("no-route", "The subnets have no way out")
+@rule(
+    "no-route",
+    "The subnets have no route to the internet",
+    layer=Layer.NETWORK,
+    source=VPC + "VPC_Route_Tables.html",
+)
 def no_route(facts: Facts) -> Found:
     for subnet in _cut_off(facts):
         if (not subnet.route or not subnet.route_works) and not _endpoints(facts, subnet):
-            why = f"leads to {subnet.route}, which is gone" if subnet.route else "is missing"
-            yield (
-                f"{subnet.id}: the default route {why}; there are no VPC endpoints.",
-                (
-                    "VPC console, Route tables: a route from 0.0.0.0/0 to a NAT or internet gateway; "
-                    f"or other subnets: {deploy(facts, '--subnet-id ID')}"
+            why = f"to {subnet.route}, which does not exist" if subnet.route else "missing"
+            yield Evidence(
+                f"{subnet.id}: the default route is {why}, and there are no VPC endpoints.",
+                step="In the VPC console, add a route from 0.0.0.0/0 to a NAT gateway or an "
+                f"internet gateway. {_other_subnets(facts)}",
+            )
+
+
+@rule(
+    "no-public-address",
+    "The instances get no public address, and there is no NAT gateway",
+    layer=Layer.NETWORK,
+    source=VPC + "VPC_Internet_Gateway.html",
+)
+def no_public_address(facts: Facts) -> Found:
+    for subnet in _cut_off(facts):
+        if subnet.route and subnet.route_works and not _endpoints(facts, subnet):
+            yield Evidence(
+                f"{subnet.id} routes to {subnet.route} and assigns no public addresses.",
+                fix=aws(
+                    facts,
+                    *("ec2", "modify-subnet-attribute", "--map-public-ip-on-launch"),
+                    *("--subnet-id", subnet.id),
                 ),
             )
 
 
-@rule("no-public-address", "The instances get no public address, and there is no NAT")
-def no_public_address(facts: Facts) -> Found:
-    for subnet in _cut_off(facts):
-        if subnet.route and subnet.route_works and not _endpoints(facts, subnet):
-            yield (
-                f"{subnet.id} routes to {subnet.route} and assigns no public addresses.",
-                f"aws ec2 modify-subnet-attribute --map-public-ip-on-launch --subnet-id {subnet.id}",
-            )
-
-
-@rule("endpoints-missing", "The subnets have no way to some services of AWS")
+@rule(
+    "endpoints-missing",
+    "The subnets cannot reach some AWS services",
+    layer=Layer.NETWORK,
+    source=ENDPOINTS,
+)
 def endpoints_missing(facts: Facts) -> Found:
     for subnet in _cut_off(facts):
         has = _endpoints(facts, subnet)
         lacking = [service for service in NEEDED if service not in has]
         if has and lacking:
-            yield (
-                f"{subnet.id} has no way out, and {subnet.vpc} has no endpoint for "
+            yield Evidence(
+                f"{subnet.id} has no route to the internet, and {subnet.vpc} has no endpoint for "
                 f"{', '.join(lacking)}.",
-                (
-                    "VPC console, Endpoints: one each for "
-                    + ", ".join(f"com.amazonaws.{facts.region}.{service}" for service in lacking)
-                ),
+                step="In the VPC console, create an interface endpoint with private DNS for each of "
+                f"{', '.join(lacking)}; or add a NAT gateway.",
             )
 
 
-@rule("no-route-to-registry", "The subnets reach AWS and not the registry")
+@rule(
+    "no-route-to-registry",
+    "The subnets reach AWS but not the registry",
+    layer=Layer.NETWORK,
+    source="repost.aws/knowledge-center/ecs-fargate-pull-container-error",
+)
 def no_route_to_registry(facts: Facts) -> Found:
     public = [host for host in _hosts(facts) if PUBLIC.fullmatch(host)]
     for subnet in _cut_off(facts):
         if public and _endpoints(facts, subnet) >= set(NEEDED):
-            yield (
-                f"{subnet.id} has VPC endpoints alone, and {public[0]} is on the internet.",
-                (
-                    "VPC console, Route tables: a route from 0.0.0.0/0 to a NAT gateway; or a registry "
-                    "inside the VPC that mirrors it"
-                ),
+            yield Evidence(
+                f"{subnet.id} has VPC endpoints only, and {public[0]} is on the internet.",
+                step="In the VPC console, add a route from 0.0.0.0/0 to a NAT gateway; or use a "
+                "registry inside the VPC that mirrors it.",
             )
 
 
-@rule("egress-closed", "The security groups let nothing out to AWS or the registry")
+@rule(
+    "egress-closed",
+    "The security groups do not allow outbound traffic to AWS or the registry",
+    layer=Layer.NETWORK,
+    source=VPC + "security-group-rules.html",
+)
 def egress_closed(facts: Facts) -> Found:
     if facts.egress is None or facts.groups_missing:
         return
@@ -109,65 +160,91 @@ def egress_closed(facts: Facts) -> Found:
             and (not outside or _outward(one.target))
             for one in facts.egress
         ):
-            yield (
-                f"No outgoing rule allows TCP port {port} to {peer}.",
-                (
-                    "VPC console, Security groups, Outbound rules: allow TCP port "
-                    f"{port}; or another group: {deploy(facts, '--security-group-id ID')}"
-                ),
-            )
+            text = f"No outbound rule allows TCP port {port} to {peer}."
+            if not facts.groups:
+                yield Evidence(text, step=f"Allow outbound TCP port {port} in a security group.")
+            else:
+                yield Evidence(
+                    text,
+                    fix=aws(
+                        facts,
+                        *("ec2", "authorize-security-group-egress", "--group-id", facts.groups[0]),
+                        *("--protocol", "tcp", "--port", str(port), "--cidr", "0.0.0.0/0"),
+                    ),
+                )
 
 
-@rule("acl-closed", "The network ACL stops the traffic")
+@rule(
+    "acl-closed",
+    "The network ACL blocks the traffic",
+    layer=Layer.NETWORK,
+    source=VPC + "vpc-network-acls.html",
+)
 def acl_closed(facts: Facts) -> Found:
     ports = sorted({443, *map(_port, _hosts(facts))})
-    for subnet in _standing(facts):
+    for subnet in _existing(facts):
         if subnet.acl_rules is None or (not _open(subnet) and _endpoints(facts, subnet)):
-            continue  # what goes to endpoints stays inside the VPC
+            continue  # traffic to endpoints stays inside the VPC
         stopped = [
-            f"out to port {port}" for port in ports if not _passes(subnet.acl_rules, True, port)
+            f"outbound port {port}" for port in ports if not _passes(subnet.acl_rules, True, port)
         ]
         stopped += [
-            f"answers in to port {port}"
+            f"responses to port {port}"
             for port in EPHEMERAL
             if not _passes(subnet.acl_rules, False, port)
         ]
         if stopped:
-            yield (
+            yield Evidence(
                 f"{subnet.acl} of {subnet.id} denies {', '.join(stopped)}.",
-                (
-                    "VPC console, Network ACLs: allow TCP out to the port, and TCP in to ports "
-                    "1024-65535"
-                ),
+                step="In the VPC console, allow outbound TCP to the port and inbound TCP to ports "
+                f"1024-65535 in {subnet.acl}, with rule numbers below the one that denies.",
             )
 
 
-@rule("dns-off", "The VPC resolves no names")
+@rule("dns-off", "The VPC does not resolve names", layer=Layer.NETWORK, source=VPC + "vpc-dns.html")
 def dns_off(facts: Facts) -> Found:
     if facts.dns is False:
-        vpc = next((subnet.vpc for subnet in _standing(facts)), "VPC")
-        yield (
-            f"{vpc} has enableDnsSupport off.",
-            f"aws ec2 modify-vpc-attribute --enable-dns-support --vpc-id {vpc}",
+        vpc = next((subnet.vpc for subnet in _existing(facts)), "")
+        text = f"enableDnsSupport is off in {vpc or 'the VPC'}."
+        command = ("ec2", "modify-vpc-attribute", "--enable-dns-support", "--vpc-id", vpc)
+        yield Evidence(
+            text,
+            fix=aws(facts, *command) if vpc else "",
+            step="" if vpc else "Turn on DNS resolution of the VPC, in the VPC console.",
         )
 
 
-@rule("no-free-addresses", "A subnet has no addresses left")
+@rule(
+    "no-free-addresses",
+    "A subnet has no free addresses",
+    layer=Layer.NETWORK,
+    source="docs.aws.amazon.com/batch/latest/userguide/best-practices.html",
+)
 def no_free_addresses(facts: Facts) -> Found:
-    for subnet in _standing(facts):
+    subnets = [subnet.id for subnet in _existing(facts)]
+    for subnet in _existing(facts):
         if subnet.free == 0:
-            yield (
+            yield Evidence(
                 f"{subnet.id} has 0 free addresses.",
-                deploy(facts, "--subnet-id ID") + " with larger or more subnets",
+                step="Add another subnet of the same VPC: "
+                f"{deploy(facts, *repeated('--subnet-id', [*subnets, 'ID']))}",
             )
 
 
-def _standing(facts: Facts) -> list[Subnet]:
+def _other_subnets(facts: Facts) -> str:
+    """Return how to leave out the subnets without a route, empty where no other is left."""
+    working = [subnet.id for subnet in _existing(facts) if _open(subnet)]
+    if not working:
+        return ""
+    return f"Or use only the others: {deploy(facts, *repeated('--subnet-id', working))}"
+
+
+def _existing(facts: Facts) -> list[Subnet]:
     return [subnet for subnet in facts.subnets or () if subnet.exists]
 
 
 def _open(subnet: Subnet) -> bool:
-    """Tell whether an instance there reaches the internet, as far as routes go."""
+    """Tell whether the routes lead an instance in it to the internet."""
     return (
         bool(subnet.route)
         and subnet.route_works
@@ -176,10 +253,10 @@ def _open(subnet: Subnet) -> bool:
 
 
 def _cut_off(facts: Facts) -> list[Subnet]:
-    """Return the subnets without a way to the internet, none where endpoints are not known."""
+    """Return the subnets without a route to the internet; none if endpoints are unknown."""
     if facts.endpoints is None:
         return []
-    return [subnet for subnet in _standing(facts) if not _open(subnet)]
+    return [subnet for subnet in _existing(facts) if not _open(subnet)]
 
 
 def _endpoints(facts: Facts, subnet: Subnet) -> set[str]:
@@ -210,8 +287,10 @@ def _outward(target: str) -> bool:
     try:
         network = ipaddress.ip_network(target)
     except ValueError:
-        return target.startswith("pl-")  # nobody can tell what is in there
-    return network.version == 4 and not any(network.subnet_of(private) for private in PRIVATE)  # type: ignore[arg-type]
+        return target.startswith("pl-")  # what is in it is unknown
+    return isinstance(network, ipaddress.IPv4Network) and not any(
+        network.subnet_of(private) for private in PRIVATE
+    )
 
 
 def _passes(rules: tuple[AclRule, ...], egress: bool, port: int) -> bool:
@@ -222,7 +301,7 @@ def _passes(rules: tuple[AclRule, ...], egress: bool, port: int) -> bool:
             and one.protocol in ("-1", "6")
             and ":" not in one.target
             and one.first <= port <= one.last
-            and ipaddress.ip_address(SOMEWHERE) in ipaddress.ip_network(one.target)
+            and ipaddress.ip_address(ANY_ADDRESS) in ipaddress.ip_network(one.target)
         ):
             return one.allows
     return False

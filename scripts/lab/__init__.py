@@ -1,0 +1,1 @@
+"""Real parts of an AWS account on this machine: an instance, its agent, an engine, a registry."""

@@ -1,0 +1,270 @@
+"""How the network and the instances become facts."""
+
+from __future__ import annotations
+
+import base64
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from stubs import NOW, Stubs
+
+from batchreg.doctor import facts
+from batchreg.doctor.collect import instances, network
+from batchreg.doctor.collect.calls import Absent
+from batchreg.stack.console_lines import State, lines, state_of
+
+
+class TestNetwork:
+    def test_rules_are_read_as_they_are(self) -> None:
+        """All ports, one port, a prefix list, a group; a network ACL's denial."""
+        found = network.egress(
+            {
+                "sg-1": {
+                    "IpPermissionsEgress": [
+                        {
+                            "IpProtocol": "-1",
+                            "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
+                            "Ipv6Ranges": [{"CidrIpv6": "::/0"}],
+                        },
+                        {
+                            "IpProtocol": "tcp",
+                            "FromPort": 443,
+                            "ToPort": 443,
+                            "PrefixListIds": [{"PrefixListId": "pl-1"}],
+                            "UserIdGroupPairs": [{"GroupId": "sg-2"}],
+                        },
+                    ]
+                }
+            }
+        )
+        assert [(one.protocol, one.first, one.last, one.target) for one in found] == [
+            ("-1", 0, 65535, "0.0.0.0/0"),
+            ("-1", 0, 65535, "::/0"),
+            ("tcp", 443, 443, "pl-1"),
+            ("tcp", 443, 443, "sg-2"),
+        ]
+        subnet = network.subnet(
+            "s",
+            {"SubnetId": "s", "VpcId": "v"},
+            [],
+            [
+                {"VpcId": "v", "NetworkAclId": "acl-1", "IsDefault": True, "Entries": []},
+                {
+                    "VpcId": "v",
+                    "NetworkAclId": "acl-2",
+                    "Associations": [{"SubnetId": "s"}],
+                    "Entries": [
+                        {
+                            "RuleNumber": 100,
+                            "Egress": True,
+                            "RuleAction": "deny",
+                            "Protocol": "6",
+                            "PortRange": {"From": 443, "To": 443},
+                            "CidrBlock": "0.0.0.0/0",
+                        }
+                    ],
+                },
+            ],
+        )
+        assert (subnet.acl, subnet.acl_rules) == (
+            "acl-2",
+            (
+                facts.AclRule(
+                    number=100, egress=True, allows=False, protocol="6", first=443, last=443
+                ),
+            ),
+        )
+
+    @pytest.mark.parametrize(
+        ("routes", "route", "works"),
+        [
+            ([], "", True),
+            (
+                [{"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "State": "active"}],
+                "nat-1",
+                True,
+            ),
+            (
+                [
+                    {
+                        "DestinationCidrBlock": "0.0.0.0/0",
+                        "NatGatewayId": "nat-1",
+                        "State": "blackhole",
+                    }
+                ],
+                "nat-1",
+                False,
+            ),
+            ([{"DestinationCidrBlock": "10.0.0.0/8", "TransitGatewayId": "tgw-1"}], "", True),
+        ],
+    )
+    def test_default_route_is_of_the_subnets_own_table(
+        self, routes: Any, route: str, works: bool
+    ) -> None:
+        """The main table counts where it has none."""
+        main = {
+            "VpcId": "v",
+            "Associations": [{"Main": True}],
+            "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1"}],
+        }
+        own = {"VpcId": "v", "Associations": [{"SubnetId": "s"}], "Routes": routes}
+        raw = {"SubnetId": "s", "VpcId": "v"}
+        found = network.subnet("s", raw, [main, own], None)
+        assert (found.route, found.route_works) == (route, works)
+        assert network.subnet("s", raw, [main], None).route == "igw-1"
+        assert network.subnet("s", raw, None, None).route == "unknown"
+
+
+class TestInstances:
+    def test_console_is_read_as_far_as_it_is_registry_logins(self, stubbed_ec2: Stubs) -> None:
+        """Behind time stamps and process names; nobody else's lines."""
+        text = (
+            "[  12.1] cloud-init[1312]: batchreg: waiting for s: HTTP 400 Throttling\r\n"
+            "Password: canary\nsystemd[1]: batchreg.service: Succeeded.\n"
+            "batchreg: waiting for s: HTTP 400 Throttling\n"
+            "batchreg: no registry login at all: powering off\n"
+        )
+        encoded = base64.b64encode(text.encode()).decode()
+        stubbed_ec2.ec2.add_client_error(
+            "get_console_output", "UnsupportedOperation", "Only Nitro.", 400
+        )
+        stubbed_ec2.ec2.add_response("get_console_output", {"Output": encoded})
+        assert instances.console(stubbed_ec2.caller, "i-1") == (
+            "waiting for s: HTTP 400 Throttling",
+            "no registry login at all: powering off",
+        )
+
+    @pytest.mark.parametrize(
+        ("said", "state", "why"),
+        [
+            ([], State.UNKNOWN, ""),
+            (["waiting for s: HTTP 400"], State.WAITING, "waiting for s: HTTP 400"),
+            (["waiting for s", "parked: s: HTTP 400"], State.PARKED, "s: HTTP 400"),
+            (["parked: s: HTTP 400", "waiting for s: x"], State.PARKED, "s: HTTP 400"),
+            (["parked: s: HTTP 400", "released"], State.READY, "released"),
+            (["parked: s", "released: ghcr.io", "parked: again"], State.PARKED, "again"),
+            (
+                ["f has the logins for ghcr.io", "s: no"],
+                State.READY,
+                "f has the logins for ghcr.io",
+            ),
+            (
+                ["f has the credentials for ghcr.io"],
+                State.READY,
+                "f has the credentials for ghcr.io",
+            ),
+            (["s: HTTP 400", "no credentials: powering off"], State.POWERED_OFF, "s: HTTP 400"),
+        ],
+    )
+    def test_console_tells_the_state_of_an_instance(
+        self, said: list[str], state: State, why: str
+    ) -> None:
+        """The last word counts; a failed refresh costs no credentials."""
+        output = "".join(f"[ 1.0] x[1]: batchreg: {line}\r\n" for line in said)
+        assert state_of(lines(output)) == (state, why)
+
+    def test_instances_are_those_with_the_profile(self, stubbed_ec2: Stubs) -> None:
+        """AWS Batch starts them from a launch template of its own."""
+
+        def raw(name: str, profile: str, hour: int) -> dict[str, Any]:
+            return {
+                "InstanceId": name,
+                "State": {"Name": "running"},
+                "LaunchTime": NOW - timedelta(hours=hour),
+                "IamInstanceProfile": {
+                    "Arn": f"arn:aws:iam::111122223333:instance-profile/{profile}"
+                },
+            }
+
+        stubbed_ec2.ec2.add_response(
+            "describe_instances",
+            {
+                "Reservations": [
+                    {"Instances": [raw("i-1", "p", 2), raw("i-2", "other", 1)]},
+                    {"Instances": [raw("i-3", "p", 1)]},
+                ]
+            },
+        )
+        found = instances.running(stubbed_ec2.caller, "p")
+        assert [one["InstanceId"] for one in found] == ["i-3", "i-1"]
+        shown = instances.instance(found[0], {"i-1": True}, ())
+        assert (shown.agent, shown.launched) == (None, "2026-07-01T11:00:00+00:00")
+
+    def test_agents_are_ecs_words(self) -> None:
+        """Connected, not connected, or no cluster any more."""
+        stubs = Stubs("ecs")
+        stubs.ecs.add_response("list_container_instances", {"containerInstanceArns": ["a", "b"]})
+        stubs.ecs.add_response(
+            "describe_container_instances",
+            {
+                "containerInstances": [
+                    {"ec2InstanceId": "i-1", "agentConnected": True},
+                    {"ec2InstanceId": "i-2", "agentConnected": False},
+                ]
+            },
+        )
+        assert instances.agents(stubs.caller, "cluster") == {"i-1": True, "i-2": False}
+        stubs.ecs.add_client_error("list_container_instances", "ClusterNotFoundException", "", 400)
+        with pytest.raises(Absent):
+            instances.agents(stubs.caller, "cluster")
+
+    def test_launch_failures_are_ours_and_of_this_hour(self) -> None:
+        """Other groups' failures, and last week's, explain nothing."""
+        stubs = Stubs("autoscaling")
+
+        def activity(group: str, minutes: int, text: str, code: str = "Failed") -> dict[str, Any]:
+            return {
+                "ActivityId": "1",
+                "AutoScalingGroupName": group,
+                "Cause": "c",
+                "StartTime": NOW - timedelta(minutes=minutes),
+                "StatusCode": code,
+                "StatusMessage": text,
+            }
+
+        stubs.autoscaling.add_response(
+            "describe_scaling_activities",
+            {
+                "Activities": [
+                    activity("AWSBatch-lab-CE-asg-1", 5, "vCPU limit\n of 0"),
+                    activity("AWSBatch-lab-CE-asg-1", 9, "vCPU limit of 0"),
+                    activity("AWSBatch-lab-CE-asg-1", 90, "long ago"),
+                    activity("AWSBatch-lab-CE-asg-1", 1, "fine", "Successful"),
+                    activity("web", 5, "theirs"),
+                ]
+            },
+        )
+        assert instances.launch_failures(stubs.caller, ["lab-CE"], NOW) == ["vCPU limit of 0"]
+
+    @pytest.mark.parametrize(
+        ("kind", "spot", "code"),
+        [
+            ("m7i.large", False, "L-1216C47A"),
+            ("optimal", True, "L-34B43A08"),
+            ("g4dn", False, "L-DB2E81BA"),
+            ("p4d.24xlarge", True, "L-7212CCBC"),
+            ("c7g", False, "L-1216C47A"),
+            ("t3", False, "L-1216C47A"),
+            ("inf2", False, None),
+            ("trn1", False, None),
+            ("x2gd", False, None),
+            ("u-6tb1", False, None),
+            ("hpc7g", False, None),
+            ("f2", False, None),
+        ],
+    )
+    def test_quota_is_that_of_the_instance_types(
+        self, kind: str, spot: bool, code: str | None
+    ) -> None:
+        """On-Demand and Spot are counted apart; what is rare is left alone."""
+        stubs = Stubs("service-quotas")
+        if code:
+            stubs.stubs["service-quotas"].add_response(
+                "get_service_quota",
+                {"Quota": {"Value": 32.0}},
+                {"ServiceCode": "ec2", "QuotaCode": code},
+            )
+        found = instances.quota(stubs.caller, [kind], spot=spot)
+        assert (found and (found.code, found.value)) == (code and (code, 32.0))
+        assert not stubs.caller.gaps
