@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from checks import ADA, PASSWORD
-from local_parts import Engine, PullError
+from lab.parts import Engine, PullError
 from registry_server import (
     CONFIG,
     INDEX,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from behaviors import MACHINE, Behavior, pulled
 from conftest import require
-from local_parts import Engine
+from lab.parts import Engine
 from registry_server import Proxy, RegistryServer
 from secrets_server import certificate
 

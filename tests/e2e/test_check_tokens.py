@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from behaviors import MACHINE, pulled
 from conftest import PASSWORD, require
-from local_parts import Registry
+from lab.parts import Registry
 from token_server import TokenServer
 
 from batchreg.registry import check as registry
