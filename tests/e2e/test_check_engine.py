@@ -483,3 +483,12 @@ def test_check_agrees_with_the_engine(behavior, engine):
         said = pulled(engine, image, given)
     assert verdict.cause == behavior.cause, verdict.text
     assert (verdict.ok != (said == "")) == bool(behavior.differs), (verdict.text, said)
+
+
+def test_capitals_in_a_host_are_refused_although_the_engine_takes_them(engine):
+    """The ECS agent compares letter by letter, and finds no credentials."""
+    with RegistryServer() as server:
+        Behavior("a host in capitals", login="none").fill(server, server)
+        image = f"LOCALHOST:{server.host.rpartition(':')[2]}/lab/align:3"
+        assert registry.check(parse(image), None).cause == "host-case"
+        assert pulled(engine, image) == ""

@@ -168,3 +168,10 @@ def test_proxy_that_refuses_is_named(both):
         verdict, said = both("any.example.com", proxy.url, "")
     assert "Proxy Authentication Required" in said
     assert "The proxy does not allow connections to any.example.com" in verdict.text
+
+
+def test_certificate_of_this_machine_is_verified_although_the_engine_does_not(engine, server):
+    """A registry that works here by accident would not work for an instance."""
+    image = f"{server.host}/lab/align:3"
+    assert registry.check(parse(image), None, architectures=(MACHINE,)).cause == "tls"
+    assert pulled(engine, image) == ""
