@@ -49,9 +49,9 @@ def require_ready(
 
 def _checks(target: Target, plan: Plan, check: bool) -> Iterator[Check]:
     """Yield the checks of what the plan sets; what the stack has already is in use."""
-    given = plan.parameters
-    network = [_listed(given.get(name, "")) for name in ("SubnetIDs", "SecurityGroupIDs")]
     present = plan.stack.parameters if plan.stack and plan.kept else {}
+    given = {name: value for name, value in plan.parameters.items() if present.get(name) != value}
+    network = [_listed(given.get(name, "")) for name in ("SubnetIDs", "SecurityGroupIDs")]
     if any(network):
         # Both sides: a new subnet must be in the VPC of the present groups.
         subnets, groups = (

@@ -27,7 +27,10 @@ def check(known: Set[str], flags: Mapping[str, str], context: click.Context) -> 
     for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in known or not os.environ[name]:
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        # Without the prefix, which makes all of them alike.
+        names = {each.removeprefix(PREFIX): each for each in known}
+        found = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=1, cutoff=0.7)
+        near = [names[each] for each in found]
         if name == f"{PREFIX}YES" and "yes" in context.params:
             raise click.UsageError(
                 f"{name} is not supported, because it would confirm every command. Use --yes.",
