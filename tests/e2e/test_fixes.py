@@ -16,7 +16,7 @@ from lab.parts import Registry
 from local_aws import LocalAws
 from terminal import Terminal
 
-from batchreg.render import template
+from batchreg.render import template, text
 from batchreg.render.settings import Settings
 
 OTHER, OTHER_PASSWORD = "registry.example.com", "quiet-4712-owl"
@@ -47,7 +47,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalAws, 
 @pytest.fixture(scope="module")
 def two() -> str:
     """The template of a stack with two registries."""
-    return template.to_yaml(template.build(Settings(slots=(1, 2))))
+    return text.to_yaml(template.build(Settings(slots=(1, 2))))
 
 
 @pytest.fixture
