@@ -8,7 +8,6 @@ named and left out.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import bench_boot
 import fleet
+from lab.environ import clean
+from lab.forwarder import Forwarder
 from local_aws import LocalAws
-from relay import Relay
 from tables import Table, milliseconds, ratio, show
 
 ROOT = Path(__file__).parent.parent
@@ -212,13 +211,8 @@ def commands(runs: int) -> Table:
     """Return a table of batchreg's commands, their floors, and other tools."""
     with tempfile.TemporaryDirectory() as name, LocalAws() as aws:
         folder = Path(name)
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_", "PYTHON"))
-        }  # compiled code counts
-        # The tools keep caches at home.
-        environ = {**clean, **aws.environ, "HOME": name, "SAM_CLI_TELEMETRY": "0"}
+        # Compiled code counts, and the tools keep caches at home.
+        environ = clean("PYTHON", **aws.environ, HOME=name, SAM_CLI_TELEMETRY="0")
         for place, text in {**SCEPTRE, **CDK}.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).write_text(text)
@@ -265,9 +259,9 @@ def _row(one: Contestant, ours: list[float] | None) -> tuple[str, ...]:
 
 def _calls(aws: LocalAws, act: Callable[[str], object]) -> list[str]:
     """Return the names of the AWS calls that `act` makes when it is given an address."""
-    with Relay(aws.endpoint.removeprefix("http://")) as relay:
-        act(relay.url)
-    return [parse_qs(call.body.decode()).get("Action", [call.target])[0] for call in relay.calls]
+    with Forwarder(aws.endpoint) as forwarder:
+        act(forwarder.url)
+    return [call.operation for call in forwarder.calls]
 
 
 def main() -> None:

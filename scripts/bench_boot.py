@@ -3,7 +3,7 @@
 Against it stands the essence of the walk-through of 2021
 (aws.amazon.com/blogs/compute/how-to-authenticate-private-container-registries-using-aws-batch),
 which runs on no machine of today: it wants Amazon Linux 2 with its packages, and instance metadata
-without a token. Here the packages are installed already, and a relay adds the token. Both scripts
+without a token. Here the packages are installed already, and a forwarder adds the token. Both scripts
 talk to one embedded AWS and one real registry.
 """
 
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.agent import auth_for, read_ecs_config
+from lab.forwarder import Forwarder
 from lab.parts import Engine, Registry, missing
 from local_aws import REGION, LocalAws
-from relay import Relay
 from tables import Table, milliseconds, ratio
 
 from batchreg.render import userdata
@@ -84,9 +84,9 @@ class Bench:
             with urllib.request.urlopen(request) as answer:
                 token = {"X-aws-ec2-metadata-token": answer.read().decode()}
             host = aws.endpoint.removeprefix("http://")
-            self.aws = stack.enter_context(Relay(host))
-            self.old_aws = stack.enter_context(Relay(host, token))
-            self.registry = stack.enter_context(Relay(registry.host))
+            self.aws = stack.enter_context(Forwarder(host))
+            self.old_aws = stack.enter_context(Forwarder(host, token))
+            self.registry = stack.enter_context(Forwarder(registry.host))
             aws.client("secretsmanager").create_secret(
                 Name="registry",
                 SecretString=json.dumps(
@@ -149,7 +149,7 @@ class Bench:
         subprocess.run([self._python, "-c", IMPORTS], check=True, env={})
         return time.perf_counter() - began
 
-    def _run(self, aws: Relay, command: list[str]) -> Run:
+    def _run(self, aws: Forwarder, command: list[str]) -> Run:
         home = Path(tempfile.mkdtemp(dir=self.folder))
         config = home / "ecs.config"
         config.write_text("ECS_CLUSTER=bench\n")

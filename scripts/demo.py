@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import secrets
 import subprocess
@@ -14,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lab.agent import auth_for, read_ecs_config
+from lab.environ import clean
 from lab.instance import Instance
 from lab.parts import Engine, PullError, Registry, missing
 from lint_templates import batch_regions, lint
@@ -57,17 +57,13 @@ def launch_template_user_data(aws: LocalAws) -> bytes:
 
 def main() -> None:
     began = time.monotonic()
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_"))
-    }
+    bare = clean()
     password = secrets.token_urlsafe(12) + "\"\\$'{}"
     left_out = missing(["registry", "engine", "instance"])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchreg-demo-")))
         aws = stack.enter_context(LocalAws())
-        environ = {**clean, **aws.environ, "BATCHREG_PASSWORD": password}
+        environ = {**bare, **aws.environ, "BATCHREG_PASSWORD": password}
         print(f"An embedded AWS listens at {aws.endpoint}; nothing leaves this machine.")
         host = "registry.example.com"
         if not left_out:
@@ -77,7 +73,7 @@ def main() -> None:
             print(f"A private registry listens at {host}; a Docker Engine runs beside it.")
 
         say("1. The CloudFormation template, linted for every region that has AWS Batch")
-        (folder / "template.yaml").write_text(run("render", clean, folder))
+        (folder / "template.yaml").write_text(run("render", bare, folder))
         findings = lint(str(folder / "template.yaml"))
         show(findings.stdout or f"cfn-lint: no finding in {len(batch_regions())} regions")
         if findings.returncode:

@@ -194,8 +194,8 @@ def draw(fleet: Fleet) -> str:
             _text(
                 LEFT,
                 24,
-                f"{fleet.size:,} instances boot at one moment, and Secrets Manager grants "
-                f"{fleet.rate} calls a second",
+                f"{fleet.size:,} instances boot at the same moment, and Secrets Manager allows "
+                f"{fleet.rate} calls per second",
                 size=15,
             ),
             *above.grid("instances with credentials", range(0, fleet.size + 1, fleet.size // 4)),
@@ -205,7 +205,7 @@ def draw(fleet: Fleet) -> str:
             _text(
                 LEFT,
                 520,
-                f"{len(fleet.calls) / fleet.size:.1f} calls an instance; "
+                f"{len(fleet.calls) / fleet.size:.1f} calls per instance; "
                 f"{len(fleet.refused):,} of {len(fleet.calls):,} were refused",
             ),
             "</svg>\n",

@@ -10,39 +10,26 @@ its time so that batchreg has to wait.
 from __future__ import annotations
 
 import argparse
-import http.client
 import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs
 
+from lab.environ import clean
+from lab.forwarder import Call, Forwarder
 from local_aws import LocalAws
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 LIMIT_SECONDS = 1.0
 PACE = 0.5
 LOGIN = ["--username", "lab"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of AWS's API, with the times between which it was under way."""
-
-    name: str
-    began: float
-    ended: float
 
 
 @dataclass(frozen=True)
@@ -80,60 +67,11 @@ class Run:
         return self.calls[0].began - self.began
 
 
-@contextmanager
-def timing_proxy(backend: str) -> Iterator[tuple[str, list[Call]]]:
-    """Pass requests on to `backend`; yield the proxy's address and the calls that it sees."""
-    calls: list[Call] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # the client keeps its connection, as with AWS
-        disable_nagle_algorithm = True
-        wbufsize = -1
-
-        def do_POST(self) -> None:
-            began = time.time()
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            with closing(http.client.HTTPConnection(backend.removeprefix("http://"))) as connection:
-                connection.request(self.command, self.path, body, dict(self.headers))
-                response = connection.getresponse()
-                answer = response.read()
-            self.send_response(response.status)
-            for name in ("Content-Type", "x-amzn-errortype"):
-                if value := response.headers.get(name):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            calls.append(Call(called(self.path, self.headers, body), began, time.time()))
-            self.wfile.write(answer)
-
-        do_GET = do_POST
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", calls
-        server.shutdown()
-
-
-def called(path: str, headers: Any, body: bytes) -> str:
-    """Return the name of the API call that a request makes."""
-    action = parse_qs(body.decode(errors="replace")).get("Action")
-    return action[0] if action else str(headers.get("X-Amz-Target") or path).rsplit("/", 1)[-1]
-
-
 def deploy(aws: LocalAws, stack: str, *options: str, pace: float = 0) -> Run:
     """Run `batchreg deploy` and time it; a change set takes `pace` seconds. Exit where it fails."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_"))
-    }
     password = {"BATCHREG_PASSWORD": "hunter2"} if "--username" in options else {}
-    with timing_proxy(aws.endpoint) as (endpoint, calls), tempfile.TemporaryDirectory() as folder:
-        environ = {**clean, **aws.environ, **password, "AWS_ENDPOINT_URL": endpoint}
+    with Forwarder(aws.endpoint) as forwarder, tempfile.TemporaryDirectory() as folder:
+        environ = clean(**{**aws.environ, **password, "AWS_ENDPOINT_URL": forwarder.url})
         before, began = cpu(), time.time()
         result = subprocess.run(
             [BATCHREG, "deploy", "--yes", "--stack-name", stack, *options],
@@ -146,8 +84,13 @@ def deploy(aws: LocalAws, stack: str, *options: str, pace: float = 0) -> Run:
         used = cpu() - before
     if result.returncode:
         sys.exit(result.stderr)
-    work = [(call.ended, call.ended + pace) for call in calls if call.name == "CreateChangeSet"]
-    work += [(call.ended, settled(aws, stack)) for call in calls if call.name == "ExecuteChangeSet"]
+    calls = forwarder.calls
+    work = [
+        (call.ended, call.ended + pace) for call in calls if call.operation == "CreateChangeSet"
+    ]
+    work += [
+        (call.ended, settled(aws, stack)) for call in calls if call.operation == "ExecuteChangeSet"
+    ]
     return Run(began, ended, used, tuple(calls), tuple(work))
 
 
@@ -194,7 +137,7 @@ def report(what: str, runs: list[Run]) -> float:
         statistics.median(getattr(run, name) for run in runs)
         for name in ("wall", "aws", "start", "cpu")
     )
-    counts = Counter(call.name for call in runs[-1].calls)
+    counts = Counter(call.operation for call in runs[-1].calls)
     calls = ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts.items())
     print(
         f"{what:<34}{wall:6.2f} s {aws:6.2f} s {own:6.2f} s {start:6.2f} s {used:6.2f} s   "

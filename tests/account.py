@@ -81,3 +81,28 @@ class Account:
         self.cfn.get_waiter("stack_create_complete").wait(
             StackName=self.name, WaiterConfig={"Delay": 0.05}
         )
+
+
+def submit(account: Account, *statuses: str) -> list[str]:
+    """Put a job of each status into the stack's queue; return their ids."""
+    batch = account.aws.client("batch")
+    definition = batch.register_job_definition(
+        jobDefinitionName=account.name,
+        type="container",
+        containerProperties={
+            "image": "x",
+            "resourceRequirements": [
+                {"type": "VCPU", "value": "1"},
+                {"type": "MEMORY", "value": "128"},
+            ],
+        },
+    )["jobDefinitionArn"]
+    return [
+        batch.submit_job(
+            jobName="job",
+            jobQueue=account.outputs["JobQueueArn"],
+            jobDefinition=definition,
+            parameters={"local-aws-status": status},
+        )["jobId"]
+        for status in statuses
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from account import Account
 from checks import IMAGES, PASSWORD
+from lab.environ import clean
 from local_aws import LocalAws
 from registry_server import RegistryServer
 from stubs import Stubs
@@ -33,18 +33,9 @@ def batchreg(tmp_path: Path) -> Run:
     def run(
         *arguments: str, environ: dict[str, str] | None = None, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
         options = {"capture_output": True, "cwd": tmp_path, **options}
         return subprocess.run(
-            [BATCHREG, *arguments],
-            text=True,
-            timeout=60,
-            env={**clean, **(environ or {})},
-            **options,
+            [BATCHREG, *arguments], text=True, timeout=60, env=clean(**(environ or {})), **options
         )
 
     return run

@@ -27,6 +27,7 @@ class Terminal:
     def __init__(
         self, *command: str, environ: Mapping[str, str], folder: Path, columns: int = 80
     ) -> None:
+        self.columns = columns
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, columns))
         self._process = subprocess.Popen(
@@ -74,6 +75,31 @@ class Terminal:
     def lines(self) -> list[str]:
         """All lines ever shown, redrawn ones again, without colours and cursor movements."""
         return ESCAPE.sub("", self.output).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+    @property
+    def screen(self) -> list[str]:
+        """What the terminal shows in the end, lines that have scrolled out included."""
+        lines, row, column = [""], 0, 0
+        for escape, text in re.findall(rf"({ESCAPE.pattern})|([^\x1b])", self.output):
+            if escape:
+                count = int(re.sub(r"\D", "", escape) or 1)
+                if escape.endswith("A"):
+                    row = max(0, row - count)
+                elif escape.endswith("K"):
+                    lines[row] = "" if escape == "\x1b[2K" else lines[row][:column]
+            elif text == "\r":
+                column = 0
+            elif text == "\n":
+                row += 1
+            else:
+                if column == self.columns:  # a full line wraps with the next character
+                    row, column = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
+                line = lines[row].ljust(column)
+                lines[row] = line[:column] + text + line[column + 1 :]
+                column += 1
+            lines += [""] * (row + 1 - len(lines))
+        return lines
 
     def _read(self, seconds: float) -> bool:
         if seconds < 0 or not select.select([self._ours], [], [], seconds)[0]:

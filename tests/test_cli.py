@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -69,6 +70,60 @@ def test_closed_pipe_is_silent(batchreg, tmp_path):
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("command", ["render -o /dev/stdout", "render -o -", "deploy --help"])
+def test_reader_that_leaves_is_not_a_failure(command, tmp_path):
+    """`| head -1` has what it wants: status 0, and nothing on stderr."""
+    pipe = f"{sys.executable} -m batchreg {command} | head -1; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, cwd=tmp_path)
+    lines = result.stdout.splitlines()
+    assert (len(lines), lines[-1], result.stderr) == (2, "0", "")
+
+
+@pytest.mark.parametrize("command", ["render", "status", "render -o /dev/stdout", "--help"])
+def test_reader_that_never_was_is_not_a_failure(command, made, tmp_path):
+    """Nor is one that left before the first byte."""
+    pipe = f"{sys.executable} -m batchreg {command} | true; echo ${{PIPESTATUS[0]}}"
+    environ = {**os.environ, **made.aws.environ, "BATCHREG_STACK_NAME": made.name}
+    result = subprocess.run(
+        ["bash", "-c", pipe], capture_output=True, text=True, cwd=tmp_path, env=environ
+    )
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+def test_output_to_a_device_is_the_text(batchreg, tmp_path):
+    """/dev/stdout and a named pipe are written to, not replaced by a file."""
+    text = batchreg("render").stdout
+    assert batchreg("render", "-o", "/dev/stdout").stdout == text
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as cat:
+        assert batchreg("render", "-o", "pipe").returncode == 0
+        assert cat.communicate(timeout=30)[0] == text
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("deploy", "hunter2"),
+            "Unexpected argument (not quoted: it may be a password). Did you mean --stack-name?",
+        ),
+        (("render", "hunter2"), "Unexpected argument (not quoted: it may be a password)."),
+        (("deploy", "--max-vcpus", "lots"), "Invalid value for '--max-vcpus': 'lots' is not a "),
+        (
+            ("deploy", "--root-volume-gib", "8"),
+            "'--root-volume-gib': 8 is not between 30 and 16384.",
+        ),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong(batchreg, arguments, message):
+    """In plain words, and without what may be a password."""
+    result = batchreg(*arguments)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert message in result.stderr
+    assert "hunter2" not in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -114,6 +169,12 @@ def test_flag_beats_environment_beats_file_beats_default(batchreg, tmp_path):
     )
 
 
+def test_value_from_the_environment_is_refused_by_the_variables_name(batchreg):
+    """The flag was not given, so it is not what is wrong."""
+    result = batchreg("render", environ={"BATCHREG_IMAGE_TYPE": "ECS_AL2"})
+    assert result.stderr.startswith("batchreg: Invalid value in BATCHREG_IMAGE_TYPE: 'ECS_AL2' is")
+
+
 def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
     """The settings file may lie elsewhere and still name its neighbour."""
     (tmp_path / "team").mkdir()
@@ -138,6 +199,11 @@ def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
         ("image_type: a\nimage_type: b\n", "line 2: image_type is given twice"),
         ("- a\n", "not a mapping"),
         ("image_type: ECS_AL2\n", "batchreg.yaml, line 1: image_type: 'ECS_AL2' is not one of"),
+        (
+            "max_vcpus: lots\n",
+            "batchreg.yaml, line 1: max_vcpus: 'lots' is not a whole number. See",
+        ),
+        ("fargate: maybe\n", "batchreg.yaml, line 1: fargate: 'maybe' is neither true nor false."),
         ("a: \x01\n", "batchreg.yaml"),
         ("\x00", "batchreg.yaml"),
     ],
@@ -145,7 +211,8 @@ def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
 def test_bad_settings_file_is_one_line_with_its_line_number(batchreg, tmp_path, text, message):
     """Whoever mistypes a key reads where, and what it should be; nothing is written."""
     (tmp_path / "batchreg.yaml").write_text(text)
-    result = batchreg("render", "-o", "out.yaml")
+    command = "deploy" if "max_vcpus" in text else "render"
+    result = batchreg(command, *(["-o", "out.yaml"] if command == "render" else []))
     assert result.returncode in (1, 2)
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A login's way from the template's parameters to what the ECS agent reads."""
+"""The way of credentials from the template's parameters to what the ECS agent reads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def allowed(name: str, value: str) -> bool:
 @example(username="robot$lab+ci", password=" :colon: ")
 @example(username="_json_key", password='{"private_key": "-----BEGIN\\n"}')
 @example(username="lab", password="\U0001f41f" * 1024)
-def test_every_login_arrives_unchanged_or_is_refused_before_anything_is_made(
+def test_all_credentials_arrive_unchanged_or_are_refused_before_anything_is_created(
     tmp_path_factory, username, password
 ):
     """No character of a password may be lost between the console and the registry."""
@@ -87,7 +87,7 @@ def test_every_login_arrives_unchanged_or_is_refused_before_anything_is_made(
 @settings(max_examples=1000, deadline=None)
 @given(username=text | awkward, password=text | awkward | long)
 @example(username="_json_key", password='{\n  "private_key": "-----BEGIN\\n"\n}\n')
-def test_every_login_in_a_secret_of_ones_own_arrives_or_is_refused(
+def test_all_credentials_in_a_secret_of_ones_own_arrive_or_are_refused(
     tmp_path_factory, username, password
 ):
     """Whatever Secrets Manager can store, the agent gets as it is, or nobody claims it does."""

@@ -35,7 +35,7 @@ def deploy(batchreg, account):
 
 
 def test_new_stack_comes_up_and_its_outputs_are_on_stdout(deploy, account):
-    """The first deploy: whatever a script wants to know next stands on stdout, alone."""
+    """The first deploy: what a script needs next is on stdout, and nothing else."""
     result = deploy(**LOGIN, TERM="xterm-256color")
     assert result.returncode == 0, result.stderr
     assert account.stack["StackStatus"] == "CREATE_COMPLETE"
@@ -72,7 +72,7 @@ def test_password_comes_from_a_pipe(batchreg, aws, account):
     assert account.secret["password"] == f" {PASSWORD} "
 
 
-def test_default_vpc_stands_for_its_subnets_and_its_default_group(deploy, account, aws):
+def test_default_vpc_means_its_subnets_and_its_default_group(deploy, account, aws):
     """Who has no opinion about networks needs no ids."""
     result = deploy(
         "--default-vpc",
@@ -130,10 +130,11 @@ def test_wrong_option_is_one_line(deploy, arguments):
     [
         ({"BATCHREG_USERNAME": "a:b"}, "The user name is empty or has a colon"),
         ({"BATCHREG_PASSWORD": "a\nb"}, "The password is empty or has a line break"),
+        ({"BATCHREG_PASSWORD": " \t "}, "The password has only blanks."),
         ({"BATCHREG_PASSWORD": "a\udcffb"}, "The password is not text in UTF-8"),
     ],
 )
-def test_login_that_cannot_work_is_refused_first(deploy, account, environ, message):
+def test_credentials_that_cannot_work_are_refused_first(deploy, account, environ, message):
     """CloudFormation would refuse it as well, later and less clearly."""
     result = deploy(**{**LOGIN, **environ})
     assert result.returncode == 1
@@ -155,7 +156,7 @@ def test_no_wait_returns_while_the_stack_comes_up(batchreg, slow_aws, stack):
     present = Account(slow_aws, stack).stack
     assert (result.returncode, result.stdout) == (0, "")
     assert result.stderr.splitlines()[-1] == (
-        f"Creating {stack}. Look at it: batchreg status --stack-name {stack}"
+        f"Creating {stack}. For its status: batchreg status --stack-name {stack}"
     )
     assert present["EnableTerminationProtection"]
 
@@ -164,7 +165,7 @@ def test_no_wait_returns_while_the_stack_comes_up(batchreg, slow_aws, stack):
 
 
 def test_changed_parameter_updates_what_depends_on_it_alone(deploy, made):
-    """The values that are not given stay, the login among them."""
+    """The values that are not given stay, the credentials among them."""
     result = deploy("--max-vcpus", "7")
     assert result.returncode == 0, result.stderr
     assert made.environment["computeResources"]["maxvCpus"] == 7
@@ -181,7 +182,7 @@ def test_changed_parameter_updates_what_depends_on_it_alone(deploy, made):
 
 
 def test_new_user_data_reaches_the_compute_environment(deploy, made, tmp_path):
-    """A launch template's new version is no use unless the environment takes it."""
+    """A launch template's new version has no effect unless the environment uses it."""
     (tmp_path / "own.sh").write_text("#!/bin/sh\necho first ${HOME}\n")
     before = made.environment["computeResources"]["launchTemplate"]["version"]
     assert deploy("--user-data", "own.sh").returncode == 0
@@ -210,7 +211,7 @@ def test_unchanged_stack_exits_zero_and_says_so(deploy, made):
     assert dict(line.split(": ") for line in result.stdout.splitlines()) == made.outputs
 
 
-def test_same_login_again_is_no_change(deploy, made):
+def test_same_credentials_again_change_nothing(deploy, made):
     """CloudFormation alone can tell, as nobody else can read the present values."""
     result = deploy(**LOGIN)
     assert result.returncode == 0
@@ -226,7 +227,7 @@ def test_new_password_reaches_the_secret(deploy, made):
 
 
 def test_secrets_of_ones_own_are_remembered(deploy, account, aws):
-    """--secret-arn shapes the template: a deploy without it must not turn back to a login."""
+    """--secret-arn shapes the template: a deploy without it must not go back to credentials of its own."""
     arn = aws.client("secretsmanager").create_secret(Name=f"own-{account.name}", SecretString="{}")[
         "ARN"
     ]
@@ -255,7 +256,7 @@ def test_tags_stay_over_updates(deploy, account):
 
 
 def test_termination_protection_goes_on_and_off(deploy, made):
-    """It is no part of the template, so it needs no change set; without the flag it stays."""
+    """It is not part of the template, so it needs no change set; without the flag it stays."""
     assert deploy("--termination-protection", "--dry-run").returncode == 0
     assert not made.stack["EnableTerminationProtection"]
     assert "Termination protection is on." in deploy("--termination-protection").stderr
@@ -265,7 +266,7 @@ def test_termination_protection_goes_on_and_off(deploy, made):
     assert not made.stack["EnableTerminationProtection"]
 
 
-def test_stack_of_somebody_else_is_left_alone(deploy, account):
+def test_stack_of_another_tool_is_left_alone(deploy, account):
     """A name that is taken must not cost a colleague's stack; --force says that it may."""
     body = 'Resources: {Role: {Type: "AWS::IAM::Role", Properties: {AssumeRolePolicyDocument: {}}}}'
     account.cfn.create_stack(
@@ -274,7 +275,7 @@ def test_stack_of_somebody_else_is_left_alone(deploy, account):
     result = deploy(**LOGIN)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"batchreg: {account.name} was not made by batchreg: choose another --stack-name, or give "
+        f"batchreg: {account.name} was not created by batchreg. Choose another --stack-name, or give "
         "--force.\n"
     )
     assert deploy("--force", **LOGIN).returncode == 0
@@ -289,7 +290,7 @@ def test_dry_run_of_a_new_stack_leaves_nothing_behind(deploy, account):
     result = deploy("--dry-run", yes=False, **LOGIN)
     assert (result.returncode, result.stdout) == (0, "")
     assert "ComputeEnvironment" in result.stderr
-    assert result.stderr.splitlines()[-1] == f"Dry run: {account.name} is as it was."
+    assert result.stderr.splitlines()[-1] == "Dry run: nothing was created."
     assert account.stack is None
     assert account.name not in str(
         account.cfn.list_stacks(StackStatusFilter=["REVIEW_IN_PROGRESS", "CREATE_COMPLETE"])
@@ -379,7 +380,7 @@ def test_json_result_of_a_failure_says_what_failed(deploy):
 def test_aws_cli_deploys_the_rendered_template(aws, account, template, tmp_path):
     """The template owes nothing to our own deploy: people have pipelines of their own."""
 
-    def settle(operation: str, _: int) -> None:
+    def wait(operation: str, _: int) -> None:
         # The CLI looks every 30 s: keep it from looking too early.
         if operation == "ExecuteChangeSet":
             account.cfn.get_waiter("stack_create_complete").wait(
@@ -387,7 +388,7 @@ def test_aws_cli_deploys_the_rendered_template(aws, account, template, tmp_path)
             )
 
     (tmp_path / "template.yaml").write_text(template)
-    with Wire(aws.endpoint, after=settle) as wire:
+    with Wire(aws.endpoint, after=wait) as wire:
         result = subprocess.run(
             [
                 AWS_CLI,

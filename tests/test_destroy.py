@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from account import LOGIN
+from account import LOGIN, submit
 
 FOREIGN = 'Resources: {Role: {Type: "AWS::IAM::Role", Properties: {AssumeRolePolicyDocument: {}}}}'
 
@@ -28,44 +28,19 @@ def destroy(batchreg, account):
     return run
 
 
-def submit(account, *statuses: str) -> list[str]:
-    """Put a job of each status into the stack's queue; return their ids."""
-    batch = account.aws.client("batch")
-    definition = batch.register_job_definition(
-        jobDefinitionName=account.name,
-        type="container",
-        containerProperties={
-            "image": "x",
-            "resourceRequirements": [
-                {"type": "VCPU", "value": "1"},
-                {"type": "MEMORY", "value": "128"},
-            ],
-        },
-    )["jobDefinitionArn"]
-    return [
-        batch.submit_job(
-            jobName="job",
-            jobQueue=account.outputs["JobQueueArn"],
-            jobDefinition=definition,
-            parameters={"local-aws-status": status},
-        )["jobId"]
-        for status in statuses
-    ]
-
-
 def test_destroyed_stack_is_gone_and_destroying_it_again_is_a_success(destroy, made):
     """A clean-up script may run twice; what goes is said before it goes."""
     result = destroy()
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     lines = result.stderr.splitlines()
-    assert lines[0].split() == ["Goes", "Type"]
+    assert lines[0].split() == ["Will", "be", "deleted", "Type"]
     assert ["JobQueue", "AWS::Batch::JobQueue"] in [line.split() for line in lines]
     assert lines[-1] == f"{made.name} is gone."
     assert made.stack is None
     again = destroy(yes=False)
     assert (again.returncode, again.stderr) == (
         0,
-        f"There is no stack {made.name}: nothing to destroy.\n",
+        f"There is no stack {made.name} in us-east-1: nothing to destroy.\n",
     )
 
 
@@ -77,7 +52,7 @@ def test_off_a_terminal_destroy_needs_yes(destroy, made):
     assert made.stack["StackStatus"] == "CREATE_COMPLETE"
 
 
-def test_stack_of_somebody_else_is_left_alone(destroy, account):
+def test_stack_of_another_tool_is_left_alone(destroy, account):
     """A mistyped name must not cost a colleague's stack; --force says that it may."""
     account.cfn.create_stack(
         StackName=account.name, TemplateBody=FOREIGN, Capabilities=["CAPABILITY_IAM"]
@@ -85,7 +60,7 @@ def test_stack_of_somebody_else_is_left_alone(destroy, account):
     result = destroy()
     assert result.returncode == 1
     assert result.stderr == (
-        f"batchreg: {account.name} was not made by batchreg: choose another --stack-name, or give "
+        f"batchreg: {account.name} was not created by batchreg. Choose another --stack-name, or give "
         "--force.\n"
     )
     assert account.stack
@@ -113,7 +88,7 @@ def test_jobs_that_have_not_finished_keep_the_stack(destroy, made):
     assert "--terminate-jobs" in last
     result = destroy("--terminate-jobs")
     assert result.returncode == 0, result.stderr
-    assert "Ending 3 jobs." in result.stderr.splitlines()
+    assert "Terminating 3 jobs." in result.stderr.splitlines()
     described = made.aws.client("batch").describe_jobs(jobs=jobs)["jobs"]
     assert {job["jobId"]: job["status"] for job in described} == dict(
         zip(jobs, ["FAILED", "FAILED", "FAILED", "SUCCEEDED"], strict=True)
@@ -122,7 +97,7 @@ def test_jobs_that_have_not_finished_keep_the_stack(destroy, made):
     assert made.stack is None
 
 
-def test_queue_of_somebody_else_is_named_and_once_it_is_gone_destroy_works(destroy, made):
+def test_queue_of_others_is_named_and_once_it_is_gone_destroy_works(destroy, made):
     """The best-known stuck delete of AWS Batch, whose own message names no queue."""
     batch = made.aws.client("batch")
     other = f"colleagues-{made.name}"
@@ -146,7 +121,7 @@ def test_queue_of_somebody_else_is_named_and_once_it_is_gone_destroy_works(destr
 
 
 def test_what_cannot_go_can_be_left_behind(destroy, made):
-    """--retain is the way out of a delete that nothing mends; only then CloudFormation takes it."""
+    """--retain is the way out of a delete that nothing fixes; only then CloudFormation accepts it."""
     batch = made.aws.client("batch")
     other = f"stubborn-{made.name}"
     environment = made.outputs["ComputeEnvironmentArn"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.session
 import click
 import pytest
 import write_reference
@@ -17,11 +19,18 @@ from batchreg.cli import config
 from batchreg.cli.commands import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 KEYS = config.keys(cli)
 # Options of the programs that a page may show beside batchreg.
-FOREIGN = {"--capabilities", "--cli-input-json", "--no-block", "--unit"}
+FOREIGN = {
+    "--aws-batch-task-timeout",
+    "--capabilities",
+    "--cli-input-json",
+    "--no-block",
+    "--unit",
+    "--with",
+}
 
 
 def without_code(text: str) -> str:
@@ -73,7 +82,7 @@ def test_every_page_is_linked_from_the_readme():
     """A page that nobody finds is not there."""
     readme = PAGES[0].read_text()
     for page in PAGES[1:]:
-        assert f"](docs/{page.name})" in readme
+        assert f"]({page.relative_to(ROOT)})" in readme
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -101,8 +110,8 @@ def test_options_exist(page):
     }
     text = "\n".join(
         line.partition(" -- ")[0]
-        for line in page.read_text().splitlines()
-        if not re.search(r"\b(aws|docker|pip|systemctl) ", line)
+        for line in re.sub(r"\\\n\s*", "", page.read_text()).splitlines()
+        if not re.search(r"\b(aws|docker|miniwdl|pip|snakemake|systemctl) ", line)
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert named - known - FOREIGN <= {"--help", "--version"}
@@ -136,6 +145,22 @@ def test_settings_files_are_valid(page, tmp_path):
 def test_reference_is_fresh():
     """It is written from the code: `make docs`."""
     assert write_reference.PAGE.read_text() == write_reference.page()
+
+
+def test_policies_name_actions_that_exist():
+    """A policy that is copied from the page is valid, and a misspelled action is none."""
+    models = botocore.session.get_session()
+    services = {"servicequotas": "service-quotas"}  # where the prefix is not the client's name
+    page = ROOT / "docs" / "permissions.md"
+    policies = re.findall(r"(?m)^ {4}\{\n(?: {5,}.*\n)+ {4}\}$", page.read_text())
+    statements = [one for text in policies for one in json.loads(text)["Statement"]]
+    assert len(policies) == 3
+    for statement in statements:
+        actions = statement["Action"]
+        for action in [actions] if isinstance(actions, str) else actions:
+            service, _, name = action.partition(":")
+            model = models.get_service_model(services.get(service, service))
+            assert name in (*model.operation_names, "PassRole"), action
 
 
 def test_make_targets_exist():

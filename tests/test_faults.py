@@ -7,24 +7,19 @@ retry.
 
 from __future__ import annotations
 
-import http.client
-import io
 import itertools
 import json
 import re
 import socket
-import struct
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from lab.forwarder import Call, Drop, Forwarder, Reply
 from local_aws import LocalAws
 
 from batchreg import aws as batchreg_aws
@@ -63,82 +58,37 @@ def denied(action: str) -> str:
     )
 
 
-class Front:
+class Front(Forwarder):
     """A server in front of the embedded AWS, which fails as its `faults` say."""
 
     def __init__(self, backend: str) -> None:
-        self.calls: list[str] = []
+        super().__init__(backend)
+        self.names: list[str] = []  # of the calls that have arrived
         # What a call named so is answered instead, in order; a `*` stands for any call.
         self.faults: dict[str, Iterator[Answer | None]] = {}
         self.lost: set[str] = set()  # calls that arrive once, and whose answer does not
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(backend))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> Front:
-        threading.Thread(target=self._server.serve_forever, args=[0.01], daemon=True).start()
-        return self
+    def before(self, call: Call) -> Reply | None:
+        name = call.operation.rpartition("/")[2]
+        self.names.append(name)
+        for key in (name, "*"):
+            if key in self.faults:
+                try:
+                    fault = next(self.faults[key])
+                except StopIteration:
+                    continue
+                if fault is DROP:
+                    raise Drop
+                status, kind, body = fault
+                return Reply(status, body.encode(), {"Content-Type": kind})
+        return None
 
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(front, backend: str) -> type[BaseHTTPRequestHandler]:
-        host = backend.removeprefix("http://")
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                call = called(self.path, self.headers, body)
-                front.calls.append(call)
-                for name in (call, "*"):
-                    if name in front.faults:
-                        try:
-                            fault = next(front.faults[name])
-                        except StopIteration:
-                            continue
-                        return self.answer(*fault) if fault else self.drop()
-                connection = http.client.HTTPConnection(host)
-                headers = {**self.headers, "Host": host, "Connection": "close"}
-                connection.request(self.command, self.path, body, headers)
-                response = connection.getresponse()
-                text = response.read().decode()
-                connection.close()
-                if call in front.lost:
-                    front.lost.remove(call)
-                    return self.drop()
-                self.answer(response.status, response.headers["Content-Type"], text)
-
-            do_GET = do_POST
-
-            def answer(self, status: int, kind: str, body: str) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body.encode())))
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def drop(self) -> None:
-                """Reset the connection, as a firewall or a lost Wi-Fi does."""
-                self.connection.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-                for each in (self.rfile, self.wfile, self.connection):
-                    each.close()
-                self.wfile = io.BytesIO()  # the base class flushes it
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler
-
-
-def called(path: str, headers: Any, body: bytes) -> str:
-    """Return the name of the API call that a request makes."""
-    if target := headers.get("X-Amz-Target"):
-        return str(target).rsplit(".", 1)[-1]
-    action = parse_qs(body.decode(errors="replace")).get("Action")
-    return action[0] if action else path.rsplit("/", 1)[-1]
+    def after(self, call: Call, reply: Reply) -> Reply:
+        name = call.operation.rpartition("/")[2]
+        if name in self.lost:
+            self.lost.remove(name)
+            raise Drop
+        return reply
 
 
 @pytest.fixture
@@ -191,7 +141,7 @@ def test_throttling_is_waited_for(batchreg, environ, front, stack):
     front.faults["*"] = iter([error("Throttling", "Rate exceeded")] * 2)
     result = batchreg(*DEPLOY, stack, environ=environ)
     assert result.returncode == 0, result.stderr
-    assert front.calls[:3] == ["DescribeStacks"] * 3
+    assert front.names[:3] == ["DescribeStacks"] * 3
     assert "Throttling" not in result.stderr
 
 
@@ -227,7 +177,7 @@ def test_each_call_may_fail_once(batchreg, environ, front, stack, fault):
         "DeleteStack",
         "listjobs",
         "DescribeSecret",
-    } <= set(front.calls)
+    } <= set(front.names)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +220,7 @@ def test_aws_max_attempts_counts(batchreg, environ, front, stack):
     """The variable works as in other tools."""
     front.faults["*"] = itertools.repeat(DROP)
     only_line(batchreg(*DEPLOY, stack, environ={**environ, "AWS_MAX_ATTEMPTS": "2"}))
-    assert front.calls == ["DescribeStacks"] * 2
+    assert front.names == ["DescribeStacks"] * 2
 
 
 # Faults that stay
@@ -300,7 +250,7 @@ def test_a_missing_permission_is_named_with_the_next_step(
     stacks = aws.client("cloudformation").describe_stacks()["Stacks"]
     left = [each["StackStatus"] for each in stacks if each["StackName"] == stack]
     if call == "DescribeStackEvents":
-        assert f"{stack} goes on" in line
+        assert f"The operation on {stack} continues; deploy again to watch it." in line
     else:
         assert left in ([], ["DELETE_COMPLETE"])
 
@@ -366,7 +316,7 @@ def test_credentials_that_expire_on_the_way_say_that_the_stack_goes_on(
     line = fails_with_one_line(batchreg(*DEPLOY, stack, environ=environ))
     assert line == (
         "batchreg: AWS rejected DescribeStackEvents: It has expired. Log in to "
-        f"AWS again. {stack} goes on; deploy again to follow it."
+        f"AWS again. The operation on {stack} continues; deploy again to watch it."
     )
     del front.faults["DescribeStackEvents"]
     assert batchreg(*DEPLOY, stack, environ=environ).returncode == 0
@@ -405,7 +355,7 @@ def test_a_gateway_without_aws_behind_it_is_named(batchreg, environ, front, stac
     front.faults["*"] = itertools.repeat((502, "text/html", body))
     line = only_line(batchreg(*DEPLOY, stack, environ=environ))
     assert line.startswith("batchreg: No answer from AWS, but 502 Bad Gateway. Check the proxy")
-    assert len(front.calls) == batchreg_aws.ATTEMPTS
+    assert len(front.names) == batchreg_aws.ATTEMPTS
 
 
 def test_a_refusal_that_quotes_the_request_is_told_without_the_login(

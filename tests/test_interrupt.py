@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,69 +10,15 @@ from pathlib import Path
 
 import pytest
 from account import LOGIN, Account
+from interrupted import BATCHREG, NOTHING, Interrupted
+from lab.environ import clean
 from wire import Wire
-
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
-NOTHING = "batchreg: interrupted; nothing has changed."
-
-# All that batchreg prints on its way, as whole lines.
-WHOLE = re.compile(
-    r"Action  Resource +Type +Replacement|(Add|Modify)  +\w+ +AWS::\w+::\w+(  +.+)?"
-    r"|Goes +Type|\w+ +AWS::\w+::\w+"
-    r"|\d\d:\d\d:\d\d  \S+ +[A-Z_]+(  .+)?"
-)
-
-
-class Interrupted:
-    """A batchreg that gets SIGINT while a request is under way.
-
-    `moment` is an operation, before or after AWS has had it, or a text in the answer.
-    """
-
-    def __init__(
-        self, environ: dict[str, str], endpoint: str, folder: Path, moment: str, *command: str
-    ) -> None:
-        def reached(now: str) -> None:
-            if now == moment:
-                self.process.send_signal(signal.SIGINT)
-                time.sleep(0.05)  # the answer must not come first
-
-        def read(operation: str, body: bytes) -> bytes:
-            _, _, text = moment.partition(" with ")
-            if text and moment.startswith(operation) and f">{text}<".encode() in body:
-                reached(moment)
-            return body
-
-        with Wire(
-            endpoint,
-            answer=read,
-            before=lambda operation, count: reached(f"before {operation} {count}"),
-            after=lambda operation, count: reached(f"after {operation} {count}"),
-        ) as wire:
-            self.process = subprocess.Popen(
-                [BATCHREG, *command],
-                cwd=folder,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**environ, "AWS_ENDPOINT_URL": wire.endpoint},
-            )
-            self.stdout, self.stderr = self.process.communicate(timeout=30)
-        *self.before, self.last = self.stderr.splitlines()
-        assert self.process.returncode == 130, self.stderr
-        assert self.stderr.endswith("\n")
-        assert [line for line in self.before if not WHOLE.fullmatch(line)] == []
 
 
 @pytest.fixture
 def environ(slow_aws):
     """The environment of a deploy that needs no options."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_"))
-    }
-    return {**clean, **slow_aws.environ, **LOGIN}
+    return clean(**slow_aws.environ, **LOGIN)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +50,16 @@ def test_ctrl_c_before_the_change_leaves_nothing_behind(slow_aws, stack, environ
         "before DescribeStacks 2",
     ],
 )
-def test_ctrl_c_during_the_change_lets_it_go_on_and_deploy_follows_it(
+def test_ctrl_c_during_the_change_lets_it_continue_and_deploy_watches_it(
     slow_aws, stack, environ, batchreg, tmp_path, moment
 ):
-    """CloudFormation works without us: the line says how to come back, and coming back works."""
+    """CloudFormation works without us: the line says how to resume, and resuming works."""
     run = Interrupted(
         environ, slow_aws.endpoint, tmp_path, moment, "deploy", "--stack-name", stack, "--yes"
     )
     assert run.last == (
-        f"batchreg: interrupted; {stack} goes on without batchreg. To follow it, run the same "
-        f"command again; to look at it: batchreg status --stack-name {stack}"
+        f"batchreg: interrupted; the operation on {stack} continues. To resume watching, run the "
+        f"same command again; for its status: batchreg status --stack-name {stack}"
     )
     result = batchreg("deploy", "--stack-name", stack, "--yes", environ=environ)
     assert result.returncode == 0, result.stderr
@@ -155,10 +99,10 @@ def test_ctrl_c_while_python_still_imports_is_one_line(environ, tmp_path, module
         ("DescribeStackEvents with ComputeEnvironment", True),
     ],
 )
-def test_ctrl_c_in_a_destroy_says_what_goes_on(
+def test_ctrl_c_in_a_destroy_says_what_continues(
     slow_aws, stack, environ, template, batchreg, tmp_path, moment, changed
 ):
-    """The next destroy follows the one that goes on."""
+    """The next destroy watches the one that continues."""
     account = Account(slow_aws, stack)
     account.make(template)
     run = Interrupted(
@@ -168,7 +112,7 @@ def test_ctrl_c_in_a_destroy_says_what_goes_on(
         assert run.last == NOTHING
         assert account.stack["StackStatus"] == "CREATE_COMPLETE"
         return
-    assert run.last.startswith(f"batchreg: interrupted; {stack} goes on without batchreg.")
+    assert run.last.startswith(f"batchreg: interrupted; the operation on {stack} continues.")
     result = batchreg("destroy", "--stack-name", stack, "--yes", environ=environ)
     assert result.returncode == 0, result.stderr
     assert account.stack is None
@@ -218,7 +162,7 @@ def shell(command: str, environ: dict[str, str], folder: Path) -> tuple[str, str
     ],
 )
 def test_closed_output_is_silent_and_the_work_gets_done(aws, stack, environ, tmp_path, command):
-    """That nobody reads on is no reason to stop half-way, nor to complain."""
+    """A reader that has left is no reason to stop half-way, nor to complain."""
     environ = {**environ, **aws.environ}
     assert shell(command.format(stack), environ, tmp_path) == ("", "", 0)
     assert Account(aws, stack).stack["StackStatus"] == "CREATE_COMPLETE"

@@ -90,7 +90,11 @@ def test_an_array_job_has_its_size_and_no_log(cloud: Cloud) -> None:
     )
     queue = cloud.batch.describe_job_queues()["jobQueues"][0]["jobQueueName"]
     job_id = cloud.batch.submit_job(
-        jobName="a", jobQueue=queue, jobDefinition="array", arrayProperties={"size": 3}
+        jobName="a",
+        jobQueue=queue,
+        jobDefinition="array",
+        arrayProperties={"size": 3},
+        tags={"local-aws-status": "PENDING"},
     )["jobId"]
     cloud.aws.set_jobs("PENDING", job_id=job_id, arrayProperties={"statusSummary": {"RUNNING": 3}})
     job = look(cloud, job_id)

@@ -15,6 +15,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from batchreg.cli import config as batchreg_config
+from batchreg.cli.commands import cli
 from batchreg.errors import BatchregError
 from batchreg.registry.docker_config import stored
 from batchreg.registry.logins import Credentials, RegistrySpec, merged
@@ -223,7 +224,8 @@ def test_options_for_one_registry_must_name_one_of_several(url):
 def config(tmp_path: Path, text: str) -> dict[str, object]:
     path = tmp_path / "batchreg.yaml"
     path.write_text(text)
-    return batchreg_config.read(path)[0]
+    found = batchreg_config.read(path, batchreg_config.keys(cli))
+    return {key: value for key, (value, _) in found.items()}
 
 
 def test_settings_file_lists_registries_as_strings_and_as_mappings(tmp_path):

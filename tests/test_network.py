@@ -70,7 +70,7 @@ def test_way_to_the_internet_is_the_default_route_of_the_subnets_own_table(
 def test_region_without_a_default_vpc_is_one_line(ec2):
     """Many organisations delete it."""
     ec2.stub.add_response("describe_vpcs", {"Vpcs": []})
-    with pytest.raises(BatchregError, match="no default VPC: give --subnet-id"):
+    with pytest.raises(BatchregError, match=r"no default VPC\. Give --subnet-id"):
         network.default_vpc(ec2)
 
 

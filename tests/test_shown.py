@@ -144,6 +144,7 @@ def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
         (block,) = re.findall(
             r"(?m)^    stack_name: genomics\n(?:^    .*\n)+", PAGES[0].read_text()
         )
+        (tmp_path / "mount.sh").write_text("#!/bin/sh\n")
         (tmp_path / "batchreg.yaml").write_text(reader.stand_in(re.sub("(?m)^    ", "", block)))
         yield reader
 
@@ -154,5 +155,6 @@ def test_commands_of_a_page_run(page, reader):
     for line in shown(page):
         if "[OPTIONS]" not in line and not re.match(r"batchreg (COMMAND|[a-z]*:)", line):
             reader.type(line)
-    for line in re.findall(r"(?m)^ {4,}(aws .*)$", page.read_text()):  # what takes it from there
+    # What takes it from there.
+    for line in re.findall(r"(?m)^ {4,}(aws [a-z-]+ .*)$", page.read_text()):
         reader.run(line)

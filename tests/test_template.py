@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import lint_templates
@@ -30,6 +31,7 @@ STRUCTURES = {
     "secrets": Settings(secret_arns=ARNS),
     "fargate": Settings(fargate=True),
     "slots": Settings(slots=(1, 3)),
+    "generation": Settings(generation=2),
     "parts": Settings(user_parts=('Content-Type: text/x-shellscript\n\n#!/bin/sh\necho "${X}"\n',)),
 }
 
@@ -98,6 +100,7 @@ def test_logical_ids_and_parameters_are_the_promised_ones():
         "InstanceRole",
         "InstanceProfile",
         "JobExecutionRole",
+        "JobRole",  # if it is asked for
         "LaunchTemplate",
         "ComputeEnvironment",
         "JobQueue",
@@ -107,6 +110,16 @@ def test_logical_ids_and_parameters_are_the_promised_ones():
     assert {"Username", "Password", "RegistryUrl", "SubnetIDs", "SecurityGroupIDs"} <= set(
         body()["Parameters"]
     )
+
+
+def test_a_new_generation_has_a_logical_id_of_its_own_and_the_same_outputs():
+    """CloudFormation creates it, switches the queue to it, and deletes the old one last."""
+    old, new = body(), body(replace(STRUCTURES["plain"], generation=2))
+    assert new["Resources"].keys() - old["Resources"].keys() == {"ComputeEnvironment2"}
+    assert old["Resources"].keys() - new["Resources"].keys() == {"ComputeEnvironment"}
+    assert old["Outputs"].keys() == new["Outputs"].keys()
+    (order,) = new["Resources"]["JobQueue"]["Properties"]["ComputeEnvironmentOrder"]
+    assert order["ComputeEnvironment"] == {"Ref": "ComputeEnvironment2"}
 
 
 def test_every_parameter_but_login_and_network_has_a_default():

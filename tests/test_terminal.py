@@ -1,8 +1,7 @@
-"""What somebody at a terminal sees and types: prompts, lists, the live view, Ctrl-C."""
+"""What a person at a terminal sees and types: prompts, lists, the live view, Ctrl-C."""
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from contextlib import ExitStack, closing
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from account import LOGIN, PASSWORD
+from lab.environ import clean
 from terminal import ESCAPE, Terminal
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
@@ -34,12 +34,7 @@ def open_terminal(account, tmp_path):
     def run(
         command: str, *arguments: str, columns: int = 80, aws=account.aws, **environ: str
     ) -> Terminal:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-            and name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM")
-        }
+        kept = clean("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM")
         given = {
             name: value for name, value in aws.environ.items() if not name.startswith("BATCHREG_")
         }
@@ -51,7 +46,7 @@ def open_terminal(account, tmp_path):
                     "--stack-name",
                     account.name,
                     *arguments,
-                    environ={**clean, **given, **environ},
+                    environ={**kept, **given, **environ},
                     folder=tmp_path,
                     columns=columns,
                 )
@@ -115,7 +110,7 @@ def test_no_leaves_nothing_behind(open_terminal, account):
     terminal.expect("AWS::Batch::JobQueue")
     answer(terminal, [(f"Create {account.name} in us-east-1, account 123456789012? [y/N]: ", "n")])
     assert terminal.wait() == 1
-    assert terminal.lines[-2] == f"batchreg: {account.name} is as it was."
+    assert terminal.lines[-2] == "batchreg: Nothing was created."
     assert account.stack is None
 
 
@@ -187,14 +182,26 @@ def test_live_view_of_a_failure_ends_with_the_cause_in_one_line(open_terminal, a
 
 
 def test_ctrl_c_in_the_live_view_gives_the_cursor_back(open_terminal, account, slow_aws):
-    """The view hides the cursor; a shell without one is no fun."""
+    """The view hides the cursor; a shell without one is hard to use."""
     terminal = open_terminal("deploy", "--default-vpc", "--yes", aws=slow_aws, **LOGIN)
     terminal.expect("InstanceRole")
     terminal.expect("CREATE_IN_PROGRESS")
     terminal.type("\x03")
     assert terminal.wait() == 130
-    assert terminal.lines[-2].startswith(f"batchreg: interrupted; {account.name} goes on")
+    assert terminal.lines[-2].startswith(f"batchreg: interrupted; the operation on {account.name}")
     assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l")
+
+
+def test_ctrl_c_in_the_live_view_leaves_no_line_twice(open_terminal, account, slow_aws):
+    """The terminal shows ^C at the end of the last line, where it must not wrap."""
+    terminal = open_terminal("deploy", "--default-vpc", "--yes", aws=slow_aws, **LOGIN)
+    terminal.expect("InstanceRole")
+    terminal.expect("CREATE_IN_PROGRESS")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert "^C" in terminal.output
+    titles = [line for line in terminal.screen if re.match(rf"(Creating )?{account.name}\b", line)]
+    assert len(titles) == 1, terminal.screen
 
 
 def test_no_color_means_no_colours(open_terminal):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from lab.parts import ENVIRON
+from lab.environ import ENVIRON
 
 # What namespaces do not keep apart, root on the instance may not touch: this machine's network,
 # clock, kernel modules and power.
@@ -325,6 +325,11 @@ class Instance:
                             path.read_bytes(),
                             stat.S_IMODE(status.st_mode),
                         )
+
+    @property
+    def mounted_root(self) -> Path:
+        """The machine's root file system as this machine sees it, for reading without a process."""
+        return self._mounted / "root"
 
     def _arguments(self) -> list[str]:
         """Return what the first process gets besides its folder."""

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from lab.environ import ENVIRON
 from lab.instance import CLOUD_CONFIG, EMPTY, META_DATA, MOUNTS, Boot, Instance, errors
-from lab.parts import ENVIRON
 
 # As in the image's amazon-ecs-init package, but for the program, and for the limit of five starts
 # in ten seconds, which no test can wait for.

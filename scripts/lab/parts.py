@@ -7,29 +7,22 @@ from __future__ import annotations
 
 import base64
 import functools
-import hashlib
 import http.client
-import io
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-T = TypeVar("T")
+from lab import images
+from lab.environ import ENVIRON
 
-# Whole and fixed: nothing of the caller's environment reaches a part.
-ENVIRON = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-}
+T = TypeVar("T")
 
 # Each part's programs, with the Debian packages that bring them.
 PROGRAMS = {
@@ -50,7 +43,7 @@ def missing(needs: Iterable[str], *, path: str = ENVIRON["PATH"]) -> str | None:
         for program, package in PROGRAMS[need].items():
             if not shutil.which(program, path=path):
                 return f"no {program}: apt-get install {package}"
-        if need == "registry" and not _is_static(_busybox()):
+        if need == "registry" and not _is_static(images.busybox_path()):
             return "busybox needs shared libraries: apt-get install busybox-static"
         if need in ("engine", "instance", "machine") and (reason := _no_mounts()):
             return reason
@@ -218,18 +211,18 @@ class Registry:
         """Refuse the first user's old password from now on, and take the new one."""
         self.add_user(self.username, new)
 
-    def push(self, name: str, tag: str = "latest") -> str:
-        """Put a small runnable image there, and return what to call it in a pull."""
-        layer, config = _image()
-        for blob in (layer, config):
+    def push(self, name: str, tag: str = "latest", image: images.Image | None = None) -> str:
+        """Put an image there, else a small one, and return what to call it in a pull."""
+        image = image or images.small()
+        for blob in (image.layer, image.config):
             upload = self._request("POST", f"/v2/{name}/blobs/uploads/")
-            where = f"{upload}{'&' if '?' in upload else '?'}digest={quote(_digest(blob))}"
+            where = f"{upload}{'&' if '?' in upload else '?'}digest={quote(images.digest(blob))}"
             self._request("PUT", where, blob, "application/octet-stream")
         manifest = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": _descriptor("config.v1+json", config),
-            "layers": [_descriptor("layer.v1.tar", layer)],
+            "config": _descriptor("config.v1+json", image.config),
+            "layers": [_descriptor("layer.v1.tar", image.layer)],
         }
         self._request(
             "PUT",
@@ -288,48 +281,15 @@ class Registry:
         beside.replace(self._htpasswd)
 
 
-def _busybox() -> Path:
-    return Path(shutil.which("busybox", path=ENVIRON["PATH"]) or "/bin/busybox")
-
-
 def _is_static(program: Path) -> bool:
     """Whether it names no dynamic loader, which an ELF file does right behind its headers."""
     with program.open("rb") as file:
         return b"/ld-" not in file.read(4096)
 
 
-@functools.cache
-def _image() -> tuple[bytes, bytes]:
-    """Return the layer and the configuration of an image that holds nothing but busybox."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        busybox = tarfile.TarInfo("bin/busybox")
-        program = _busybox().read_bytes()
-        busybox.size, busybox.mode = len(program), 0o755
-        tar.addfile(busybox, io.BytesIO(program))
-        for name in ("sh", "echo", "cat", "ls", "env", "id", "sleep", "true", "false", "wget"):
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    layer = buffer.getvalue()
-    machine = platform.machine()
-    return layer, json.dumps(
-        {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
-            "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
-            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
-        }
-    ).encode()
-
-
-def _digest(blob: bytes) -> str:
-    return f"sha256:{hashlib.sha256(blob).hexdigest()}"
-
-
 def _descriptor(kind: str, blob: bytes) -> dict[str, str | int]:
     media_type = f"application/vnd.oci.image.{kind}"
-    return {"mediaType": media_type, "size": len(blob), "digest": _digest(blob)}
+    return {"mediaType": media_type, "size": len(blob), "digest": images.digest(blob)}
 
 
 class EngineError(RuntimeError):
@@ -466,9 +426,31 @@ class Engine:
         return json.loads(self._call(method, path, body))
 
     def _call(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = 60,
     ) -> bytes:
-        connection = _UnixConnection(self.socket)
+        connection, answer = self._open(method, path, body, headers, timeout=timeout)
+        try:
+            return answer.read()
+        finally:
+            connection.close()
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = 60,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Ask, and return what is to be read; raise EngineError where the engine refuses."""
+        connection = _UnixConnection(self.socket, timeout)
         try:
             connection.request(
                 method,
@@ -477,19 +459,19 @@ class Engine:
                 {"Content-Type": "application/json", **(headers or {})},
             )
             answer = connection.getresponse()
-            content = answer.read()
-        finally:
+            if answer.status >= 400:
+                raise EngineError(json.loads(answer.read())["message"])
+        except BaseException:
             connection.close()
-        if answer.status >= 400:
-            raise EngineError(json.loads(content)["message"])
-        return content
+            raise
+        return connection, answer
 
 
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket, which the standard library has not."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = str(path)
 
     def connect(self) -> None:

@@ -10,6 +10,9 @@ From tests and scripts, as a child process that ends with the block or with its 
         subprocess.run([...], env={**os.environ, **aws.environ})
         aws.client("batch").describe_job_queues()
 
+Jobs follow a script (`set_jobs`), and succeed at once unless it says otherwise. With `jobs=True`,
+and by hand where this machine can, they run: an instance boots, and Docker runs their containers.
+
 LOCAL_AWS_PACE (or `pace=`) is the number of seconds that each resource of a stack takes: on AWS
 minutes pass, here milliseconds.
 """
@@ -26,7 +29,7 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,19 +49,36 @@ class LocalAws:
     subnet_ids: list[str]
     security_group_ids: list[str]
 
-    def __init__(self, *, pace: float | None = None, log: Path | None = None) -> None:
-        """Take the pace, else LOCAL_AWS_PACE counts, and where to keep the log, else it goes."""
+    region = REGION
+
+    def __init__(
+        self,
+        *,
+        pace: float | None = None,
+        log: Path | None = None,
+        port: int = 0,
+        jobs: bool = False,
+        hurry: float = 1,
+    ) -> None:
+        """Take the pace, else LOCAL_AWS_PACE counts, and where to keep the log, else it goes.
+
+        Jobs run where `jobs` says so; the time of their timeouts then passes `hurry` times faster.
+        """
         self._environ = dict(os.environ)
         if pace is not None:
             self._environ["LOCAL_AWS_PACE"] = str(pace)
-        self._log = log
+        if jobs:
+            self._environ["LOCAL_AWS_HURRY"] = str(hurry)
+        self._log, self._port, self._jobs, self._hurry = log, port, jobs, hurry
+        self._clients = threading.Lock()  # botocore makes them one at a time
+        self._runner = ExitStack()
 
     def __enter__(self) -> LocalAws:
         self._folder = tempfile.TemporaryDirectory(prefix="local-aws-")
         self.log = self._log or Path(self._folder.name, "log")
         # The listening socket is there before the child: its port is known at once, and a request
         # waits in the backlog until the child answers it.
-        with listen(0) as listener, self.log.open("wb") as log:
+        with listen(self._port) as listener, self.log.open("wb") as log:
             self.endpoint = f"http://{HOST}:{listener.getsockname()[1]}"
             self._child = subprocess.Popen(
                 [sys.executable, str(PROGRAM), "--serve", str(listener.fileno())],
@@ -80,6 +100,11 @@ class LocalAws:
             self.subnet_ids = facts["subnet_ids"]
             self.security_group_ids = facts["security_group_ids"]
             urllib.request.urlopen(f"{self.endpoint}/_localstack/health", timeout=10).close()
+            if self._jobs:
+                from lab.runner import Runner  # which takes what only some machines have
+
+                folder = Path(self._folder.name)
+                self._runner.enter_context(Runner(self, folder, self._hurry))
         except BaseException:
             self._stop()
             raise
@@ -94,19 +119,21 @@ class LocalAws:
         self._stop()
 
     def _stop(self) -> None:
+        self._runner.close()
         self._child.kill()  # all it has is in memory
         self._child.communicate()
         self._folder.cleanup()
 
     def client(self, service: str) -> Any:
         """Return the client that boto3.client would return, for this AWS."""
-        return self._session.create_client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
-        )
+        with self._clients:
+            return self._session.create_client(
+                service,
+                region_name=REGION,
+                endpoint_url=self.endpoint,
+                aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
+            )
 
     @functools.cached_property
     def _session(self) -> Any:
@@ -136,6 +163,21 @@ class LocalAws:
         }
         self._post("/v1/localawsjobs", "batch", body)
 
+    # What a runner asks, see lab.runner.
+
+    def work(self) -> Any:
+        """Return which jobs to start and to stop, and about the environments."""
+        return self._post("/v1/localawswork", "batch", {})
+
+    def report(self, job_id: str, status: str, **details: Any) -> None:
+        """Tell Batch of a job's task: STARTING, RUNNING, STOPPED, INTERRUPTED."""
+        self._post("/v1/localawstask", "batch", {"jobId": job_id, "status": status, **details})
+
+    def lost(self, environment: str, reason: str) -> None:
+        """Tell Batch of an instance that has ended before it joined."""
+        body = {"environment": environment, "reason": reason}
+        self._post("/v1/localawslost", "batch", body)
+
     @contextmanager
     def joined(
         self, environment: str, instance_id: str, run: Callable[[str], int]
@@ -149,11 +191,11 @@ class LocalAws:
 
         def serve() -> None:
             while not over.wait(0.05):
-                if script := self._agent("Take", me):
+                if script := self.agent("Take", me):
                     status = "Failed" if run(script["Script"]) else "Success"
-                    self._agent("Report", {**script, "Status": status})
+                    self.agent("Report", {**script, "Status": status})
 
-        self._agent("Join", {**me, "Environment": environment})
+        self.agent("Join", {**me, "Environment": environment})
         agent = threading.Thread(target=serve)
         agent.start()
         try:
@@ -161,9 +203,10 @@ class LocalAws:
         finally:
             over.set()
             agent.join()
-            self._agent("Leave", me)
+            self.agent("Leave", me)
 
-    def _agent(self, action: str, body: dict[str, Any]) -> Any:
+    def agent(self, action: str, body: dict[str, Any]) -> Any:
+        """Ask what an instance's agent asks AWS: Join, Leave, Take and Report."""
         return self._post("/", "ssm", body, {"X-Amz-Target": f"AmazonSSM.LocalAws{action}"})
 
     def _post(

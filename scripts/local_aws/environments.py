@@ -34,11 +34,21 @@ IN_PLACE = {
 }
 UPDATE_POLICY = {"terminateJobsOnUpdate": False, "jobExecutionTimeoutMinutes": 30}
 
+INVALIDATED = (
+    "CLIENT_ERROR - Your compute environment has been INVALIDATED and scaled down because none of "
+    "the instances joined the underlying ECS Cluster. Common issues preventing instances joining "
+    "are the following: VPC/Subnet configuration preventing communication to ECS, incorrect "
+    "Instance Profile policy preventing authorization to ECS, or customized AMI or LaunchTemplate "
+    "configurations affecting ECS agent."
+)
+
 UPDATE_SECONDS = 0.0  # that an environment is UPDATING; the server sets it
 
 # By environment: the launch template versions that it has read, and how often it was reshaped.
 _templates: dict[str, list[Data]] = {}
 revisions: dict[str, int] = {}
+joined: set[str] = set()  # environments of which an instance has joined the cluster
+_lost: dict[str, int] = {}  # how many have ended before that
 
 
 def create_compute_environment(request: Data) -> Data:
@@ -128,6 +138,22 @@ def _end_update(environment: Data) -> None:
     _read_templates(environment)
 
 
+def local_aws_lost(request: Data) -> Data:
+    """Take the end of an instance that has not joined; AWS has no such call.
+
+    A second one in a row invalidates an environment that no instance has ever joined.
+    """
+    environment = find(batch._compute_envs, request["environment"])
+    name = environment["computeEnvironmentName"]
+    if "limited to" in request["reason"]:
+        environment.update(status="INVALID", statusReason=f"CLIENT_ERROR - {request['reason']}")
+    elif name not in joined:
+        _lost[name] = _lost.get(name, 0) + 1
+        if _lost[name] > 1:
+            environment.update(status="INVALID", statusReason=INVALIDATED)
+    return {}
+
+
 def describe_compute_environments(request: Data) -> Data:
     names = [name_in(reference) for reference in request.get("computeEnvironments") or []]
     return ask(batch._describe_compute_environments, {"computeEnvironments": names})
@@ -147,6 +173,8 @@ def delete_compute_environment(request: Data) -> Data:
     del batch._compute_envs[name]
     _templates.pop(name, None)
     revisions.pop(name, None)
+    joined.discard(name)
+    _lost.pop(name, None)
     return {}
 
 

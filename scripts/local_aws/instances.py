@@ -14,9 +14,12 @@ from typing import Any
 from ministack.core.responses import error_response_json, json_response, new_uuid
 from ministack.services import batch, ecs, ssm
 
+from local_aws import environments
+
 Data = dict[str, Any]
 
 _clusters: dict[str, str] = {}  # of each instance, in the order in which they joined
+_parked: set[str] = set()  # instances that have joined, and whose agents are not connected
 _invocations: list[Data] = []
 
 
@@ -58,7 +61,7 @@ def describe_container_instances(request: Data) -> Any:
                 {
                     "containerInstanceArn": arn,
                     "ec2InstanceId": arn.rpartition("/")[2],
-                    "agentConnected": True,
+                    "agentConnected": arn.rpartition("/")[2] not in _parked,
                     "status": "ACTIVE",
                 }
                 for arn in request["containerInstances"]
@@ -115,8 +118,13 @@ def list_command_invocations(request: Data) -> Any:
 
 
 def local_aws_join(request: Data) -> Any:
-    environment = batch._compute_envs[request["Environment"].rpartition("/")[2]]
-    _clusters[request["InstanceId"]] = environment["ecsClusterArn"]
+    name, instance = request["Environment"].rpartition("/")[2], request["InstanceId"]
+    _clusters[instance] = batch._compute_envs[name]["ecsClusterArn"]
+    environments.joined.add(name)
+    if request.get("Connected", True):
+        _parked.discard(instance)
+    else:
+        _parked.add(instance)
     return json_response({})
 
 

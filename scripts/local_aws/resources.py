@@ -18,13 +18,8 @@ from ministack.core.responses import new_uuid
 from ministack.services import batch, iam, secretsmanager
 from ministack.services.cloudformation import provisioners
 
-from local_aws.batch import (
-    create_job_queue,
-    delete_job_queue,
-    deregister_job_definition,
-    register_job_definition,
-    update_job_queue,
-)
+from local_aws.batch import create_job_queue, delete_job_queue, update_job_queue
+from local_aws.definitions import deregister_job_definition, register_job_definition
 from local_aws.environments import (
     IN_PLACE,
     LINKED_ROLE,

@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shlex
 import signal
 import socket
-import sys
 
 from local_aws import HOST, REGION
 
 
-def serve(listener: socket.socket, *, by_hand: bool) -> None:
+def serve(listener: socket.socket) -> None:
     """Run the server on a listening socket until a signal ends it."""
     # All it has is in memory, and clients keep connections open: there is nothing to wait for.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -32,7 +30,7 @@ def serve(listener: socket.socket, *, by_hand: bool) -> None:
         SFTP_ENABLED="0",
         IOT_MTLS_ENABLED="0",
         DOCKER_HOST="unix:///nonexistent",
-        LOG_LEVEL="ERROR" if by_hand else "INFO",
+        LOG_LEVEL="INFO",
     )
     pace = float(os.environ.get("LOCAL_AWS_PACE") or 0)
     # ministack reads all of this when it is imported, and its app sets up the logging for the rest.
@@ -40,9 +38,12 @@ def serve(listener: socket.socket, *, by_hand: bool) -> None:
     import hypercorn.asyncio
     from hypercorn.config import Config
 
-    from local_aws import account, batch, cloudformation, environments, instances
+    from local_aws import account, batch, cloudformation, environments, instances, jobs
 
     environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
+    if hurry := os.environ.get("LOCAL_AWS_HURRY"):
+        jobs.HURRY = float(hurry)
+        jobs.local_aws_jobs({"status": "RUN"})
     batch.install()
     cloudformation.install(pace)
     account.install()
@@ -59,12 +60,7 @@ def serve(listener: socket.socket, *, by_hand: bool) -> None:
         "BATCHREG_SUBNET_ID": " ".join(facts["subnet_ids"]),
         "BATCHREG_SECURITY_GROUP_ID": " ".join(facts["security_group_ids"]),
     }
-    if by_hand:
-        for key, value in environ.items():
-            print(f"export {key}={shlex.quote(value)}", flush=True)
-        print(f"AWS is at {endpoint}. Ctrl-C ends it.", file=sys.stderr)
-    else:
-        print(json.dumps({"environ": environ, **facts}), flush=True)
+    print(json.dumps({"environ": environ, **facts}), flush=True)
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.loglevel = "WARNING"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from account import Account
+from lab.environ import clean
 from lab.parts import Registry
 from local_aws import LocalAws
 
@@ -94,12 +94,7 @@ class Lab:
     @property
     def environ(self) -> dict[str, str]:
         """A user's environment: this AWS, and nothing of the machine's own settings."""
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "BATCHREG_"))
-        }
-        return {**clean, **self.aws.environ}
+        return clean(**self.aws.environ)
 
     def doctor(
         self, *arguments: str, image: bool = True, endpoint: str | None = None

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from lab.environ import clean
 from lab.instance import Instance
 from lab.parts import Engine, Registry, missing
 from local_aws import LocalAws
@@ -25,11 +26,6 @@ Launch = Callable[..., Instance]
 
 def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `batchreg` as a user does, with no settings from outside but these."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_"))
-    }
     program = Path(sys.executable).with_name("batchreg")
     return subprocess.run(
         [program, *arguments],
@@ -37,7 +33,7 @@ def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
         capture_output=True,
         timeout=60,
         cwd="/",
-        env={**clean, **environ},
+        env=clean(**environ),
     )
 
 

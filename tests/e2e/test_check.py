@@ -287,7 +287,7 @@ def test_wrong_password_at_a_token_server_is_told(batchreg, tokens):
 def test_missing_tag_behind_a_token_names_near_ones(batchreg, tokens):
     """The token is for the list of tags, too."""
     result = check_tokens(batchreg, tokens[1], "lab/align:4")
-    assert "no tag 4 in lab/align; it has 3:" in result.stderr
+    assert "no tag 4 in lab/align; it has 3." in result.stderr
 
 
 def test_public_image_is_pulled_without_a_login(batchreg, tokens):
@@ -376,7 +376,7 @@ def test_deploy_check_keeps_a_wrong_login_from_making_anything(batchreg, aws, st
         )
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "rejects these credentials" in refused.stderr
-        assert "Nothing has changed." in refused.stderr
+        assert "No changes were made." in refused.stderr
         assert stack not in stacks(aws)
 
         made = deploy(batchreg, aws, stack, registry, *login, "--check", image, password=PASSWORD)

@@ -113,7 +113,7 @@ def test_password_that_the_registry_refuses_changes_nothing(lab):
     for more in ([], ["--image", lab.images[0]], ["--json"]):
         result = rotate(lab.aws, "--registry", host, *more, BATCHREG_PASSWORD="canary-wrong")
         assert result.returncode == 1
-        assert "Nothing has changed. --no-check skips this." in result.stderr
+        assert "No changes were made. To skip this check, give --no-check." in result.stderr
         assert "canary" not in result.stderr + result.stdout
     after = [manager.get_secret_value(SecretId=arn)["VersionId"] for arn in lab.arns]
     assert (after, lab.refresh()[1]) == (before, [])
@@ -169,4 +169,4 @@ def test_undo_is_checked_as_well(lab):
     """A password that the registry has dropped meanwhile is no way back."""
     result = rotate(lab.aws, "--undo", "--registry", lab.registries[1].host)
     assert result.returncode == 1
-    assert "Nothing has changed." in result.stderr
+    assert "No changes were made." in result.stderr

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from lab.environ import clean
 from local_aws import LocalAws
 
 import batchreg as package
@@ -33,17 +34,12 @@ NOT_SOURCE = (
 
 def run(*command: str | Path, folder: Path, **environ: str) -> str:
     """Run a command with no settings from outside and return what it prints."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "BATCHREG_", "PYTHON"))
-    }
     result = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**clean, **environ},
+        env=clean("PYTHON", **environ),
         timeout=600,
     )
     if re.search("No matching distribution|ConnectionError|Name or service", result.stderr) and (

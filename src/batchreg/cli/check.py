@@ -1,234 +1,248 @@
-"""What `check` and `deploy --check` do with their options."""
+"""`check`, and what `deploy --check` does: ask registries whether credentials pull images."""
 
 from __future__ import annotations
 
-import base64
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
-from batchreg import aws, registry_login
-from batchreg.aws import Connect, Session
-from batchreg.cli import inputs
-from batchreg.cli import prompts as asking
-from batchreg.cli.console import Console
+from batchreg import registry_login
+from batchreg.aws import Session
+from batchreg.cli import inputs, prompts, runner, target
+from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.output import report
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
 from batchreg.registry.check import Verdict
 from batchreg.registry.images import Image, architectures, parse
 from batchreg.registry.logins import Credentials
-from batchreg.render import settings
-from batchreg.stack import states as stacks
+from batchreg.registry.names import host_of
+from batchreg.render.settings import suffix
+from batchreg.stack import registries
+from batchreg.stack.plan import Plan
+from batchreg.stack.registries import Problem, StackRegistry
 from batchreg.stack.states import Stack
+
+GIVEN, OF_STACK = "the given", "the stack's"
 
 
 @dataclass(frozen=True)
-class Logins:
-    """What there is to log in with: {the ECS agent's key for a registry: login}.
+class Available:
+    """The credentials that there are: {the ECS agent's key for a registry: credentials}.
 
-    `problems`: one line for each secret that gives none. `whose`: where they come from.
+    `problems`: one for each secret that gives none. `whose`: GIVEN or OF_STACK.
     """
 
-    found: Mapping[str, Credentials] = field(default_factory=dict)
-    problems: Sequence[str] = ()
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
     whose: str = ""
 
     def of(self, image: Image) -> Credentials | None:
-        return self.found.get(registry_login.HUB if image.on_hub else image.registry)
+        return self.credentials.get(registry_login.HUB if image.on_hub else image.registry)
 
 
-def check(
+@dataclass(frozen=True)
+class Question:
+    """Which images to check for which architectures, with which credentials.
+
+    `stack_name`: whose credentials and architectures; None for those given, or for none.
+    `incomplete`: the user name whose password is still missing, and the key of its registry.
+    """
+
+    images: tuple[Image, ...]
+    stack_name: str | None = None
+    architectures: tuple[str, ...] = ("amd64",)
+    available: Available = field(default_factory=Available)
+    incomplete: tuple[str, str] | None = field(default=None, repr=False)
+
+
+def run(
     *,
     image: tuple[str, ...],
     architecture: str | None,
-    machine: bool,
+    json_output: bool,
     stack_name: str | None,
     registry_url: str | None,
     username: str | None,
     password_stdin: bool,
-    profile: str | None,
-    region: str | None,
-    endpoint_url: str | None,
-    connect: Connect = Session,
+    **place: Any,
 ) -> int:
-    """Print a verdict an image, and return the exit status: 0 where all can be pulled."""
-    console = Console(machine=machine)
-    typed_stack = asking.typed("stack_name")
-    if typed_stack and (password_stdin or asking.typed("username") or asking.typed("registry_url")):
-        raise click.UsageError(
-            "--stack-name stands for the stack's own login: leave out either "
-            "it or --username, --registry-url and --password-stdin."
-        )
-    try:
-        images = [parse(name) for name in dict.fromkeys(image)]
-        wanted: tuple[str, ...] = ("amd64",)
-        if stack_name and (typed_stack or not username):
-            session = connect(profile=profile, region=region, endpoint=endpoint_url)
-            present = _present(session, stack_name)
-            logins = deployed(session, present)
-            wanted = architectures(present.parameters.get("InstanceTypes", "").split(","))
-        else:
-            logins = _given(registry_url, username, password_stdin)
-    except BatchregError as error:
-        console.emit("result", ok=False, error=str(error))
-        raise
-    verdicts = _side_by_side(images, logins, (architecture,) if architecture else wanted)
-    for verdict in verdicts:
-        console.emit("verdict", **_fields(verdict))
-        if not machine and verdict.ok:
-            click.echo(f"ok  {verdict.image}  {verdict.text}")
-        elif not machine:
-            report(f"{verdict.image}: {verdict.text}")
-    for problem in logins.problems:
-        console.note(problem)
-    ok = all(verdict.ok for verdict in verdicts) and not logins.problems
-    console.emit("result", ok=ok)
-    return 0 if ok else 1
+    """Print a verdict per image; the exit status is 0 if all can be pulled.
 
-
-def before_deploy(
-    names: Sequence[str],
-    given: Mapping[str, str],
-    shape: settings.Settings,
-    session: Session,
-    present: Stack | None,
-    console: Console,
-) -> None:
-    """Check the images with the login that the stack will have; BatchregError if one fails.
-
-    `given` are the template's parameters from the user; what is not there comes from `present`.
+    `place` is for `target.session`.
     """
-    images = [parse(name) for name in dict.fromkeys(names)]
-    logins = _future(given, shape, session, present)
-    for problem in logins.problems:
-        raise BatchregError(f"{problem} Nothing has changed.")
-    types = given.get("InstanceTypes") or (
-        present.parameters.get("InstanceTypes") if present else None
+    show = screen(json_output)
+    given = {"registry_url": registry_url, "username": username}
+    command = Check(
+        image=image,
+        architecture=architecture,
+        stack_name=stack_name,
+        given=given,
+        password_stdin=password_stdin,
+        screen=show,
+        place=place,
     )
+    return runner.run(command, show, ok=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """The stages of `check`. `given`: the options registry_url and username."""
+
+    image: tuple[str, ...]
+    architecture: str | None
+    stack_name: str | None
+    given: dict[str, str | None]
+    password_stdin: bool
+    screen: AnyScreen
+    place: dict[str, Any]
+
+    def gather(self) -> Question:
+        typed = inputs.on_command_line()
+        if "stack_name" in typed and typed & {"password_stdin", "username", "registry_url"}:
+            raise click.UsageError(
+                "--stack-name uses the stack's own credentials: leave out either it or --username, "
+                "--registry-url and --password-stdin."
+            )
+        question = Question(tuple(map(parse, dict.fromkeys(self.image))))
+        if self.stack_name and ("stack_name" in typed or not self.given["username"]):
+            return replace(question, stack_name=self.stack_name)
+        if not self.given["username"]:
+            if typed & {"password_stdin", "registry_url"}:
+                raise click.UsageError("Missing --username.")
+            return question
+        password = inputs.password(self.password_stdin)
+        values = inputs.parameters({**self.given, "password": password})
+        key = registry_login.registry_key(values.get("RegistryUrl", registry_login.HUB))
+        if "Password" not in values:
+            return replace(question, incomplete=(values["Username"], key))
+        found = {key: Credentials(values["Username"], values["Password"])}
+        return replace(question, available=Available(found, (), GIVEN))
+
+    def resolve(self, question: Question) -> Question:
+        if question.stack_name:
+            found = target.find(question.stack_name, **self.place)
+            stack = found.existing()
+            types = stack.parameters.get("InstanceTypes", "").split(",")
+            question = replace(
+                question,
+                available=deployed(found.session, stack),
+                architectures=architectures(types),
+            )
+        if self.architecture:
+            return replace(question, architectures=(self.architecture,))
+        return question
+
+    def ask(self, question: Question) -> Question:
+        if not question.incomplete:
+            return question
+        username, key = question.incomplete
+        password = prompts.ask_password("Password or access token")
+        found = {key: Credentials(username, password)}
+        return replace(question, available=Available(found, (), GIVEN), incomplete=None)
+
+    def act(self, question: Question) -> int:
+        verdicts = _verdicts(question)
+        for verdict in verdicts:
+            if verdict.ok:
+                text = f"ok  {verdict.image}  {verdict.text}\n"
+                self.screen.product("verdict", text, **_fields(verdict))
+                continue
+            self.screen.emit("verdict", **_fields(verdict))
+            self.screen.problem(f"{verdict.image}: {verdict.text}")
+        for problem in question.available.problems:
+            self.screen.note(str(problem))
+        ok = all(verdict.ok for verdict in verdicts) and not question.available.problems
+        self.screen.emit("result", ok=ok)
+        return 0 if ok else 1
+
+
+def before_deploy(names: Sequence[str], plan: Plan, session: Session, screen: AnyScreen) -> None:
+    """Check images with the credentials that the stack will have; BatchregError if one fails."""
+    images = tuple(map(parse, dict.fromkeys(names)))
+    available = _after(plan, session)
+    for problem in available.problems:
+        raise BatchregError(f"{problem.fact} No changes were made.", problem.step)
+    present = plan.stack.parameters if plan.stack and plan.kept else {}
+    types = plan.parameters.get("InstanceTypes") or present.get("InstanceTypes") or ""
     failed = []
-    for verdict in _side_by_side(images, logins, architectures((types or "").split(","))):
-        console.emit("verdict", **_fields(verdict))
-        line = f"{verdict.image}: {verdict.text}"
+    for verdict in _verdicts(Question(images, None, architectures(types.split(",")), available)):
+        screen.emit("verdict", **_fields(verdict))
         if not verdict.ok:
-            failed.append(line)
-        elif not console.machine:
-            console.note(f"ok  {verdict.image}  {verdict.text}")
+            failed.append(f"{verdict.image}: {verdict.text}")
+        else:
+            screen.tell(f"ok  {verdict.image}  {verdict.text}")
     for line in failed[:-1]:
         report(line)
     if failed:
-        raise BatchregError(f"{failed[-1]} Nothing has changed.")
+        raise BatchregError(f"{failed[-1]} No changes were made.")
 
 
-def _present(session: Session, name: str) -> Stack:
-    stacks.check_name(name)
-    present = stacks.find(session.client("cloudformation"), name)
-    if present is None:
+def deployed(session: Session, stack: Stack) -> Available:
+    """Return the credentials in a stack's secrets; BatchregError if there are none."""
+    found = registries.find(session.client("cloudformation"), stack)
+    available = _read(session.client("secretsmanager"), found)
+    if not available.credentials:
+        for problem in available.problems:
+            raise problem.error
         raise BatchregError(
-            f"There is no stack {name} in this region: check --region, or give the "
-            "login with --username."
+            f"{stack.name} has no registry credentials.", "Give them with --username."
         )
-    return present
+    return available
 
 
-def deployed(session: Session, present: Stack) -> Logins:
-    """Return the logins of a stack, out of its secrets; BatchregError where there is none."""
-    arns = [
-        value
-        for name, value in present.outputs.items()
-        if re.fullmatch("RegistrySecret[0-9]*Arn", name)
-    ]
-    if not arns:
-        from batchreg.render.text import read_template
-
-        made = read_template(stacks.template_of(session.client("cloudformation"), present))
-        arns = list(made.settings.secret_arns) if made else []
-    logins = _read(session.client("secretsmanager"), arns)
-    if not logins.found:
-        raise BatchregError(
-            next(
-                iter(logins.problems),
-                f"{present.name} has no registry login: give one with --username.",
-            )
-        )
-    return logins
-
-
-def _read(manager: Any, arns: Sequence[str]) -> Logins:
-    """Read secrets as an instance does: one that is broken does not cost the others."""
-    from botocore.exceptions import ClientError
-
-    found: dict[str, Credentials] = {}
+def _read(manager: Any, found: Sequence[StackRegistry]) -> Available:
+    """Read secrets as an instance does: a broken one does not affect the others."""
+    credentials: dict[str, Credentials] = {}
     problems = []
-    for arn in arns:
-        name = arn.rsplit(":", 1)[-1]
-        try:
-            text = manager.get_secret_value(SecretId=arn).get("SecretString", "")
-            key, auth = registry_login.login(text)
-        except ClientError as error:
-            problems.append(f"The secret {name}: {aws.explain(error)}")
-        except registry_login.Refused as refusal:
-            problems.append(f"The secret {name}: {refusal}. Mend it in Secrets Manager.")
+    for one in found:
+        stored = registries.read(manager, one)
+        if isinstance(stored, Problem):
+            problems.append(stored)
         else:
-            username, _, password = base64.b64decode(auth).decode().partition(":")
-            found.setdefault(key, Credentials(username, password))
-    return Logins(found, problems, "the stack's")
+            credentials.setdefault(stored.key, stored.credentials)
+    return Available(credentials, problems, OF_STACK)
 
 
-def _given(registry_url: str | None, username: str | None, password_stdin: bool) -> Logins:
-    """Return the login of the options, asked for as `deploy` does, or none at all."""
-    if not username:
-        if password_stdin or os.environ.get("BATCHREG_PASSWORD") or (asking.typed("registry_url")):
-            raise click.UsageError("Missing --username.")
-        return Logins()
-    given = inputs.parameters({"registry_url": registry_url, "username": username}, password_stdin)
-    if "Password" not in given:
-        if not asking.interactive():
-            raise click.UsageError(f"Missing {asking.SOURCES['Password']}.")
-        asking.ask_for_login(given, {"Password"})
-    key = registry_login.registry_key(given.get("RegistryUrl", registry_login.HUB))
-    return Logins({key: Credentials(given["Username"], given["Password"])}, (), "the given")
-
-
-def _future(
-    given: Mapping[str, str], shape: settings.Settings, session: Session, present: Stack | None
-) -> Logins:
-    """Return the logins that a stack has after a deploy with the `given` parameters."""
-    if shape.secret_arns:
-        return _read(session.client("secretsmanager"), shape.secret_arns)
-    slots = [settings.suffix(slot) for slot in shape.slots]
+def _after(plan: Plan, session: Session) -> Available:
+    """Return the credentials that the stack has after the deploy."""
+    if plan.settings.secret_arns:
+        found = [StackRegistry(None, arn) for arn in plan.settings.secret_arns]
+        return _read(session.client("secretsmanager"), found)
+    given, slots = plan.parameters, [suffix(slot) for slot in plan.settings.slots]
     complete = all({f"Username{n}", f"Password{n}"} <= given.keys() for n in slots)
-    stored = Logins() if complete or not present else deployed(session, present)
+    present = plan.stack if plan.kept else None
+    stored = Available() if complete or not present else deployed(session, present)
     before = present.parameters if present else {}
-    found = {}
+    credentials = {}
     for n in slots:
         old_key = registry_login.registry_key(before.get(f"RegistryUrl{n}") or registry_login.HUB)
         key = registry_login.registry_key(given.get(f"RegistryUrl{n}") or old_key)
-        old = stored.found.get(old_key) or Credentials()
-        found[key] = Credentials(
+        old = stored.credentials.get(old_key) or Credentials()
+        credentials[key] = Credentials(
             given.get(f"Username{n}") or old.username, given.get(f"Password{n}") or old.password
         )
-    return Logins(found, stored.problems, "the stack's")
+    return Available(credentials, stored.problems, OF_STACK)
 
 
-def _side_by_side(
-    images: Sequence[Image], logins: Logins, wanted: tuple[str, ...]
-) -> list[Verdict]:
-    waits = [registry.start(image, logins.of(image), architectures=wanted) for image in images]
-    return [_explained(wait(), logins) for wait in waits]
+def _verdicts(question: Question) -> list[Verdict]:
+    """Check all images in parallel; the verdicts come in the order of the images."""
+    waits = [
+        registry.start(image, question.available.of(image), architectures=question.architectures)
+        for image in question.images
+    ]
+    return [_explained(wait(), question.available) for wait in waits]
 
 
-def _explained(verdict: Verdict, logins: Logins) -> Verdict:
-    """Say which registry the login is for, where the image is in another one."""
-    if verdict.cause != "login-needed" or not logins.found:
+def _explained(verdict: Verdict, available: Available) -> Verdict:
+    """Say which registry the credentials are for, if the image is in another one."""
+    if verdict.cause != "login-needed" or not available.credentials:
         return verdict
-    hosts = ", ".join("Docker Hub" if key == registry_login.HUB else key for key in logins.found)
-    step = ": --registry-url changes that" if logins.whose == "the given" else ""
-    here = f"Here, {logins.whose} credentials are for {hosts}{step}."
+    hosts = ", ".join(map(host_of, available.credentials))
+    step = ": --registry-url changes that" if available.whose == GIVEN else ""
+    here = f"Here, {available.whose} credentials are for {hosts}{step}."
     return replace(verdict, step=f"{verdict.step} {here}")
 
 

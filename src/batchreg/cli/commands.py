@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchreg import __version__
-from batchreg.cli.grammar import Commands, argument, option, setting, under, variable
+from batchreg.cli.grammar import (
+    Commands,
+    argument,
+    help_option,
+    option,
+    setting,
+    under,
+    variable,
+    version_option,
+)
 from batchreg.cli.options import (
     aws_options,
     config_option,
@@ -44,10 +53,10 @@ STACK, REGISTRY, JOBS, TEMPLATE = "Stack", "Registry", "Jobs", "Without a deploy
 
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
-@click.version_option(
-    __version__, message="batchreg %(version)s", help="Show the version and exit."
+    cls=Commands,
+    add_help_option=False,
+    context_settings={"max_content_width": 100},
+    params=[version_option(f"batchreg {__version__}").make(), help_option.make()],
 )
 def cli() -> None:
     """Run AWS Batch jobs whose images are in a private container registry.
@@ -96,26 +105,26 @@ def cli() -> None:
     yes_option,
 )
 @json_option
-def deploy(**options: Any) -> None:
+def deploy(**options: Any) -> int:
     """Create or update the stack.
 
     For an existing stack it shows the change set and applies it once you confirm. What you do not
     give stays as it is.
     """
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import deploy as command
 
-    commands.deploy(**options)
+    return command.run(**options)
 
 
 @cli.add(STACK, example="batchreg status --stack-name genomics")
 @aws_options
 @config_option
 @json_option
-def status(**options: Any) -> None:
+def status(**options: Any) -> int:
     """Show the stack, its compute environment, its queue and its jobs."""
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import status as command
 
-    commands.status(**options)
+    return command.run(**options)
 
 
 @cli.add(STACK, example="batchreg doctor --stack-name genomics")
@@ -173,11 +182,11 @@ def doctor(**options: Any) -> int:
 )
 @under("Run options", wait_option, yes_option)
 @json_option
-def destroy(**options: Any) -> None:
+def destroy(**options: Any) -> int:
     """Delete the stack and everything in it."""
-    from batchreg.cli import deploy as commands
+    from batchreg.cli import destroy as command
 
-    commands.destroy(**options)
+    return command.run(**options)
 
 
 @cli.add(
@@ -213,7 +222,7 @@ def check(**options: Any) -> int:
     """
     from batchreg.cli import check as check_commands
 
-    return check_commands.check(**options)
+    return check_commands.run(**options)
 
 
 @cli.add(REGISTRY, example="batchreg rotate --stack-name genomics --follow")
@@ -247,7 +256,7 @@ def check(**options: Any) -> int:
     yes_option,
 )
 @json_option
-def rotate(**options: Any) -> None:
+def rotate(**options: Any) -> int:
     """Give the stack a new registry password.
 
     It verifies the password with the registry, stores it, and reports when running instances will
@@ -255,7 +264,7 @@ def rotate(**options: Any) -> None:
     """
     from batchreg.cli import rotate as rotate_command
 
-    rotate_command.run(**options)
+    return rotate_command.run(**options)
 
 
 @cli.add(JOBS, example="batchreg submit --memory 4G ghcr.io/lab/align:3 -- align --all")

@@ -1,62 +1,126 @@
-"""What people look at while AWS works: notes, tables and events, on stderr."""
+"""What people look at while AWS works, on stderr; and the same as JSON lines on stdout."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+import click
+from click.core import ParameterSource
+
+from batchreg.cli.output import report
 from batchreg.stack.changesets import Change
-from batchreg.stack.states import Event, plain_reason
+from batchreg.stack.events import Event, plain_reason
+from batchreg.stack.screen import Resource
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 GOOD, BAD, DOING = "green", "red", "yellow"
+ROOM_FOR_CTRL_C = len("^C")  # which the terminal shows at the end of the last line
+
+Show = Callable[[Event], None]
 
 
-class Console:
-    """Notes for people on stderr or, with `machine`, JSON lines on stdout."""
+class BothScreens:
+    """What does not depend on who reads."""
 
-    def __init__(self, *, machine: bool = False) -> None:
-        self.machine = machine
+    def command(self, *words: str) -> str:
+        return command_here(*words)
+
+
+class JsonScreen(BothScreens):
+    """Prints a JSON line on stdout for everything that happens; the last one is the result."""
+
+    def emit(self, kind: str, /, **fields: Any) -> None:
+        """Print a JSON line of a kind."""
+        write(sys.stdout, json.dumps({"type": kind, **fields}, default=str) + "\n")
+
+    def product(self, kind: str, text: str, /, **fields: Any) -> None:
+        """Print what the command was called for: the fields here, the text on a TextScreen."""
+        self.emit(kind, **fields)
+
+    def note(self, text: str) -> None:
+        self.emit("note", text=text)
+
+    def tell(self, text: str) -> None:
+        """Print nothing: a line for people whose facts a program has already."""
+
+    def problem(self, text: str) -> None:
+        """Print nothing, as `tell` does."""
+
+    def changes(self, changes: Sequence[Change]) -> None:
+        self.emit("changes", changes=[vars(change) for change in changes])
+
+    def deletions(self, resources: Sequence[Resource]) -> None:
+        self.emit(
+            "resources",
+            resources=[
+                {"resource": each.logical_id, "resource_type": each.type} for each in resources
+            ],
+        )
+
+    def waiting(self, text: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def following(self, title: str) -> AbstractContextManager[Show]:
+        return nullcontext(self._event)
+
+    def _event(self, event: Event) -> None:
+        self.emit(
+            "event",
+            time=event.time.isoformat(),
+            resource=event.logical_id,
+            resource_type=event.type,
+            status=event.status,
+            reason=event.reason,
+        )
+
+
+class TextScreen(BothScreens):
+    """Prints lines and tables for people on stderr, and products on stdout."""
 
     @property
     def live(self) -> bool:
-        """Tell whether somebody watches a terminal that can redraw."""
+        """Tell whether a person watches a terminal that can redraw."""
         return (
-            not self.machine
-            and sys.stderr.isatty()
-            and self._rich().is_terminal
-            and (not self._rich().is_dumb_terminal)
+            sys.stderr.isatty() and self._rich().is_terminal and not self._rich().is_dumb_terminal
         )
 
     def _rich(self) -> RichConsole:
         from rich.console import Console as RichConsole
 
         if not hasattr(self, "_console"):
-            # In a pipe there is no width; 100 columns hold every name of ours.
+            # A pipe has no width; 100 columns hold every name of ours.
             width = None if sys.stderr.isatty() else 100
             self._console = RichConsole(stderr=True, highlight=False, width=width)
         return self._console
 
-    def note(self, text: str) -> None:
-        """Say what happens, in one line."""
-        if self.machine:
-            self.emit("note", text=text)
-        else:
-            write(sys.stderr, f"{text}\n")
+    def emit(self, kind: str, /, **fields: Any) -> None:
+        """Print nothing: a line for programs only."""
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        """Print one JSON line, where a machine reads."""
-        if self.machine:
-            write(sys.stdout, json.dumps({"type": kind, **fields}, default=str) + "\n")
+    def product(self, kind: str, text: str, /, **fields: Any) -> None:
+        """Print what the command was called for, on stdout."""
+        write(sys.stdout, text)
+
+    def note(self, text: str) -> None:
+        write(sys.stderr, f"{text}\n")
+
+    def tell(self, text: str) -> None:
+        """Show a line that says in words what `emit` says in fields."""
+        self.note(text)
+
+    def problem(self, text: str) -> None:
+        """Show a problem as the failure of a command is shown."""
+        report(text)
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table without borders; long cells wrap rather than vanish."""
@@ -74,10 +138,6 @@ class Console:
         write(sys.stderr, re.sub(r"(?m)( |\x1b\[[0-9;]*m {2,}\x1b\[0m)+$", "", text.get()))
 
     def changes(self, changes: Sequence[Change]) -> None:
-        """Show what a change set would do."""
-        if self.machine:
-            self.emit("changes", changes=[vars(change) for change in changes])
-            return
         self.table(
             ["Action", "Resource", "Type", "Replacement"],
             [
@@ -85,7 +145,7 @@ class Console:
                     change.action,
                     change.logical_id,
                     change.type,
-                    {"True": "yes: deleted and made anew", "Conditional": "perhaps"}.get(
+                    {"True": "yes: deleted and recreated", "Conditional": "possibly"}.get(
                         change.replacement, ""
                     ),
                 ]
@@ -93,9 +153,15 @@ class Console:
             ],
         )
 
+    def deletions(self, resources: Sequence[Resource]) -> None:
+        if resources:
+            self.table(
+                ["Will be deleted", "Type"], [[each.logical_id, each.type] for each in resources]
+            )
+
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """Show, where somebody watches, that something goes on; it vanishes with the block."""
+        """Show, on a live terminal, that something is under way; it vanishes with the block."""
         if self.live:
             from rich.status import Status
 
@@ -105,47 +171,51 @@ class Console:
             yield
 
     @contextmanager
-    def following(self, title: str) -> Iterator[Follower | LiveFollower]:
-        """Show events as they come: redrawn on a terminal, a line each elsewhere."""
-        follower = LiveFollower(self._rich(), title) if self.live else Follower(self)
+    def following(self, title: str) -> Iterator[Show]:
+        """Show events as they come: redrawn on a live terminal, a line each elsewhere."""
+        if not self.live:
+            yield self._event
+            return
+        view = LiveView(self._rich(), title)
         try:
-            yield follower
+            yield view.show
         finally:
-            follower.close()
+            view.close()
 
-
-class Follower:
-    """Prints a time-stamped line for each event."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def show(self, event: Event) -> None:
-        if self._console.machine:
-            self._console.emit(
-                "event",
-                time=event.time.isoformat(),
-                resource=event.logical_id,
-                resource_type=event.type,
-                status=event.status,
-                reason=event.reason,
-            )
-        elif not event.repeats:
+    def _event(self, event: Event) -> None:
+        if not event.repeats:
             stamp = event.time.astimezone().strftime("%H:%M:%S")
             reason = f"  {plain_reason(event.reason)}" if event.reason else ""
-            self._console.note(f"{stamp}  {event.logical_id:<25}  {event.status}{reason}")
-
-    def close(self) -> None:
-        pass
+            self.note(f"{stamp}  {event.logical_id:<25}  {event.status}{reason}")
 
 
-class LiveFollower:
-    """Keeps one line a resource up to date: what is done, what runs, for how long."""
+def command_here(*words: str) -> str:
+    """Return a batchreg command that finds AWS as this one does: same region, same profile."""
+    context = click.get_current_context(silent=True)
+    place = []
+    for option in ("region", "profile", "endpoint_url"):
+        if context and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            place += [f"--{option.replace('_', '-')}", str(context.params[option])]
+    return shlex.join(["batchreg", *words, *place])
+
+
+AnyScreen = TextScreen | JsonScreen
+
+
+def screen(json_output: bool) -> AnyScreen:
+    """Return the screen for --json or for people."""
+    return JsonScreen() if json_output else TextScreen()
+
+
+class LiveView:
+    """Keeps one line per resource up to date: its state, and since when."""
 
     def __init__(self, console: RichConsole, title: str) -> None:
         from rich.live import Live
 
         self._title, self._began = title, time.monotonic()
+        # A full last line would let ^C wrap, and each redraw would then start a line too low.
+        self._width = console.width - ROOM_FOR_CTRL_C - 1
         self._ended: float | None = None
         self._rows: dict[str, _Row] = {}
         self._live = Live(
@@ -163,7 +233,7 @@ class LiveFollower:
             self._title = f"{event.logical_id}: {event.status}"
             return
         row = self._rows.get(event.logical_id) or _Row(event.status, now)
-        # What happens after a failure, as the resource is removed, says nothing about the failure.
+        # The reason of the failure stays while the resource is deleted.
         reason = plain_reason(event.reason) if event.status.endswith("_FAILED") else row.reason
         self._rows[event.logical_id] = _Row(
             event.status, row.began, None if event.status.endswith("_IN_PROGRESS") else now, reason
@@ -176,8 +246,8 @@ class LiveFollower:
         from rich.text import Text
 
         now = self._ended or time.monotonic()
-        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
-        for ratio in (None, None, None, None, 1):  # the reason takes what room is left
+        table = Table(box=None, pad_edge=False, show_header=False, width=self._width)
+        for ratio in (None, None, None, None, 1):  # the reason takes the rest
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
         for name, row in list(self._rows.items()):  # a thread draws
             mark = (
@@ -208,7 +278,7 @@ class _Row:
 
 
 def write(stream: IO[str], text: str) -> None:
-    """Write all of it at once; that the reader has left, as `head` does, changes nothing."""
+    """Write all of it at once; a reader that has left, as `head` does, is no failure."""
     try:
         stream.write(text)
         stream.flush()
@@ -226,6 +296,6 @@ def _style(word: str) -> str:
         return BAD
     if word.endswith("_COMPLETE") or word in ("Add", "VALID", "ENABLED"):
         return GOOD
-    if word.endswith("_IN_PROGRESS") or word.startswith(("yes:", "perhaps")):
+    if word.endswith("_IN_PROGRESS") or word.startswith(("yes:", "possibly")):
         return DOING
     return ""

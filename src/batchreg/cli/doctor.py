@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from batchreg.aws import Session
-from batchreg.cli.output import write
+from batchreg.cli import target
+from batchreg.cli.output import say, write
 from batchreg.doctor import collect, savefile
 from batchreg.doctor import findings as doctor
 from batchreg.doctor.facts import Facts
@@ -18,7 +18,6 @@ from batchreg.doctor.findings import Finding
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
 from batchreg.registry.images import parse
-from batchreg.stack.states import check_name
 
 
 def run(
@@ -28,13 +27,13 @@ def run(
     image: str | None,
     save: str | None,
     source: Path | None,
-    machine: bool,
+    json_output: bool,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
 ) -> int:
     """Look, judge, and print; 0 where nothing is wrong, 1 where something is."""
-    check_name(stack_name)
+    target.check_name(stack_name)
     if image:
         parse(image)  # what is wrong shows before AWS is asked
     if source:
@@ -42,7 +41,7 @@ def run(
             raise click.UsageError("--from reads saved facts: leave out --job, --image and --save.")
         seen = replace(_read(source), profile=profile or "")
     else:
-        session = Session(profile=profile, region=region, endpoint=endpoint_url)
+        session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
         client = session.client("cloudformation")
         scope = collect.Scope(
             stack=stack_name,
@@ -61,7 +60,7 @@ def run(
             "Nothing could be looked at" + (f": {gap.permission}: {gap.reason}" if gap else ".")
         )
     if save != "-":
-        click.echo(_as_json(seen, findings) if machine else "\n".join(_in_words(seen, findings)))
+        say(_as_json(seen, findings) if json_output else "\n".join(_in_words(seen, findings)))
     return 1 if findings else 0
 
 

@@ -15,6 +15,16 @@ Decorator = Callable[[Function], Function]
 PREFIX = "BATCHREG_"
 
 
+class OnOff(click.types.BoolParamType):
+    """A switch whose message does not list the nine spellings of each position."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither true nor false.", param, ctx)
+
+
 class Option(click.Option):
     """An option, with its heading in the help and its key in batchreg.yaml, if it has one."""
 
@@ -23,6 +33,8 @@ class Option(click.Option):
     ) -> None:
         super().__init__(names, **attributes)
         self.heading, self.key = heading, key
+        if self.is_bool_flag:
+            self.type = OnOff()
 
 
 class Declaration:
@@ -43,6 +55,27 @@ class Declaration:
 
     def make(self) -> click.Parameter:
         return self.kind(self.names, **self.attributes)
+
+
+# Not click's own --help and --version, which look for translations: 1 ms of `render`.
+def _printing(text: Callable[[click.Context], str], *names: str, **attributes: Any) -> Declaration:
+    """Declare a flag that prints a text and ends the program."""
+
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            click.echo(text(context))
+            context.exit()
+
+    return Declaration(
+        Option, *names, is_flag=True, is_eager=True, expose_value=False, callback=show, **attributes
+    )
+
+
+help_option = _printing(click.Context.get_help, "-h", "--help", help="Show this message and exit.")
+
+
+def version_option(text: str) -> Declaration:
+    return _printing(lambda _: text, "--version", help="Show the version and exit.")
 
 
 def argument(name: str, **attributes: Any) -> Decorator:
@@ -145,7 +178,9 @@ class Command(click.Command):
         **attributes: Any,
     ) -> None:
         super().__init__(*names, **attributes)
-        self.group, self.section, self.example, self.declared = group, section, example, declared
+        self.add_help_option = False  # help_option is ours
+        self.group, self.section, self.example = group, section, example
+        self.declared = [*declared, help_option]
         del self.params  # from here on the property below
 
     # Made when they are looked at: all options of all commands cost `batchreg --help` 1.7 ms of 46.

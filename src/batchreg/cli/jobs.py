@@ -1,4 +1,4 @@
-"""What `submit`, `logs`, `cancel` and `job-definition` do with their options."""
+"""`submit`, `logs`, `cancel` and `job-definition`: jobs of AWS Batch by hand."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import io
 import json
 import re
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchreg import registry_login
 from batchreg.aws import Session
-from batchreg.cli.console import Console
+from batchreg.cli import target
+from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, command_here, screen
+from batchreg.cli.output import say
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
 from batchreg.jobs import definitions
 from batchreg.jobs.definitions import Spec
 from batchreg.jobs.log import Line, LogReader
 from batchreg.registry.images import Image, parse
-from batchreg.render import settings
-from batchreg.stack import states as stacks
+from batchreg.stack import registries
+from batchreg.stack.registries import StackRegistry, Stored
 from batchreg.stack.states import Stack
 
-NO_PERMISSION = ("AccessDenied", "AccessDeniedException")
-
-
-@dataclass(frozen=True)
-class Login:
-    """A secret of the stack and the ECS agent's key for its registry, None if it is unknown."""
-
-    secret: str
-    registry: str | None
+if TYPE_CHECKING:
+    from types_boto3_batch import BatchClient
+    from types_boto3_batch.type_defs import JobDetailTypeDef
+    from types_boto3_logs import CloudWatchLogsClient
 
 
 def submit(
@@ -42,7 +40,7 @@ def submit(
     command: tuple[str, ...],
     name: str | None,
     detach: bool,
-    machine: bool,
+    json_output: bool,
     stack_name: str,
     profile: str | None,
     region: str | None,
@@ -51,17 +49,17 @@ def submit(
     array_size: int | None,
     **options: Any,
 ) -> int:
-    """Submit a job, follow it, and return the exit status: the job's own, or 1."""
-    console = Console(machine=machine)
+    """Submit a job, follow it, and return the exit status: the job's exit code, or 1."""
+    console = screen(json_output)
     parsed = parse(image)
     name = _job_name(name, parsed)
-    spec = _spec(parsed, **options)  # what is wrong shows before AWS is asked
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
-    present = _present(session, stack_name)
+    spec = _spec(parsed, **options)  # mistakes are found before AWS is asked
+    place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
+    session, present = place.session, place.existing()
     queue = _queue(present, spec.fargate)
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
-    spec = _with_login(spec, session, present, auth, console)
+    spec = _with_credentials(spec, session, present, auth, console)
     definition = definitions.register(batch, definitions.definition(spec))
     client = session.client("logs")
     try:
@@ -75,61 +73,60 @@ def submit(
         )
     except KeyboardInterrupt:
         raise Interrupted(
-            "interrupted; the job may have been submitted all the same: batchreg "
-            "status counts the jobs."
+            "interrupted; the job may have been submitted. To see the number of jobs: "
+            f"{command_here('status', '--stack-name', stack_name)}"
         ) from None
     if detach:
         console.emit("result", job=job_id, definition=definition, status="SUBMITTED")
-        if not machine:
-            console.note(f"Follow it: batchreg logs --follow {job_id}")
+        if not json_output:
+            console.note(f"To follow it: {command_here('logs', '--follow', job_id)}")
             click.echo(job_id)
         return 0
-    each = f"; the log of each: batchreg logs {job_id}:0 and so on" if array_size else ""
+    each = f"; the log of a child: {command_here('logs', f'{job_id}:0')}" if array_size else ""
     console.note(f"Job {job_id}, of {definition.rsplit('/', 1)[-1]}{each}")
-    return _follow(batch, client, job_id, console)
+    return _follow(batch, client, job_id, console, say)
 
 
 def logs(
     *,
     job: str,
     follow: bool,
-    machine: bool,
+    json_output: bool,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
 ) -> int:
-    """Print a job's log; with `follow`, until the job has ended."""
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
+    """Print a job's log; with `follow`, until the job has finished or the reader has left."""
+    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
     batch, client = session.client("batch"), session.client("logs")
-    console = Console(machine=machine)
+    console = screen(json_output)
     if follow:
-        return _follow(batch, client, job, console)
+        return _follow(batch, client, job, console, click.echo)
     found = jobs.find(batch, job)
     reader = LogReader(client)
     for line in reader.read(found):
-        _print(line, console)
+        _print(line, console, click.echo)
     if not reader.lines:
-        array = found.get("arrayProperties", {}).get("size")
-        why = (
-            f": its {array} jobs have, see batchreg logs {job}:0 and so on"
-            if array
-            else (f": {jobs.state(found).reason}".removesuffix(": "))
-        )
-        console.note(f"{job} is {found['status']} and has no log{why.rstrip('.')}.")
+        size, reason = found.get("arrayProperties", {}).get("size"), jobs.state(found).reason
+        if size:
+            why = f", but its {size} children may: {command_here('logs', f'{job}:0')}"
+        else:
+            why = f": {reason.rstrip('.')}." if reason else "."
+        console.note(f"{job} is {found['status']} and has no log{why}")
     console.emit("result", job=job, status=found["status"])
     return 0
 
 
 def cancel(*, job: str, profile: str | None, region: str | None, endpoint_url: str | None) -> None:
-    """End a job, whether it waits or runs; one that has ended is a success."""
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
-    batch, console = session.client("batch"), Console()
+    """Cancel a job that waits or terminate one that runs; one that has finished is a success."""
+    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
+    batch, console = session.client("batch"), TextScreen()
     found = jobs.find(batch, job)
     if found["status"] not in jobs.UNFINISHED:
-        console.note(f"{job} has ended already: {found['status']}.")
+        console.note(f"{job} has already finished: {found['status']}.")
         return
     batch.terminate_job(jobId=job, reason="Cancelled by batchreg cancel")
-    console.note(f"{job} was {found['status']}; it ends now.")
+    console.note(f"{job} was {found['status']}; AWS Batch is ending it.")
 
 
 def job_definition(
@@ -143,109 +140,91 @@ def job_definition(
     endpoint_url: str | None,
     **options: Any,
 ) -> None:
-    """Print a job definition; only one with a login of its own needs to ask AWS."""
+    """Print a job definition; AWS is asked only for one with credentials of its own."""
     parsed = parse(image)
     spec = _spec(parsed, **options)
     if auth == "job" or spec.fargate:
-        session = Session(profile=profile, region=region, endpoint=endpoint_url)
-        present = _present(session, stack_name)
-        spec = _with_login(spec, session, present, auth, Console())
+        place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
+        session, present = place.session, place.existing()
+        spec = _with_credentials(spec, session, present, auth, TextScreen())
     click.echo(json.dumps(definitions.definition(spec, command), indent=2))
 
 
-def _present(session: Session, name: str) -> Stack:
-    stacks.check_name(name)
-    present = stacks.find(session.client("cloudformation"), name)
-    if present is None:
-        raise BatchregError(
-            f"There is no stack {name} in this region: batchreg deploy "
-            f"--stack-name {name} makes it."
-        )
-    return present
-
-
 def _queue(present: Stack, fargate: bool) -> str:
-    """Return the ARN of the stack's queue; BatchregError where it has none."""
+    """Return the ARN of the stack's queue; BatchregError if it has none."""
     queue = present.outputs.get("FargateJobQueueArn" if fargate else "JobQueueArn")
-    if not queue:
-        how = "batchreg deploy --fargate adds one" if fargate else "look at batchreg status"
-        raise BatchregError(f"{present.name} has no job queue{' on Fargate' * fargate}: {how}.")
-    return queue
+    if queue:
+        return queue
+    name = ("--stack-name", present.name)
+    if fargate:
+        raise BatchregError(
+            f"{present.name} has no job queue on Fargate.",
+            f"To add one: {command_here('deploy', '--fargate', *name)}",
+        )
+    raise BatchregError(
+        f"{present.name} has no job queue.", f"For its status: {command_here('status', *name)}"
+    )
 
 
 def _job_name(name: str | None, image: Image) -> str:
-    """Return the job's name, by default made of the image's, as Batch takes it."""
+    """Return the job's name, by default the image's in the characters that Batch accepts."""
     if name is None:
         return re.sub("[^A-Za-z0-9_-]", "-", image.path.rsplit("/", 1)[-1])[:128]
     if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", name):
         raise BatchregError(
-            f"{name!r} cannot be a job's name: letters, digits, hyphens and "
-            "underscores, a letter or a digit first, 128 at most."
+            f"{name!r} cannot be a job's name.",
+            "Use at most 128 letters, digits, hyphens and underscores, a letter or digit first.",
         )
     return name
 
 
-def _with_login(spec: Spec, session: Session, present: Stack, auth: str, console: Console) -> Spec:
-    """Return the spec with the login that the job carries, if it does.
+def _with_credentials(
+    spec: Spec, session: Session, present: Stack, auth: str, console: AnyScreen
+) -> Spec:
+    """Return the spec with the credentials that the job carries, if it carries any.
 
-    Says so where none of the stack's secrets is for the image's registry.
+    Notes it if none of the stack's secrets is for the image's registry.
     """
     wanted = registry_login.HUB if spec.image.on_hub else spec.image.registry
-    known = _logins(session, present)
-    found = next((login for login in known if login.registry == wanted), None)
-    unknown = [login for login in known if not login.registry]
+    known = _registries(session, present)
+    found = next((registry for registry in known if registry.key == wanted), None)
+    unknown = [registry for registry in known if not registry.key]
     if not found and known and not unknown:
-        hosts = (
-            "Docker Hub" if login.registry == registry_login.HUB else str(login.registry)
-            for login in known
-        )
+        hosts = dict.fromkeys(registry.host for registry in known)
         console.note(
             f"No credentials for {spec.image.registry} in this stack; they cover "
-            f"{', '.join(dict.fromkeys(hosts))}."
+            f"{', '.join(hosts)}."
         )
     if auth != "job" and not spec.fargate:
         return spec
     if not found and unknown:
         if len(known) > 1:
             raise BatchregError(
-                f"Which secret is for {spec.image.registry}? Ask for the permission"
-                " secretsmanager:GetSecretValue on the stack's secrets."
+                f"It is unknown which secret is for {spec.image.registry}.",
+                "Ask for the permission secretsmanager:GetSecretValue on the stack's secrets.",
             )
         (found,) = unknown
     return replace(
         spec,
         execution_role=present.outputs.get("JobExecutionRoleArn"),
-        secret=found.secret if found else None,
+        secret=found.arn if found else None,
     )
 
 
-def _logins(session: Session, present: Stack) -> list[Login]:
-    """Return the stack's logins; those that are broken cover nothing."""
-    made_here = [
-        Login(
-            present.outputs[f"RegistrySecret{n}Arn"],
-            registry_login.registry_key(present.parameters[f"RegistryUrl{n}"]),
-        )
-        for n in map(settings.suffix, settings.slots_of(present.parameters))
-    ]
-    if made_here:
-        return made_here
-    from botocore.exceptions import ClientError
+def _registries(session: Session, present: Stack) -> list[StackRegistry]:
+    """Return the stack's registries; those whose secret is broken cover nothing.
 
-    from batchreg.render.text import read_template
-
-    made = read_template(stacks.template_of(session.client("cloudformation"), present))
-    manager = session.client("secretsmanager")
+    The key of one whose secret we are not allowed to read is None.
+    """
     found = []
-    for arn in made.settings.secret_arns if made else ():
-        try:
-            text = manager.get_secret_value(SecretId=arn).get("SecretString", "")
-            found.append(Login(arn, registry_login.login(text)[0]))
-        except registry_login.Refused:
-            continue
-        except ClientError as error:
-            if error.response["Error"]["Code"] in NO_PERMISSION:
-                found.append(Login(arn, None))
+    for registry in registries.find(session.client("cloudformation"), present):
+        stored = None
+        if not registry.key:
+            stored = registries.read(session.client("secretsmanager"), registry)
+        if isinstance(stored, Stored):
+            found.append(replace(registry, key=stored.key))
+        elif not stored or stored.denied:
+            found.append(registry)
     return found
 
 
@@ -253,56 +232,67 @@ def _spec(image: Image, *, env: tuple[str, ...], **options: Any) -> Spec:
     variables = {}
     for text in env:
         key, equals, value = text.partition("=")
-        if not key or not equals:  # which may be a secret, and is not shown
+        if not key or not equals:  # not quoted: it may be a secret
             raise click.UsageError("Invalid value for '--env': write KEY=VALUE.")
         variables[key] = value
     return Spec(image=image, environment=variables, **options)
 
 
-def _follow(batch: Any, client: Any, job_id: str, console: Console) -> int:
-    job: dict[str, Any] = {}
+def _follow(
+    batch: BatchClient,
+    client: CloudWatchLogsClient,
+    job_id: str,
+    console: AnyScreen,
+    out: Callable[[str], None],
+) -> int:
+    """Show a job until it has finished, and return 0; JobFailed if it failed."""
+    job: JobDetailTypeDef | None = None
     try:
         for item in jobs.follow(batch, client, job_id):
             if isinstance(item, dict):
                 job = item
             else:
-                _print(item, console)
+                _print(item, console, out)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{job_id} goes on. Follow it: batchreg logs --follow {job_id}. "
-            f"End it: batchreg cancel {job_id}"
+            f"{job_id} continues. To follow it: {command_here('logs', '--follow', job_id)}. "
+            f"To end it: {command_here('cancel', job_id)}"
         ) from None
+    assert job is not None  # what jobs.follow yields last
     status, reason = jobs.verdict(job)
     console.emit("result", job=job_id, status=job["status"], exit_code=status, reason=reason)
     if status:
         code = job.get("container", {}).get("exitCode")
-        raise Failed(
+        raise JobFailed(
             status,
             f"Job {job_id} failed{f' with exit code {code}' if code else ''}: "
-            f"{reason.rstrip('.')}. {jobs.advice(reason)}".rstrip(),
+            f"{reason.rstrip('.')}.",
+            jobs.advice(reason),
         )
     return 0
 
 
-class Failed(BatchregError):
+class JobFailed(BatchregError):
     """A job that failed, with the exit status that it left."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, fact: str, step: str) -> None:
+        super().__init__(fact, step)
         self.status = status
 
 
-def _print(item: jobs.State | Line, console: Console) -> None:
+def _print(item: jobs.State | Line, console: AnyScreen, out: Callable[[str], None]) -> None:
+    """Show a state or a line of the log; `out` prints what goes to stdout."""
     if isinstance(item, Line):
-        if console.machine:
-            console.emit("log", time=item.time, text=item.text)
+        if isinstance(console, JsonScreen):
+            out(json.dumps({"type": "log", "time": item.time, "text": item.text}))
         else:
             if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
                 sys.stdout.reconfigure(errors="replace")
-            click.echo(item.text)
+            out(item.text)
         return
-    if console.machine:
-        console.emit("state", status=item.status, reason=item.reason, children=dict(item.children))
+    if isinstance(console, JsonScreen):
+        state = {"status": item.status, "reason": item.reason, "children": dict(item.children)}
+        out(json.dumps({"type": "state", **state}))
         return
     waits = item.status in jobs.UNFINISHED
     parts = [

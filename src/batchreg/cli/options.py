@@ -37,16 +37,6 @@ def number(least: float, most: float | None = None, *, whole: bool = True) -> Ca
     return read
 
 
-class OnOff(click.types.BoolParamType):
-    """A switch whose message does not list the nine spellings of each position."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            self.fail(f"{value!r} is neither true nor false.", param, ctx)
-
-
 def mebibytes(value: str) -> int:
     """Return memory in MiB: of a number, or one with a unit, such as 4096, 4G or 512M."""
     text = value.strip().upper().removesuffix("B").removesuffix("I")
@@ -99,7 +89,7 @@ config_option = variable(
     help=f"Read settings from this file.  [default: {CONFIG_FILE}, if it exists]",
 )
 json_option = option(
-    "--json", "machine", is_flag=True, help="Print JSON lines to stdout, the result last."
+    "--json", "json_output", is_flag=True, help="Print JSON lines to stdout, the result last."
 )
 yes_option = option(
     "-y", "--yes", is_flag=True, help="Confirm without a prompt. Required without a terminal."
@@ -187,7 +177,6 @@ structure_options = together(
         setting(
             "--fargate/--no-fargate",
             default=None,
-            type=OnOff(),
             help="Add a compute environment and a queue on Fargate, for jobs that carry their own "
             "credentials.",
         ),
@@ -315,7 +304,64 @@ value_options = together(
             help="Disk of an instance in GiB, for images and what jobs write into their "
             f"containers.  [default: {constraints.DEFAULT_ROOT_VOLUME_GIB}]",
         ),
+        setting(
+            "--root-volume-throughput",
+            type=number(*constraints.ROOT_VOLUME_THROUGHPUT),
+            metavar="MIBS",
+            help="Throughput of that disk in MiB/s: large images are written to it. Above 125, AWS "
+            f"charges for it.  [default: {constraints.DEFAULT_ROOT_VOLUME_THROUGHPUT}]",
+        ),
+        setting(
+            "--root-volume-iops",
+            type=number(*constraints.ROOT_VOLUME_IOPS),
+            metavar="NUMBER",
+            help=f"IOPS of that disk, at least {constraints.IOPS_PER_MIBS} per MiB/s of its "
+            "throughput. Above 3000, AWS charges for them.  "
+            f"[default: {constraints.DEFAULT_ROOT_VOLUME_IOPS}]",
+        ),
+        setting(
+            "--image-id",
+            metavar="AMI",
+            help="Machine image of your own, with the ECS agent and python3.  [default: AWS Batch's]",
+        ),
         pull_option(),
+    ),
+    under(
+        "Permission options",
+        setting(
+            "--instance-policy-arn",
+            multiple=True,
+            metavar="ARN",
+            help="IAM policy for the instances, which every job on them can use; repeat it for more.",
+        ),
+        setting(
+            "--job-policy-arn",
+            multiple=True,
+            metavar="ARN",
+            help="IAM policy for a job role, which submit then uses; repeat it for more.  "
+            "[default: no job role]",
+        ),
+        setting(
+            "--ssm/--no-ssm",
+            default=None,
+            help="Let AWS Systems Manager reach the instances: for sessions, and for rotate --now.  "
+            "[default: --no-ssm]",
+        ),
+    ),
+    under(
+        "Update options",
+        setting(
+            "--job-timeout-minutes",
+            type=number(*constraints.JOB_TIMEOUT_MINUTES),
+            metavar="MINUTES",
+            help="How long running jobs may continue when an update replaces their instances.  "
+            f"[default: {constraints.DEFAULT_JOB_TIMEOUT_MINUTES}]",
+        ),
+        option(
+            "--terminate-jobs",
+            is_flag=True,
+            help="Terminate running jobs at once when this update replaces their instances.",
+        ),
     ),
 )
 
@@ -341,7 +387,7 @@ job_options = under(
         metavar="NUMBER",
         default=1,
         show_default=True,
-        help="vCPUs of the job: a whole number, or on Fargate also 0.25 or 0.5.",
+        help="Number of vCPUs: a whole one, or on Fargate also 0.25 or 0.5.",
     ),
     option(
         "--memory",
@@ -388,26 +434,30 @@ job_options = under(
 )
 
 
-def structure(
+def structure_settings(
     secret_arn: tuple[str, ...],
     image_type: str | None,
     user_data: Path | None,
     fargate: bool | None,
-    present: Any = None,
-) -> Any:
-    """Turn the structure options into Settings; what is not given stays as in `present`."""
-    from batchreg.render import userdata
+) -> dict[str, Any]:
+    """Return the fields of Settings that the structure options give; reads the user data."""
+    given: dict[str, Any] = {}
+    if secret_arn:
+        given["secret_arns"] = tuple(filter(None, secret_arn))
+    if image_type:
+        given["image_type"] = image_type
+    if fargate is not None:
+        given["fargate"] = fargate
+    if user_data is not None:
+        from batchreg.render import userdata
+
+        empty = str(user_data) in ("", ".")
+        given["user_parts"] = () if empty else userdata.read_parts(user_data)
+    return given
+
+
+def structure(**options: Any) -> Any:
+    """Turn the structure options into Settings."""
     from batchreg.render.settings import Settings
 
-    present = present or Settings()
-    return Settings(
-        secret_arns=tuple(filter(None, secret_arn)) if secret_arn else present.secret_arns,
-        image_type=image_type or present.image_type,
-        fargate=present.fargate if fargate is None else fargate,
-        slots=present.slots,
-        user_parts=present.user_parts
-        if user_data is None
-        else ()
-        if str(user_data) in ("", ".")
-        else userdata.read_parts(user_data),
-    )
+    return Settings(**structure_settings(**options))

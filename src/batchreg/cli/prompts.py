@@ -1,26 +1,31 @@
-"""What somebody at a terminal is asked, and what a script must give instead."""
+"""What a person at a terminal is asked, and what a script must give instead."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchreg.cli.console import Console
+from batchreg.cli.console import TextScreen
+from batchreg.cli.inputs import credential_problem, require_usable
 from batchreg.errors import BatchregError
-from batchreg.render.constraints import PASSWORD, USERNAME
+from batchreg.registry import docker_config
+from batchreg.registry.logins import DOCKER, PROMPT, Credentials
+from batchreg.registry.names import host_of
+from batchreg.stack.plan import DEFAULT_VPC, NETWORK, Missing, Plan
 
 if TYPE_CHECKING:
     from batchreg.aws import Session
-    from batchreg.stack.deploy import Ask
+    from batchreg.stack.network import Subnet
+    from batchreg.stack.screen import Ask
 
-
-# Where what a new stack needs comes from, if there is no terminal to ask on.
+# What a new stack needs, and the options that give it without a terminal.
 SOURCES = {
     "Username": "--username",
     "Password": "--password-stdin or BATCHREG_PASSWORD",
@@ -29,17 +34,48 @@ SOURCES = {
 }
 
 
-def typed(option: str) -> bool:
-    """Tell whether an option stands in the command line itself."""
-    if option == "password":
-        option = "password_stdin"
-    context = click.get_current_context(silent=True)
-    source = context.get_parameter_source(option) if context else None
-    return source is click.core.ParameterSource.COMMANDLINE
-
-
 def interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def asker(yes: bool) -> Ask:
+    """Return what asks a question on the terminal, or says yes to all of them."""
+
+    def ask(question: str) -> bool:
+        if yes:
+            return True
+        if not interactive():
+            raise click.UsageError(f"{question} There is no terminal to ask on: give --yes.")
+        with line_ended():
+            return click.confirm(question, err=True)
+
+    return ask
+
+
+def complete(plan: Plan, session: Session, *, yes: bool) -> Plan:
+    """Return the plan with all that was missing: from Docker's store, from the VPC, or asked for.
+
+    Without a terminal, raises click.UsageError that names all of it at once; `yes` tells whether
+    the question before the change is answered too.
+    """
+    if not interactive():
+        _require_complete(plan, yes)
+    values = _from_docker(plan.missing)
+    for missing in plan.missing:
+        if missing.source == PROMPT and missing.parameter not in NETWORK.values():
+            values[missing.parameter] = _ask_credential(missing)
+    if any(missing.parameter in NETWORK.values() for missing in plan.missing):
+        values |= _network(plan, session)
+    return plan.complete(values)
+
+
+def ask_password(label: str) -> str:
+    """Ask for a password without showing it; without a terminal, name the ways to give one."""
+    if not interactive():
+        raise click.UsageError(f"Missing {SOURCES['Password']}.")
+    text: str = click.prompt(label, hide_input=True, err=True)
+    require_usable("Password", text)
+    return text
 
 
 @contextmanager
@@ -52,149 +88,133 @@ def line_ended() -> Iterator[None]:
         raise
 
 
-def asker(yes: bool) -> Ask:
-    def ask(question: str) -> bool:
-        if yes:
-            return True
-        if not interactive():
-            raise click.UsageError(f"{question} There is no terminal to ask on: give --yes.")
-        with line_ended():
-            return click.confirm(question, err=True)
-
-    return ask
-
-
-def check_complete(missing: Set[str], *, default_vpc: bool, yes: bool) -> None:
-    """Name all that is missing at once, before anything is done."""
-    flags = [
-        flag
-        for name, flag in SOURCES.items()
-        if name in missing and not (default_vpc and "--default-vpc" in flag)
-    ]
-    flags += [] if yes else ["--yes"]
-    if flags:
-        raise click.UsageError(f"Missing {', '.join(flags)}.")
+def _require_complete(plan: Plan, yes: bool) -> None:
+    found = []
+    for missing in plan.missing:
+        if missing.source != PROMPT:
+            continue
+        if missing.registry:
+            url, host = missing.registry.url, host_of(missing.registry.key)
+            found.append(
+                f"the credentials of {host} (--registry {url},username=...,password=env:NAME)"
+            )
+        elif missing.parameter in SOURCES:
+            found.append(SOURCES[missing.parameter])
+    if not yes:
+        found.append("--yes")
+    if found:
+        raise click.UsageError(f"Missing {', '.join(dict.fromkeys(found))}.")
 
 
-def ask_for_login(given: dict[str, str], missing: Set[str]) -> None:
-    """Ask for the login that a new stack needs; asks again after a user name that cannot be one."""
+def _ask_credential(missing: Missing) -> str:
+    """Ask for a user name or a password; again after a user name that no registry can have."""
 
     def username(text: str) -> str:
-        if rule := misfit("Username", text):
-            raise click.UsageError(rule)
+        if problem := credential_problem("Username", text):
+            raise click.UsageError(problem)
         return text
 
-    if "Username" in missing:
+    host = host_of(missing.registry.key) if missing.registry else ""
+    if missing.parameter.startswith("Username"):
+        label = f"User name at {host or 'the registry'}"
         with line_ended():
-            given["Username"] = click.prompt(
-                "User name at the registry", value_proc=username, err=True
-            )
-    if "Password" in missing:
-        given["Password"] = click.prompt("Password or access token", hide_input=True, err=True)
-        if rule := misfit("Password", given["Password"]):
-            raise BatchregError(f"{rule} Give it as the registry shows it.")
-
-
-def ask_password(label: str) -> str:
-    """Ask for a password, unseen; where there is no terminal, name the ways to give one."""
-    if not interactive():
-        raise click.UsageError(f"Missing {SOURCES['Password']}.")
-    text: str = click.prompt(label, hide_input=True, err=True)
+            text: str = click.prompt(label, value_proc=username, err=True)
+        return text
+    label = f"Password or access token{f' for {host}' if host else ''}"
+    text = click.prompt(label, hide_input=True, err=True)
+    require_usable("Password", text, host)
     return text
 
 
-def password(from_stdin: bool) -> str | None:
-    """Return the password that the user gave, by stdin or the environment, if at all."""
-    # Taken out of it: no program that a credential helper starts sees it.
-    given = os.environ.pop("BATCHREG_PASSWORD", None) or None
-    return _read_password() if from_stdin else given
+def _from_docker(missing: Sequence[Missing]) -> dict[str, str]:
+    """Return the missing credentials that `docker login` stored."""
+    folder = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
+    values: dict[str, str] = {}
+    found: dict[str, Credentials] = {}
+    for each in missing:
+        if each.source != DOCKER or not each.registry:
+            continue
+        key = each.registry.key
+        if key not in found:  # a credential helper is asked once
+            found[key] = docker_config.stored(each.registry, folder)
+        name = "Username" if each.parameter.startswith("Username") else "Password"
+        value = found[key].username if name == "Username" else found[key].password
+        require_usable(name, value, host_of(key))
+        values[each.parameter] = value
+    return values
 
 
-def _read_password() -> str:
-    """Read the password from a pipe; a terminal would show what is typed."""
-    if sys.stdin.isatty():
-        raise click.UsageError(
-            "--password-stdin reads a pipe or a file; without it, the password is asked for."
-        )
-    text = sys.stdin.buffer.read().decode(errors="surrogateescape")
-    return text.removesuffix("\n").removesuffix("\r")
-
-
-def misfit(name: str, value: str) -> str | None:
-    """Return what is wrong with a user name or a password, without showing any of it."""
-    pattern, rule = {
-        "Username": (USERNAME, "The user name is empty or has a colon or a control character."),
-        "Password": (
-            PASSWORD,
-            "The password is empty or has a line break or another control character.",
-        ),
-    }[name]
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return f"The {'user name' if name == 'Username' else 'password'} is not text in UTF-8."
-    return None if re.fullmatch(pattern, value) else rule
-
-
-def choose_network(session: Session, given: dict[str, str], default_vpc: bool) -> None:
-    """Fill in subnets and security groups: the default VPC's, or chosen from a list."""
+def _network(plan: Plan, session: Session) -> dict[str, str]:
+    """Return subnets and security groups: the default VPC's, or chosen from a list."""
     from batchreg.stack import network
 
     ec2 = session.client("ec2")
-    if default_vpc:
+    from_default = [each.parameter for each in plan.missing if each.source == DEFAULT_VPC]
+    if from_default:
         vpc = network.default_vpc(ec2)
-        if "SubnetIDs" not in given or not typed("subnet_id"):
-            given["SubnetIDs"] = ",".join(subnet.id for subnet in network.subnets(ec2, vpc))
-        if "SecurityGroupIDs" not in given or not typed("security_group_id"):
-            given["SecurityGroupIDs"] = network.security_groups(ec2, vpc)[0].id
-        return
-    console = Console()
-    found = {subnet.id: subnet for subnet in network.subnets(ec2)}
-    if "SubnetIDs" not in given:
-        for vpc in dict.fromkeys(subnet.vpc_id for subnet in found.values()):
-            console.note(f"Subnets of {vpc}:")
-            console.table(
-                ["", "Subnet", "Name", "Zone", "CIDR", "Internet"],
-                [
-                    [str(number), subnet.id, subnet.name, subnet.zone, subnet.cidr, subnet.internet]
-                    for number, subnet in enumerate(found.values(), 1)
-                    if subnet.vpc_id == vpc
-                ],
-            )
-        chosen = _chosen(
-            "Subnets",
-            list(found.values()),
-            lambda subnets: (
-                len({subnet.vpc_id for subnet in subnets}) > 1 and "choose subnets of one VPC"
-            ),
+        found: dict[str, str] = {}
+        if "SubnetIDs" in from_default:
+            found["SubnetIDs"] = ",".join(subnet.id for subnet in network.subnets(ec2, vpc))
+        if "SecurityGroupIDs" in from_default:
+            found["SecurityGroupIDs"] = network.security_groups(ec2, vpc)[0].id
+        return found
+    screen = TextScreen()
+    values = {name: plan.parameters[name] for name in NETWORK.values() if name in plan.parameters}
+    known = {subnet.id: subnet for subnet in network.subnets(ec2)}
+    if "SubnetIDs" not in values:
+        values["SubnetIDs"] = _choose_subnets(screen, list(known.values()))
+    subnets = values["SubnetIDs"].split(",")
+    for unknown in set(subnets) - known.keys():
+        raise BatchregError(
+            f"There is no subnet {unknown} in this region.", "Check --subnet-id and --region."
         )
-        given["SubnetIDs"] = ",".join(subnet.id for subnet in chosen)
-    subnets = given["SubnetIDs"].split(",")
-    for unknown in set(subnets) - found.keys():
-        raise BatchregError(f"There is no subnet {unknown} here: check --subnet-id and --region.")
-    vpcs = {found[subnet].vpc_id for subnet in subnets}
+    vpcs = {known[subnet].vpc_id for subnet in subnets}
     if len(vpcs) > 1:
-        raise BatchregError("The subnets are of several VPCs: give --subnet-id of one VPC.")
-    if "SecurityGroupIDs" not in given:
+        raise BatchregError(
+            "The subnets belong to several VPCs.", "Give --subnet-id for subnets of one VPC."
+        )
+    if "SecurityGroupIDs" not in values:
         groups = network.security_groups(ec2, vpcs.pop())
-        console.table(
+        screen.table(
             ["", "Security group", "Name", "Description"],
             [
                 [str(number), group.id, group.name, group.description]
                 for number, group in enumerate(groups, 1)
             ],
         )
-        given["SecurityGroupIDs"] = ",".join(
+        values["SecurityGroupIDs"] = ",".join(
             group.id for group in _chosen("Security groups", groups)
         )
+    return values
+
+
+def _choose_subnets(screen: TextScreen, subnets: list[Subnet]) -> str:
+    for vpc in dict.fromkeys(subnet.vpc_id for subnet in subnets):
+        screen.note(f"Subnets of {vpc}:")
+        screen.table(
+            ["", "Subnet", "Name", "Zone", "CIDR", "Internet"],
+            [
+                [str(number), subnet.id, subnet.name, subnet.zone, subnet.cidr, subnet.internet]
+                for number, subnet in enumerate(subnets, 1)
+                if subnet.vpc_id == vpc
+            ],
+        )
+    chosen = _chosen(
+        "Subnets",
+        subnets,
+        lambda some: len({each.vpc_id for each in some}) > 1 and "choose subnets of one VPC",
+    )
+    return ",".join(subnet.id for subnet in chosen)
 
 
 def _chosen(
     what: str, items: list[Any], objection: Callable[[list[Any]], str | bool] = lambda _: False
 ) -> list[Any]:
-    """Ask for numbers out of a list, such as "1,3"; asks again after a slip or an objection."""
+    """Ask for numbers from a list, such as "1,3"; again after a mistake or an objection."""
     if not items:
-        raise BatchregError(f"{what}: this region has none. Make some, or choose another --region.")
+        raise BatchregError(
+            f"This region has no {what.lower()}.", "Create some, or choose another --region."
+        )
 
     def parse(text: str) -> list[Any]:
         numbers = re.split(r"[\s,]+", text.strip(" ,"))

@@ -1,27 +1,48 @@
-"""What `rotate` does with its options."""
+"""`rotate`: give the stack a new registry password."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from batchreg import aws
 from batchreg.aws import Session
-from batchreg.cli import deploy as commands
-from batchreg.cli import prompts as asking
-from batchreg.cli.console import Console
+from batchreg.cli import inputs, prompts, runner, target
+from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.target import Target
 from batchreg.errors import BatchregError, Interrupted
-from batchreg.registry import check as registry
-from batchreg.registry.images import parse
+from batchreg.registry import check as registry_check
+from batchreg.registry.images import Image, parse
 from batchreg.registry.logins import Credentials
-from batchreg.registry.names import host_of
 from batchreg.registry_login import HUB
-from batchreg.stack import deploy, rotate
-from batchreg.stack import states as stacks
+from batchreg.stack import following, registries, rotate, states
+from batchreg.stack.registries import StackRegistry
+from batchreg.stack.screen import Screen
 from batchreg.stack.states import Stack
 
 
-@commands.failures_too
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the user gave."""
+
+    registry_url: str | None
+    image: Image | None
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """Whose password becomes which one; None until it is asked for."""
+
+    target: Target
+    stack: Stack
+    body: str
+    registry: StackRegistry
+    image: Image | None
+    password: str | None = field(repr=False)
+
+
 def run(
     *,
     stack_name: str,
@@ -33,95 +54,157 @@ def run(
     undo: bool,
     password_stdin: bool,
     yes: bool,
-    machine: bool,
-    profile: str | None,
-    region: str | None,
-    endpoint_url: str | None,
-) -> None:
-    """Make a new password current, and say when the instances will have it."""
-    console = Console(machine=machine)
-    parsed = parse(image) if image else None
-    stacks.check_name(stack_name)
-    password = None if undo else asking.password(password_stdin)
-    session = Session(profile=profile, region=region, endpoint=endpoint_url)
-    client, manager = session.client("cloudformation"), session.client("secretsmanager")
-    present = stacks.find(client, stack_name)
-    if present is None:
-        raise BatchregError(
-            f"There is no stack {stack_name} in this region: batchreg deploy "
-            f"--stack-name {stack_name} makes it."
-        )
-    if present.busy:  # an earlier rotate, interrupted, or somebody else's that has just begun
-        present = deploy.attach(client, present, console, again="rotate again")
-    if present is None or present.status not in stacks.UPDATABLE:
-        state = f"is in {present.status}" if present else "is gone"
-        raise BatchregError(
-            f"{stack_name} {state}: batchreg deploy --stack-name {stack_name} leads on from there."
-        )
-    body = stacks.template_of(client, present)
-    made = commands.ours(present, body, False, console)
-    target = rotate.choose(rotate.targets(present, made, manager), registry_url)
-    host = host_of(target.key)
-    if undo:
-        password = rotate.read(manager, target.secret, rotate.PREVIOUS).fields["password"]
-    elif password is None:
-        password = asking.ask_password(f"New password for {host}")
-    if rule := asking.misfit("Password", str(password)):
-        raise BatchregError(f"{rule} Give it as the registry shows it.")
-    if check:
-        _check(target, rotate.read(manager, target.secret).username, str(password), parsed)
-    what = "Go back to the previous password of" if undo else "Change the password of"
-    if not asking.asker(yes)(f"{what} {host} in {stack_name}?"):
-        raise BatchregError(f"{stack_name} is as it was.")
-    changed = rotate.make_current(client, manager, present, body, target, str(password), console)
-    if not changed:
-        console.note(f"{host} has this password already: nothing to change.")
-    try:
-        told = _refresh(session, present, console, follow) if changed and (now or follow) else {}
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; {host} has its new password, and instances that have not "
-            "refreshed yet do so by their timer."
-        ) from None
-    if changed:
-        _say_when(present, host, told, console, undo)
-    console.emit("result", stack=stack_name, registry=host, changed=changed, instances=told)
-    failed = [instance for instance, status in told.items() if status not in ("Success", "Asked")]
-    if failed:
-        raise BatchregError(
-            f"{', '.join(failed)} did not take the password: the timer tries "
-            "again; the reason is on the instance's console."
-        )
+    json_output: bool,
+    **place: Any,
+) -> int:
+    """Make a new password current, and say when the instances will have it.
+
+    `place` is for `target.session`.
+    """
+    show = screen(json_output)
+    command = Rotate(
+        stack_name=stack_name,
+        registry_url=registry_url,
+        image=image,
+        password_stdin=password_stdin,
+        undo=undo,
+        check=check,
+        refresh=now or follow,
+        follow=follow,
+        yes=yes,
+        screen=show,
+        place=place,
+    )
+    return runner.run(command, show, stack=stack_name)
 
 
-def _check(target: rotate.Target, username: str, password: str, image: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Rotate:
+    """The stages of `rotate`, over its options."""
+
+    stack_name: str
+    registry_url: str | None
+    image: str | None
+    password_stdin: bool
+    undo: bool
+    check: bool
+    refresh: bool
+    follow: bool
+    yes: bool
+    screen: AnyScreen
+    place: dict[str, Any]
+
+    def gather(self) -> Given:
+        image = parse(self.image) if self.image else None
+        target.check_name(self.stack_name)
+        password = None if self.undo else inputs.password(self.password_stdin)
+        if password is not None:
+            inputs.require_usable("Password", password)
+        return Given(registry_url=self.registry_url, image=image, password=password)
+
+    def resolve(self, given: Given) -> Rotation:
+        found = target.find(self.stack_name, **self.place)
+        stack: Stack | None = found.existing()
+        if (
+            stack and stack.busy
+        ):  # an earlier rotate, interrupted, or another one that has just begun
+            stack = following.resume(found.client, stack, self.screen, again=rotate.AGAIN)
+        if stack is None or stack.status not in states.UPDATABLE:
+            state = f"is in {stack.status}" if stack else "was deleted"
+            command = self.screen.command("deploy", "--stack-name", self.stack_name)
+            raise BatchregError(f"{self.stack_name} {state}.", f"Recover it first: {command}")
+        body = states.template_of(found.client, stack)
+        deployed = target.require_batchreg_stack(stack, body, self.screen)
+        manager = found.session.client("secretsmanager")
+        known = registries.of(stack, deployed.settings if deployed else None)
+        return Rotation(
+            target=found,
+            stack=stack,
+            body=body,
+            registry=rotate.choose(manager, known, given.registry_url),
+            image=given.image,
+            password=given.password,
+        )
+
+    def ask(self, plan: Rotation) -> Rotation:
+        if self.undo:
+            manager = plan.target.session.client("secretsmanager")
+            before = rotate.stored(manager, plan.registry, registries.PREVIOUS)
+            inputs.require_usable("Password", before.credentials.password)
+            return replace(plan, password=before.credentials.password)
+        if plan.password is None:
+            label = f"New password for {plan.registry.host}"
+            return replace(plan, password=prompts.ask_password(label))
+        return plan
+
+    def act(self, plan: Rotation) -> int:
+        session, host, password = plan.target.session, plan.registry.host, str(plan.password)
+        manager = session.client("secretsmanager")
+        if self.check:
+            username = rotate.stored(manager, plan.registry).credentials.username
+            _check(plan, Credentials(username, password))
+        what = "Go back to the previous password of" if self.undo else "Change the password of"
+        if not prompts.asker(self.yes)(f"{what} {host} in {plan.stack.name}?"):
+            raise BatchregError(f"No changes were made to {plan.stack.name}.")
+        changed = rotate.make_current(
+            plan.target.client, manager, plan.stack, plan.body, plan.registry, password, self.screen
+        )
+        if not changed:
+            self.screen.note(f"{host} has this password already: nothing to change.")
+        told = self._refresh(plan) if changed and self.refresh else {}
+        if changed:
+            _say_when(plan.stack, host, told, self.screen, self.undo)
+        self.screen.emit(
+            "result", stack=plan.stack.name, registry=host, changed=changed, instances=told
+        )
+        failed = [name for name, status in told.items() if status not in ("Success", "Asked")]
+        if failed:
+            raise BatchregError(
+                f"{', '.join(failed)} did not take the password; the timer tries again.",
+                "The reason is on the instance's console.",
+            )
+        return 0
+
+    def _refresh(self, plan: Rotation) -> dict[str, str]:
+        try:
+            return _refresh(plan.target.session, plan.stack, self.screen, self.follow)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted; {plan.registry.host} has its new password, and instances that have "
+                "not refreshed yet do so by their timer."
+            ) from None
+
+
+def _check(plan: Rotation, credentials: Credentials) -> None:
     """Refuse a password that the registry refuses."""
-    login = Credentials(username, password)
+    key = str(plan.registry.key)
     verdict = (
-        registry.check(image, login)
-        if image
-        else registry.check_login("docker.io" if target.key == HUB else target.key, login)
+        registry_check.check(plan.image, credentials)
+        if plan.image
+        else registry_check.check_login("docker.io" if key == HUB else key, credentials)
     )
     if not verdict.ok:
-        raise BatchregError(f"{verdict.text} Nothing has changed. --no-check skips this.")
+        raise BatchregError(
+            f"{verdict.text} No changes were made.", "To skip this check, give --no-check."
+        )
 
 
-def _refresh(session: Session, present: Stack, console: Console, follow: bool) -> dict[str, str]:
+def _refresh(session: Session, present: Stack, screen: Screen, follow: bool) -> dict[str, str]:
     """Ask the instances that Systems Manager reaches to refresh; return {instance: status}.
 
     The password is current by now: whatever AWS refuses here, the timer does it later.
     """
     try:
-        return _asked(session, present, console, follow)
+        return _asked(session, present, screen, follow)
     except Exception as error:
         line = aws.explain(error)
         if line is None:
             raise
-        console.note(f"{line} The instances wait for their timer.")
+        screen.note(f"{line} The instances wait for their timer.")
         return {}
 
 
-def _asked(session: Session, present: Stack, console: Console, follow: bool) -> dict[str, str]:
+def _asked(session: Session, present: Stack, screen: Screen, follow: bool) -> dict[str, str]:
     running = rotate.instances(
         session.client("batch"), session.client("ecs"), present.outputs["ComputeEnvironmentArn"]
     )
@@ -130,7 +213,7 @@ def _asked(session: Session, present: Stack, console: Console, follow: bool) -> 
     ssm = session.client("ssm")
     reached = rotate.reachable(ssm, running)
     if len(reached) < len(running):
-        console.note(
+        screen.note(
             f"Systems Manager reaches {len(reached)} of {len(running)} instances; the "
             "others wait for their timer. For all: attach AmazonSSMManagedInstanceCore to "
             "the instance role."
@@ -143,9 +226,7 @@ def _asked(session: Session, present: Stack, console: Console, follow: bool) -> 
     return rotate.reported(ssm, asked, reached)
 
 
-def _say_when(
-    present: Stack, host: str, told: dict[str, str], console: Console, undo: bool
-) -> None:
+def _say_when(present: Stack, host: str, told: dict[str, str], screen: Screen, undo: bool) -> None:
     minutes = int(present.parameters.get("CredentialRefreshMinutes") or 30) + 1
     latest = datetime.now() + timedelta(minutes=minutes)
     done, asked = (
@@ -157,4 +238,4 @@ def _say_when(
         has = ("has" if done == 1 else "have") + " it" if done else "asked to refresh now"
         who = f"{number} {has}; any other uses it"
     what = "its previous password again" if undo else "a new password"
-    console.note(f"{host} has {what}. {who} by {latest:%H:%M} at the latest, new ones at once.")
+    screen.note(f"{host} has {what}. {who} by {latest:%H:%M} at the latest, new ones at once.")

@@ -32,7 +32,8 @@ def check(command: Command, context: click.Context) -> None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         if name == f"{PREFIX}YES" and "yes" in context.params:
             raise click.UsageError(
-                f"{name} is not supported, because it would confirm every command. Use --yes."
+                f"{name} is not supported, because it would confirm every command. Use --yes.",
+                context,
             )
         if name == f"{PREFIX}PASSWORD_STDIN":
             step = f"Use --password-stdin, or set {PASSWORD}."
@@ -41,7 +42,7 @@ def check(command: Command, context: click.Context) -> None:
         elif near:
             step = f"Did you mean {near[0]}?"
             if near[0] == f"{PREFIX}DRY_RUN" and "dry_run" in context.params:
-                raise click.UsageError(f"Nothing reads {name}. {step}")
+                raise click.UsageError(f"Nothing reads {name}. {step}", context)
         else:
             step = "The reference lists the variables that batchreg reads."
         report(f"warning: nothing reads {name}. {step}")

@@ -1,4 +1,4 @@
-"""Jobs of AWS Batch: submission, states and ends, over injected clients."""
+"""Jobs of AWS Batch: submitting, following and ending them, with the client that is passed in."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg import aws
 from batchreg.errors import BatchregError
 from batchreg.jobs.log import Line, LogReader
 
-UNFINISHED = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
-STATES = (*UNFINISHED, "SUCCEEDED", "FAILED")
+if TYPE_CHECKING:
+    from types_boto3_batch import BatchClient
+    from types_boto3_batch.literals import JobStatusType
+    from types_boto3_batch.type_defs import (
+        JobDetailTypeDef,
+        JobSummaryTypeDef,
+        SubmitJobRequestTypeDef,
+    )
+    from types_boto3_logs import CloudWatchLogsClient
+
+UNFINISHED: tuple[JobStatusType, ...] = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
+STATES: tuple[JobStatusType, ...] = (*UNFINISHED, "SUCCEEDED", "FAILED")
 
 Sleep = Callable[[float], None]
 
 
 def submit(
-    batch: Any,
+    batch: BatchClient,
     *,
     name: str,
     queue: str,
@@ -30,45 +40,50 @@ def submit(
     array_size: int | None = None,
 ) -> str:
     """Submit a job and return its id."""
-    request: dict[str, Any] = {"jobName": name, "jobQueue": queue, "jobDefinition": definition_arn}
+    request: SubmitJobRequestTypeDef = {
+        "jobName": name,
+        "jobQueue": queue,
+        "jobDefinition": definition_arn,
+    }
     if command:
         request["containerOverrides"] = {"command": list(command)}
     if array_size:
         request["arrayProperties"] = {"size": array_size}
-    return str(batch.submit_job(**request)["jobId"])
+    return batch.submit_job(**request)["jobId"]
 
 
 @dataclass(frozen=True)
 class State:
-    """A job's state as it has just become. `children` counts an array's jobs per state."""
+    """A job's state and its reason. `children` counts an array job's children per state."""
 
     status: str
     reason: str
     children: tuple[tuple[str, int], ...] = ()
 
 
-def find(batch: Any, job_id: str) -> dict[str, Any]:
-    """Return the job as Batch describes it; BatchregError where there is none."""
-    found: list[dict[str, Any]] = batch.describe_jobs(jobs=[job_id])["jobs"]
+def find(batch: BatchClient, job_id: str) -> JobDetailTypeDef:
+    """Return the job as Batch describes it; BatchregError if there is none."""
+    found = batch.describe_jobs(jobs=[job_id])["jobs"]
     if not found:
         raise BatchregError(
-            f"There is no job {job_id} in this region; Batch forgets jobs after a week."
+            f"There is no job {job_id} in this region.",
+            "Check the id and --region; AWS Batch forgets jobs after a week.",
         )
     return found[0]
 
 
 def follow(
-    batch: Any,
-    logs: Any,
+    batch: BatchClient,
+    logs: CloudWatchLogsClient,
     job_id: str,
     *,
     sleep: Sleep = time.sleep,
     poll_seconds: float = 3,
     patience_seconds: float = 60,
-) -> Iterator[State | Line | dict[str, Any]]:
-    """Yield a job's states and log lines in order, and at last the job itself.
+) -> Iterator[State | Line | JobDetailTypeDef]:
+    """Yield a job's states and log lines in order, and the job itself at the end.
 
-    A network that is away for less than `patience_seconds` is waited for.
+    A network that is unavailable for less than `patience_seconds` does not end it.
     """
     reader = LogReader(logs)
     shown: State | None = None
@@ -97,7 +112,7 @@ def follow(
         pause = min(pause * 1.5, poll_seconds)
 
 
-def state(job: Mapping[str, Any]) -> State:
+def state(job: JobDetailTypeDef) -> State:
     """Return the state of a job as Batch describes it."""
     children = job.get("arrayProperties", {}).get("statusSummary", {})
     return State(
@@ -107,38 +122,38 @@ def state(job: Mapping[str, Any]) -> State:
     )
 
 
-def verdict(job: Mapping[str, Any]) -> tuple[int, str]:
-    """Return (exit status, reason) of a job that has ended: its own exit code, or 1."""
+def verdict(job: JobDetailTypeDef) -> tuple[int, str]:
+    """Return (exit status, reason) of a job that has finished: its own exit code, or 1."""
     if job["status"] == "SUCCEEDED":
         return 0, ""
     container = job.get("container", {})
     reason = container.get("reason") or job.get("statusReason") or "no reason given"
     code = container.get("exitCode")
     # A status has eight bits: 256 would be a success.
-    return code if code in range(1, 256) else 1, " ".join(reason.split())
+    return code if code and 1 <= code <= 255 else 1, " ".join(reason.split())
 
 
-# What a job that does not start or dies without an exit code calls for.
+# The next step for a job that does not start, or ends without an exit code.
 ADVICE = (
     (
-        r"CannotPullContainer.*(toomanyrequests|rate limit|\b429\b)",
+        r"CannotPull.*(toomanyrequests|rate limit|\b429\b)",
         "The registry limits the pulls: use a login with a plan that allows more.",
     ),
-    (r"CannotPullContainer.*(manifest unknown|not found)", "Check the image's name and tag."),
+    (r"CannotPull.*(manifest unknown|not found)", "Check the image's name and tag."),
     (
-        r"CannotPullContainer.*no space left",
+        r"CannotPull.*no space left",
         "The disk is full: batchreg deploy --root-volume-gib with more.",
     ),
     (
-        r"CannotPullContainer.*no matching manifest",
+        r"CannotPull.*no matching manifest",
         "The image is for another architecture than the instance types.",
     ),
     (
-        r"CannotPullContainer.*(timeout|deadline exceeded|dial tcp)",
+        r"CannotPull.*(timeout|deadline exceeded|dial tcp)",
         "The subnets do not reach the registry: check their route and the security groups.",
     ),
     (
-        r"CannotPullContainer",
+        r"CannotPull",
         "The login may be wrong, or may not read this image: "
         "check it, then batchreg deploy with the right one.",
     ),
@@ -146,48 +161,49 @@ ADVICE = (
         r"ResourceInitializationError.*(secret|registry auth)",
         "The subnets do not reach Secrets Manager, or the execution role may not read the secret.",
     ),
-    (r"CannotStartContainer", "Check the command behind --."),
+    (r"CannotStartContainer", "Check the command after --."),
     (
         r"COMPUTE_ENVIRONMENT_MAX_RESOURCE",
         "The job is larger than the compute environment: "
-        "give less --vcpus or --memory, or batchreg deploy --max-vcpus with more.",
+        "use less --vcpus or --memory, or batchreg deploy --max-vcpus with more.",
     ),
     (
         r"JOB_RESOURCE_REQUIREMENT",
         "The job is larger than every instance type: "
-        "give less --vcpus, --memory or --gpus, or batchreg deploy --instance-type with larger ones.",
+        "use less --vcpus, --memory or --gpus, or batchreg deploy --instance-type with larger ones.",
     ),
     (
         r"INSUFFICIENT_INSTANCE_CAPACITY",
-        "AWS has no such instances free: batchreg deploy --instance-type with more types, or wait.",
+        "AWS has no capacity for these instance types: batchreg deploy --instance-type with more "
+        "types, or wait.",
     ),
-    (r"ACTION_REQUIRED", "batchreg status says what is wrong with the compute environment."),
+    (r"ACTION_REQUIRED", "batchreg doctor tells what is wrong with the compute environment."),
     (
         r"SERVICE_ROLE_PERMISSIONS",
-        "AWS Batch lacks a permission: look at AWSServiceRoleForBatch in the IAM console.",
+        "AWS Batch lacks a permission: check AWSServiceRoleForBatch in the IAM console.",
     ),
     (r"UNDETERMINED", "Check the subnets' route to AWS and the registry, and your EC2 vCPU quota."),
-    (r"OutOfMemory", "Give it more --memory."),
-    (r"exceeded timeout", "Give it a longer --timeout."),
-    (r"Host EC2.*terminated", "The instance went away, as Spot Instances do: give it --retries."),
+    (r"OutOfMemory", "Use more --memory."),
+    (r"exceeded timeout", "Use a longer --timeout."),
+    (r"Host EC2.*terminated", "The instance was terminated, as Spot Instances are: use --retries."),
 )
 
 
 def advice(reason: str) -> str:
-    """Return what to do about the reason of a job, empty where it speaks for itself."""
+    """Return the next step for a job with this reason, empty if the reason says enough."""
     return next(
         (step for pattern, step in ADVICE if re.search(pattern, reason, re.IGNORECASE | re.DOTALL)),
         "",
     )
 
 
-def check_queue(batch: Any, queue: str) -> None:
-    """Refuse a queue that cannot run a job: it, or its compute environment, is off or invalid."""
+def check_queue(batch: BatchClient, queue: str) -> None:
+    """Refuse a queue that is disabled or invalid, or whose compute environment is."""
     queues = batch.describe_job_queues(jobQueues=[queue])["jobQueues"]
     if not queues:
         raise BatchregError(
-            f"The job queue {queue.rsplit('/', 1)[-1]} is gone: batchreg destroy, "
-            "then deploy again."
+            f"The job queue {queue.rsplit('/', 1)[-1]} no longer exists.",
+            "Destroy the stack, then deploy it again.",
         )
     orders = queues[0]["computeEnvironmentOrder"]
     # The compute environment first: a queue is INVALID because of it.
@@ -201,52 +217,56 @@ def check_queue(batch: Any, queue: str) -> None:
 def _check(name: str, found: Mapping[str, Any]) -> None:
     if found["status"] == "INVALID":
         reason = " ".join(found.get("statusReason", "no reason given").split()).rstrip(".")
-        raise BatchregError(f"The {name} is INVALID: {reason}. Mend that, then batchreg deploy.")
+        raise BatchregError(
+            f"The {name} is INVALID: {reason}.", "Fix the cause, then run batchreg deploy."
+        )
     if found["state"] != "ENABLED":
-        raise BatchregError(f"The {name} is DISABLED: enable it in the AWS Batch console.")
+        raise BatchregError(f"The {name} is DISABLED.", "Enable it in the AWS Batch console.")
 
 
-def in_state(batch: Any, queue: str, state: str) -> list[dict[str, Any]]:
+def in_state(batch: BatchClient, queue: str, state: JobStatusType) -> list[JobSummaryTypeDef]:
     """Return the queue's jobs in one state."""
     pages = batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=state)
     return [job for page in pages for job in page["jobSummaryList"]]
 
 
-def per_state(batch: Any, queue: str, states: Sequence[str] = STATES) -> dict[str, list[Any]]:
-    """Return {state: jobs}; Batch lists one state a call, so the calls go out side by side."""
+def per_state(
+    batch: BatchClient, queue: str, states: Sequence[JobStatusType] = STATES
+) -> dict[str, list[Any]]:
+    """Return {state: jobs}. Batch lists one state per call, so the calls run in parallel."""
     with ThreadPoolExecutor(len(states)) as pool:
         found = pool.map(lambda state: in_state(batch, queue, state), states)
         return dict(zip(states, found, strict=True))
 
 
-def unfinished(batch: Any, queue: str) -> list[dict[str, Any]]:
+def unfinished(batch: BatchClient, queue: str) -> list[Any]:
     """Return the queue's jobs that wait or run."""
     return [job for jobs in per_state(batch, queue, UNFINISHED).values() for job in jobs]
 
 
-def number(jobs: Sequence[dict[str, Any]]) -> str:
+def number(jobs: Sequence[object]) -> str:
     """Say how many there are: "1 job", "2 jobs"."""
     return f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
 
 
-def counted(jobs: Sequence[dict[str, Any]]) -> str:
+def counted(jobs: Sequence[Mapping[str, Any]]) -> str:
     """Say how many jobs there are of each state: "2 RUNNABLE, 1 RUNNING"."""
     counts = Counter(job["status"] for job in jobs)
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
 def terminate(
-    batch: Any,
+    batch: BatchClient,
     queue: str,
-    jobs: Sequence[dict[str, Any]],
+    jobs: Sequence[Mapping[str, Any]],
     reason: str,
     *,
     sleep: Sleep = time.sleep,
     patience_seconds: float = 300,
 ) -> None:
-    """End the jobs and wait until the queue has none left.
+    """Terminate the jobs and wait until the queue has none left.
 
-    Raises BatchregError where some are still there after `patience_seconds`.
+    Raises BatchregError if some are unfinished after `patience_seconds`.
     """
     for job in jobs:
         batch.terminate_job(jobId=job["jobId"], reason=reason)
@@ -254,7 +274,8 @@ def terminate(
     while left := unfinished(batch, queue):
         if waited > patience_seconds:
             raise BatchregError(
-                f"After {waited:.0f} s, {number(left)} did not end yet: wait, then destroy again."
+                f"{number(left)} did not finish within {waited:.0f} s.",
+                "Wait, then destroy the stack again.",
             )
         sleep(pause)
         waited += pause

@@ -1,4 +1,4 @@
-"""Job definitions: what a job needs, in the form that AWS Batch takes."""
+"""Job definitions: what a job needs, in the form that AWS Batch accepts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from batchreg.errors import BatchregError
 from batchreg.registry.images import Image
+
+if TYPE_CHECKING:
+    from types_boto3_batch import BatchClient
+    from types_boto3_batch.type_defs import (
+        ContainerPropertiesTypeDef,
+        RegisterJobDefinitionRequestTypeDef,
+        ResourceRequirementTypeDef,
+    )
 
 TAG = "batchreg"  # on a job definition: the digest of what we registered
 
@@ -32,8 +40,8 @@ FARGATE = {
 class Spec:
     """What a job needs. `memory` is in MiB, `timeout` in seconds.
 
-    `execution_role` and `secret` are ARNs, for jobs that carry their own registry login; on Fargate
-    all do. Raises BatchregError for what Batch would refuse.
+    `execution_role` and `secret` are ARNs, for jobs that carry their own registry credentials; on
+    Fargate all do. Raises BatchregError for what Batch would reject.
     """
 
     image: Image
@@ -51,41 +59,57 @@ class Spec:
     def __post_init__(self) -> None:
         for name in self.environment:
             if name.startswith("AWS_BATCH"):
-                raise BatchregError(f"AWS Batch keeps {name} for itself: choose another name.")
-        if not self.fargate:
-            if self.vcpus != int(self.vcpus) or self.vcpus < 1:
-                raise BatchregError("On EC2 a job takes whole vCPUs: give --vcpus 1 or more.")
-            if self.memory < 4:
-                raise BatchregError("A job takes 4 MiB at least: give more --memory.")
-            return
+                raise BatchregError(f"AWS Batch reserves {name}.", "Choose another name.")
+        if self.fargate:
+            self._check_fargate()
+        else:
+            self._check_ec2()
+
+    def _check_ec2(self) -> None:
+        if self.vcpus != int(self.vcpus):
+            step = "Use --vcpus 1, or --fargate."
+            if self.vcpus > 1:
+                step = f"Use --vcpus {int(self.vcpus)} or --vcpus {int(self.vcpus) + 1}."
+            raise BatchregError(
+                f"{self.vcpus:g} is not a whole number of vCPUs, which EC2 requires.", step
+            )
+        if self.memory < 4:
+            raise BatchregError("A job needs at least 4 MiB.", "Use more --memory.")
+
+    def _check_fargate(self) -> None:
         if self.gpus:
-            raise BatchregError("Fargate has no GPUs: leave out --gpus or --fargate.")
+            raise BatchregError("Fargate has no GPUs.", "Leave out --gpus or --fargate.")
         if self.memory not in FARGATE.get(self.vcpus, ()):
             pairs = [(vcpus, memory) for vcpus, sizes in FARGATE.items() for memory in sizes]
             near = sorted(
                 pairs,
                 key=lambda pair: abs(pair[0] - self.vcpus) * 4096 + abs(pair[1] - self.memory),
             )[:3]
-            fits = ", ".join(f"--vcpus {vcpus:g} --memory {memory}" for vcpus, memory in near)
+            fits = [f"--vcpus {vcpus:g} --memory {memory}" for vcpus, memory in near]
             raise BatchregError(
-                f"Fargate has no {self.vcpus:g} vCPUs with {self.memory} MiB; the "
-                f"nearest are {fits}."
+                f"Fargate does not offer {self.vcpus:g} vCPUs with {self.memory} MiB.",
+                f"The nearest are {', '.join(fits)}.",
             )
 
 
-def definition(spec: Spec, command: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the job definition, in the form that RegisterJobDefinition takes."""
-    resources = [
+def definition(spec: Spec, command: Sequence[str] = ()) -> RegisterJobDefinitionRequestTypeDef:
+    """Return the job definition, in the form that RegisterJobDefinition accepts."""
+    resources: list[ResourceRequirementTypeDef] = [
         {"type": "VCPU", "value": f"{spec.vcpus:g}"},
         {"type": "MEMORY", "value": str(spec.memory)},
     ]
     if spec.gpus:
         resources.append({"type": "GPU", "value": str(spec.gpus)})
-    container: dict[str, Any] = {"image": spec.image.name, "resourceRequirements": resources}
+    container: ContainerPropertiesTypeDef = {
+        "image": spec.image.name,
+        "resourceRequirements": resources,
+    }
     if command:
         container["command"] = list(command)
     if spec.environment:
-        container["environment"] = _environment(spec.environment)
+        container["environment"] = [
+            {"name": name, "value": value} for name, value in spec.environment.items()
+        ]
     if spec.job_role:
         container["jobRoleArn"] = spec.job_role
     if spec.execution_role:
@@ -95,7 +119,7 @@ def definition(spec: Spec, command: Sequence[str] = ()) -> dict[str, Any]:
     if spec.fargate:
         # Without a public address, a job in a public subnet cannot reach the registry.
         container["networkConfiguration"] = {"assignPublicIp": "ENABLED"}
-    body: dict[str, Any] = {
+    body: RegisterJobDefinitionRequestTypeDef = {
         "jobDefinitionName": definition_name(spec.image),
         "type": "container",
         "platformCapabilities": ["FARGATE" if spec.fargate else "EC2"],
@@ -108,12 +132,12 @@ def definition(spec: Spec, command: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def definition_name(image: Image) -> str:
-    """Return a name for the image's job definition; its tag is left to the revisions."""
+    """Return a name for the image's job definition; each tag is a revision of it."""
     return re.sub("[^A-Za-z0-9]+", "-", f"{image.registry}-{image.path}").strip("-")[:128]
 
 
-def register(batch: Any, body: Mapping[str, Any]) -> str:
-    """Return the ARN of a job definition like `body`: the newest there is of ours, or a new one."""
+def register(batch: BatchClient, body: RegisterJobDefinitionRequestTypeDef) -> str:
+    """Return the ARN of our newest job definition like `body`, registered if there is none."""
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     pages = batch.get_paginator("describe_job_definitions").paginate(
         jobDefinitionName=body["jobDefinitionName"], status="ACTIVE"
@@ -125,9 +149,6 @@ def register(batch: Any, body: Mapping[str, Any]) -> str:
         if found.get("tags", {}).get(TAG) == digest
     ]
     if same:
-        return str(max(same, key=lambda found: found["revision"])["jobDefinitionArn"])
-    return str(batch.register_job_definition(**body, tags={TAG: digest})["jobDefinitionArn"])
-
-
-def _environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in variables.items()]
+        return max(same, key=lambda found: found["revision"])["jobDefinitionArn"]
+    tagged: RegisterJobDefinitionRequestTypeDef = {**body, "tags": {TAG: digest}}
+    return batch.register_job_definition(**tagged)["jobDefinitionArn"]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types_boto3_logs import CloudWatchLogsClient
+    from types_boto3_logs.type_defs import GetLogEventsRequestTypeDef
 
 LOG_GROUP = "/aws/batch/job"
 
-# CloudWatch pages by time as well: where a job was silent there are pages without a line. Of a
-# stream whose lines have expired it hands out such pages for ever (boto3 issue 4591).
+# CloudWatch pages by time as well, so a job that was silent has pages without a line. For a stream
+# whose lines have expired it returns such pages forever (boto3 issue 4591).
 EMPTY_PAGES = 100
 
 
@@ -23,13 +27,13 @@ class Line:
 
 
 class LogReader:
-    """Reads a job's log streams, one an attempt, as they grow: no line twice, none lost."""
+    """Reads a job's log streams, one per attempt, as they grow: no line twice, none lost."""
 
-    def __init__(self, logs: Any) -> None:
+    def __init__(self, logs: CloudWatchLogsClient) -> None:
         self._logs = logs
         self._tokens: dict[str, str] = {}
         self._shown: Counter[str] = Counter()  # lines of each stream
-        self._again: Counter[str] = Counter()  # those of them that come a second time
+        self._again: Counter[str] = Counter()  # those of them that will come a second time
 
     @property
     def lines(self) -> int:
@@ -49,7 +53,7 @@ class LogReader:
         quiet_seconds: float = 2,
         patience_seconds: float = 5,
     ) -> Iterator[Line]:
-        """Yield the last lines of a job that has ended; they can come some seconds late.
+        """Yield the last lines of a job that has finished; they can be some seconds late.
 
         It ends when none has come for `quiet_seconds`, or none at all for `patience_seconds`.
         """
@@ -64,14 +68,18 @@ class LogReader:
     def _read(self, stream: str) -> Iterator[Line]:
         empty = 0
         while empty < EMPTY_PAGES:
-            request = {"logGroupName": LOG_GROUP, "logStreamName": stream, "startFromHead": True}
+            request: GetLogEventsRequestTypeDef = {
+                "logGroupName": LOG_GROUP,
+                "logStreamName": stream,
+                "startFromHead": True,
+            }
             token = self._tokens.get(stream)
             if token:
                 request["nextToken"] = token
             try:
                 answer = self._logs.get_log_events(**request)
             except self._logs.exceptions.ResourceNotFoundException:
-                return  # the group or the stream comes with the first line
+                return  # the first line creates the group and the stream
             except self._logs.exceptions.InvalidParameterException:
                 if not token:
                     raise
@@ -85,7 +93,7 @@ class LogReader:
                     continue
                 self._shown[stream] += 1
                 yield Line(event["message"], event["timestamp"])
-            # At the end of what there is, and only there, the token that was sent comes back.
+            # At the end of the stream, and only there, the token that was sent comes back.
             self._tokens[stream] = answer["nextForwardToken"]
             if answer["nextForwardToken"] == token:
                 return

@@ -21,6 +21,13 @@ REFRESH_MINUTES, DEFAULT_REFRESH_MINUTES = (5, 1440), 30
 
 MAX_VCPUS, DEFAULT_MAX_VCPUS = (1, 1_000_000), 256
 ROOT_VOLUME_GIB, DEFAULT_ROOT_VOLUME_GIB = (30, 16384), 100
+# What gp3 allows; without a price up to 125 MiB/s and 3,000 IOPS.
+# Source: docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
+ROOT_VOLUME_THROUGHPUT, DEFAULT_ROOT_VOLUME_THROUGHPUT = (125, 2_000), 300
+ROOT_VOLUME_IOPS, DEFAULT_ROOT_VOLUME_IOPS = (3_000, 80_000), 3_000
+IOPS_PER_MIBS, IOPS_PER_GIB = 4, 500
+# How long running jobs may continue while AWS Batch replaces their instances.
+JOB_TIMEOUT_MINUTES, DEFAULT_JOB_TIMEOUT_MINUTES = (1, 7_200), 360
 
 # Patterns. CloudFormation would take {{resolve:...}} for a reference to another value, in a
 # parameter too.
@@ -32,6 +39,10 @@ SECRET_ARN = (
     r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+-[A-Za-z0-9]{6}"
 )
 KMS_KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+"
+
+_POLICY_ARN = r"arn:aws[a-z-]*:iam::(aws|[0-9]{12}):policy/[\w+=.@/-]+"
+POLICY_ARNS = rf"|{_POLICY_ARN}(,{_POLICY_ARN})*"  # no condition can tell an empty list
+IMAGE_ID = r"ami-[0-9a-f]{8,17}"
 
 # Every spelling of a registry's URL that registry_login.registry_key accepts, and no other.
 _NAME = r"[a-z0-9]+((\.|-+)[a-z0-9]+)*"

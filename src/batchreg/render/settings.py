@@ -22,6 +22,14 @@ PARAMETERS = {
     "instance_type": "InstanceTypes",
     "max_vcpus": "MaxvCpus",
     "root_volume_gib": "RootVolumeGiB",
+    "root_volume_throughput": "RootVolumeThroughput",
+    "root_volume_iops": "RootVolumeIops",
+    "image_id": "ImageId",
+    "instance_policy_arn": "InstancePolicyArns",
+    "job_policy_arn": "JobPolicyArns",
+    "ssm": "Ssm",
+    "job_timeout_minutes": "JobTimeoutMinutes",
+    "terminate_jobs": "TerminateJobs",
     "image_pull_behavior": "ImagePullBehavior",
 }
 
@@ -35,6 +43,8 @@ class Settings:
     `slots`: numbers of the registries whose secrets the stack creates; a registry keeps its number
     for life, so that adding and removing others does not affect it. `fargate`: a second compute
     environment and queue, for jobs whose definitions have credentials of their own.
+    `generation`: of the compute environment, whose logical id has this number; a new generation
+    replaces an environment that cannot be repaired, behind the same queue.
     Raises BatchregError for a choice that cannot work.
     """
 
@@ -43,6 +53,7 @@ class Settings:
     user_parts: tuple[str, ...] = ()
     fargate: bool = False
     slots: tuple[int, ...] = (1,)
+    generation: int = 1
 
     def __post_init__(self) -> None:
         for arn in self.secret_arns:

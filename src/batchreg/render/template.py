@@ -67,6 +67,7 @@ def _parameters(template: Template, settings: Settings) -> None:
         labels[name] = label
 
     registry, network, compute = "Registry credentials", "Network", "Compute"
+    permissions, updates = "Permissions", "Updates"
     for slot in () if settings.secret_arns else settings.slots:
         n = suffix(slot)
         group = f"{registry} {n}".strip()
@@ -176,6 +177,32 @@ def _parameters(template: Template, settings: Settings) -> None:
     )
     add(
         compute,
+        "RootVolumeThroughput",
+        "Root volume throughput (MiB/s)",
+        "Number",
+        "Image layers are written to the root volume. Above 125, AWS charges for the throughput.",
+        **_number(constraints.ROOT_VOLUME_THROUGHPUT, constraints.DEFAULT_ROOT_VOLUME_THROUGHPUT),
+    )
+    add(
+        compute,
+        "RootVolumeIops",
+        "Root volume IOPS",
+        "Number",
+        "At least four per MiB/s of throughput. Above 3,000, AWS charges for them.",
+        **_number(constraints.ROOT_VOLUME_IOPS, constraints.DEFAULT_ROOT_VOLUME_IOPS),
+    )
+    add(
+        compute,
+        "ImageId",
+        "Machine image",
+        "String",
+        "An AMI of your own, with the ECS agent and python3. If empty, AWS Batch's current image.",
+        Default="",
+        AllowedPattern="|" + constraints.IMAGE_ID,
+        ConstraintDescription="The ID of an AMI, such as ami-0123456789abcdef0, or empty.",
+    )
+    add(
+        compute,
         "ImagePullBehavior",
         "Image pull behavior",
         "String",
@@ -183,6 +210,52 @@ def _parameters(template: Template, settings: Settings) -> None:
         "image if that fails.",
         Default=constraints.PULL_BEHAVIORS[0],
         AllowedValues=list(constraints.PULL_BEHAVIORS),
+    )
+    add(
+        permissions,
+        "InstancePolicyArns",
+        "Policies for the instance role",
+        "String",
+        "Comma-separated ARNs of IAM policies that every job on the instances can use, such as one for S3.",
+        Default="",
+        AllowedPattern=constraints.POLICY_ARNS,
+        ConstraintDescription="ARNs of IAM policies, or empty.",
+    )
+    add(
+        permissions,
+        "JobPolicyArns",
+        "Policies for a job role",
+        "String",
+        "Comma-separated ARNs of IAM policies of a role for jobs. If empty, the stack has no job role.",
+        Default="",
+        AllowedPattern=constraints.POLICY_ARNS,
+        ConstraintDescription="ARNs of IAM policies, or empty.",
+    )
+    add(
+        permissions,
+        "Ssm",
+        "Systems Manager",
+        "String",
+        "true lets AWS Systems Manager reach the instances: for sessions, and to rotate at once.",
+        Default="false",
+        AllowedValues=["false", "true"],
+    )
+    add(
+        updates,
+        "JobTimeoutMinutes",
+        "Time for running jobs (minutes)",
+        "Number",
+        "How long running jobs may continue when an update replaces their instances.",
+        **_number(constraints.JOB_TIMEOUT_MINUTES, constraints.DEFAULT_JOB_TIMEOUT_MINUTES),
+    )
+    add(
+        updates,
+        "TerminateJobs",
+        "Terminate running jobs",
+        "String",
+        "true terminates running jobs at once when an update replaces their instances.",
+        Default="false",
+        AllowedValues=["false", "true"],
     )
     template.set_metadata(
         {
@@ -203,6 +276,10 @@ def _parameters(template: Template, settings: Settings) -> None:
     )
     template.add_condition("HasKmsKey", Not(Equals(Ref("KmsKeyArn"), "")))
     template.add_condition("IsSpot", Equals(Ref("ProvisioningModel"), "SPOT"))
+    template.add_condition("HasImageId", Not(Equals(Ref("ImageId"), "")))
+    template.add_condition("HasSsm", Equals(Ref("Ssm"), "true"))
+    for name in ("InstancePolicy", "JobPolicy"):
+        template.add_condition(f"Has{name}", Not(Equals(Ref(f"{name}Arns"), "")))
 
 
 def _number(limits: tuple[int, int], default: int) -> dict[str, int]:
@@ -243,52 +320,77 @@ def _json_escaped(value: AWSHelperFn) -> AWSHelperFn:
 
 
 def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.InstanceProfile:
-    """Add the roles that may read exactly these secrets; return the instance profile."""
+    """Add the roles; two of them may read exactly these secrets. Return the instance profile."""
+    via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
+    decrypt = _policy(
+        "kms:Decrypt",
+        Resource=Ref("KmsKeyArn"),
+        Condition={"StringEquals": {"kms:ViaService": via}},
+    )
+    reading = [
+        iam.Policy(
+            PolicyName="ReadRegistryLogin",
+            PolicyDocument=_policy("secretsmanager:GetSecretValue", Resource=secrets),
+        ),
+        If(
+            "HasKmsKey",
+            iam.Policy(PolicyName="DecryptRegistryLogin", PolicyDocument=decrypt),
+            NoValue,
+        ),
+    ]
 
-    def role(name: str, service: str, managed_policy: str) -> iam.Role:
-        arn = f"arn:${{AWS::Partition}}:iam::aws:policy/service-role/{managed_policy}"
-        via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
-        return template.add_resource(
+    def role(name: str, service: str, text: str, **more: Any) -> iam.Role:
+        created = template.add_resource(
             iam.Role(
                 name,
                 AssumeRolePolicyDocument=_policy("sts:AssumeRole", Principal={"Service": service}),
-                ManagedPolicyArns=[Sub(arn)],
-                Policies=[
-                    iam.Policy(
-                        PolicyName="ReadRegistryLogin",
-                        PolicyDocument=_policy("secretsmanager:GetSecretValue", Resource=secrets),
-                    ),
-                    If(
-                        "HasKmsKey",
-                        iam.Policy(
-                            PolicyName="DecryptRegistryLogin",
-                            PolicyDocument=_policy(
-                                "kms:Decrypt",
-                                Resource=Ref("KmsKeyArn"),
-                                Condition={"StringEquals": {"kms:ViaService": via}},
-                            ),
-                        ),
-                        NoValue,
-                    ),
-                ],
-                **_lint_exception(settings),
+                **more,
             )
         )
+        condition = {"Condition": more["Condition"]} if "Condition" in more else {}
+        _output(template, f"{name}Arn", GetAtt(created, "Arn"), text, **condition)
+        return created
 
-    instance_role = role("InstanceRole", "ec2.amazonaws.com", "AmazonEC2ContainerServiceforEC2Role")
+    # No intrinsic function but Split makes one list of a list and what a condition adds to it.
+    policies = Sub(
+        "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
+        "${Ssm}${More}",
+        Ssm=If(
+            "HasSsm", Sub(",arn:${AWS::Partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"), ""
+        ),
+        More=If("HasInstancePolicy", Sub(",${InstancePolicyArns}"), ""),
+    )
+    instance_role = role(
+        "InstanceRole",
+        "ec2.amazonaws.com",
+        "Role of the instances",
+        ManagedPolicyArns=Split(",", policies),
+        Policies=reading,
+        **_lint_exception(settings),
+    )
     profile = template.add_resource(
         iam.InstanceProfile("InstanceProfile", Roles=[Ref(instance_role)])
     )
-    execution_role = role(
-        "JobExecutionRole", "ecs-tasks.amazonaws.com", "AmazonECSTaskExecutionRolePolicy"
-    )
-    _output(template, "InstanceRoleArn", GetAtt(instance_role, "Arn"), "Role of the instances")
     _output(template, "InstanceProfileArn", GetAtt(profile, "Arn"), "Profile of the instances")
-    _output(
-        template,
-        "JobExecutionRoleArn",
-        GetAtt(execution_role, "Arn"),
+    role(
+        "JobExecutionRole",
+        "ecs-tasks.amazonaws.com",
         "Execution role for job definitions with repositoryCredentials",
+        ManagedPolicyArns=[
+            Sub(
+                "arn:${AWS::Partition}:iam::aws:policy/service-role/"
+                "AmazonECSTaskExecutionRolePolicy"
+            )
+        ],
+        Policies=reading,
+        **_lint_exception(settings),
+    )
+    role(
+        "JobRole",
+        "ecs-tasks.amazonaws.com",
+        "Role for jobs: their code's own permissions",
+        ManagedPolicyArns=Split(",", Ref("JobPolicyArns")),
+        Condition="HasJobPolicy",
     )
     return profile
 
@@ -318,7 +420,11 @@ def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTempla
                     ec2.LaunchTemplateBlockDeviceMapping(
                         DeviceName="/dev/xvda",  # the root volume of the ECS-optimized AL2023 images
                         Ebs=ec2.EBSBlockDevice(
-                            Encrypted=True, VolumeSize=Ref("RootVolumeGiB"), VolumeType="gp3"
+                            Encrypted=True,
+                            VolumeSize=Ref("RootVolumeGiB"),
+                            VolumeType="gp3",
+                            Throughput=Ref("RootVolumeThroughput"),
+                            Iops=Ref("RootVolumeIops"),
                         ),
                     )
                 ],
@@ -351,7 +457,7 @@ def _batch(
     """
     environment = template.add_resource(
         batch.ComputeEnvironment(
-            "ComputeEnvironment",
+            f"ComputeEnvironment{suffix(settings.generation)}",
             Type="MANAGED",
             State="ENABLED",
             ReplaceComputeEnvironment=False,
@@ -366,7 +472,12 @@ def _batch(
                 InstanceRole=GetAtt(profile, "Arn"),
                 Subnets=Ref("SubnetIDs"),
                 SecurityGroupIds=Ref("SecurityGroupIDs"),
-                Ec2Configuration=[batch.Ec2ConfigurationObject(ImageType=settings.image_type)],
+                Ec2Configuration=[
+                    batch.Ec2ConfigurationObject(
+                        ImageType=settings.image_type,
+                        ImageIdOverride=If("HasImageId", Ref("ImageId"), NoValue),
+                    )
+                ],
                 LaunchTemplate=batch.LaunchTemplateSpecification(
                     LaunchTemplateId=Ref(launch_template),
                     Version=GetAtt(launch_template, "LatestVersionNumber"),
@@ -377,9 +488,9 @@ def _batch(
         )
     )
     # troposphere knows UpdatePolicy as the resource attribute of that name; Batch's is a property.
-    # Jobs that run while an update replaces the instances get six hours; the default is half an hour.
     environment.properties["UpdatePolicy"] = batch.UpdatePolicy(
-        TerminateJobsOnUpdate=False, JobExecutionTimeoutMinutes=360
+        TerminateJobsOnUpdate=Ref("TerminateJobs"),
+        JobExecutionTimeoutMinutes=Ref("JobTimeoutMinutes"),
     )
     queue = _queue(template, "JobQueue", environment)
     _output(template, "ComputeEnvironmentArn", Ref(environment), "Compute environment")
@@ -433,5 +544,5 @@ def _queue(template: Template, name: str, environment: batch.ComputeEnvironment)
     )
 
 
-def _output(template: Template, name: str, value: Any, text: str) -> None:
-    template.add_output(Output(name, Description=text, Value=value))
+def _output(template: Template, name: str, value: Any, text: str, **condition: str) -> None:
+    template.add_output(Output(name, Description=text, Value=value, **condition))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,11 +54,18 @@ def read_template(body: str) -> Deployed | None:
                 user_parts=userdata.user_parts(text),
                 fargate="FargateJobQueue" in parsed["Resources"],
                 slots=slots_of(parsed["Parameters"]) or (1,),
+                generation=_generation(parsed["Resources"]),
             ),
             text,
         )
-    except (yaml.YAMLError, KeyError, TypeError, BatchregError):
+    except (yaml.YAMLError, KeyError, TypeError, StopIteration, BatchregError):
         return None
+
+
+def _generation(resources: Mapping[str, Any]) -> int:
+    """Return the number in the logical id of the compute environment; the first has none."""
+    names = (re.fullmatch(r"ComputeEnvironment(\d*)", name) for name in resources)
+    return next(int(match[1] or 1) for match in names if match)
 
 
 # libyaml's, which is many times as fast, where PyYAML was built with it.
@@ -78,12 +86,16 @@ def to_json(template: Template) -> str:
 
 
 def to_yaml(template: Template) -> str:
-    """Return the template as YAML text, intrinsics in their short form.
+    """Return the template as YAML text, intrinsics in their short form."""
+    return dump(_in_reading_order(template))
+
+
+def dump(body: dict[str, Any]) -> str:
+    """Return a template, or a piece of one, as YAML text.
 
     libyaml writes it: five times as fast as troposphere's own to_yaml.
     """
-    body = _shortened(_in_reading_order(template))
-    return str(yaml.dump(body, Dumper=_Dumper, sort_keys=False, width=100_000))
+    return str(yaml.dump(_shortened(body), Dumper=_Dumper, sort_keys=False, width=100_000))
 
 
 class Tagged(tuple[str, Any]):
@@ -100,11 +112,12 @@ def _in_reading_order(template: Template) -> dict[str, Any]:
         "Description",
         "Metadata",
         "Parameters",
+        "Mappings",
         "Conditions",
         "Resources",
         "Outputs",
     )
-    return {section: body[section] for section in sections}
+    return {section: body[section] for section in sections if section in body}
 
 
 def _shortened(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Change sets: made, looked at, taken back or executed, over an injected CloudFormation client."""
+"""Change sets: created, read, discarded or executed, over an injected CloudFormation client."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchreg.stack.states import (
-    NOT_CREATED,
-    PREFIX,
-    Client,
-    Sleep,
-    StackFailed,
-    find,
-    latest_token,
-    new_token,
-)
+from batchreg.stack.events import latest_token
+from batchreg.stack.states import NOT_CREATED, PREFIX, Client, Sleep, StackFailed, find, new_token
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """A change set that waits to be executed, or, without an `id`, that would change nothing."""
+    """A change set to be executed; without an `id`, one that would change nothing."""
 
     stack_id: str
     id: str | None
@@ -41,7 +33,7 @@ class ChangeSet:
     changes: tuple[Change, ...] = ()
 
 
-def plan(
+def create(
     client: Client,
     name: str,
     body: str,
@@ -52,15 +44,15 @@ def plan(
     role_arn: str | None = None,
     sleep: Sleep = time.sleep,
 ) -> ChangeSet:
-    """Make a change set; a value of None keeps the parameter's present one.
+    """Create a change set; a value of None keeps the parameter's present one.
 
-    Raises StackFailed with CloudFormation's reason where the template or a value is refused.
+    Raises StackFailed with CloudFormation's reason if it rejects the template or a value.
     """
     token = new_token()
     request: dict[str, Any] = {
         "StackName": name,
         "ChangeSetName": token,
-        "ClientToken": token,  # a request that is sent again makes no second one
+        "ClientToken": token,  # a repeated request creates no second one
         "ChangeSetType": "CREATE" if creates else "UPDATE",
         "TemplateBody": body,
         "Capabilities": ["CAPABILITY_IAM"],
@@ -75,31 +67,33 @@ def plan(
         request["Tags"] = [{"Key": key, "Value": value} for key, value in tags.items()]
     if role_arn:
         request["RoleARN"] = role_arn
-    made = ChangeSet(*_create(client, request, creates), creates)
-    with discarding_on_failure(client, made):
+    created = ChangeSet(*_create(client, request, creates), creates)
+    with discarding_on_failure(client, created):
         pause = 0.05
         while True:
-            answer = client.describe_change_set(ChangeSetName=made.id, StackName=made.stack_id)
+            answer = client.describe_change_set(
+                ChangeSetName=created.id, StackName=created.stack_id
+            )
             if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
                 break
             sleep(pause)
             pause = min(pause * 2, 0.3)
-        change_set = replace(made, changes=tuple(_changes(client, answer)))
+        change_set = replace(created, changes=tuple(_changes(client, answer)))
         if answer["Status"] != "FAILED":
             return change_set
         reason = _refusal(client, change_set, answer)
     discard(client, change_set)
     if "didn't contain changes" in reason or "No updates are to be performed" in reason:
-        return replace(made, id=None)
-    raise StackFailed(f"CloudFormation refuses the change: {reason}.")
+        return replace(created, id=None)
+    raise StackFailed(f"CloudFormation rejects the change: {reason}.")
 
 
 def _refusal(client: Client, change_set: ChangeSet, answer: dict[str, Any]) -> str:
-    """Return why there is no change set: an early validation's findings are events of their own."""
+    """Return why there is no change set; early validation reports its findings as events."""
     reason = " ".join(answer.get("StatusReason", "no reason given").split()).rstrip(".")
     if "DescribeEvents" not in reason or not hasattr(client, "describe_events"):
         return reason
-    with suppress(client.exceptions.ClientError):  # who may not call it still learns what failed
+    with suppress(client.exceptions.ClientError):  # without permission for it, the reason has to do
         found = client.describe_events(ChangeSetName=change_set.id, Filters={"FailedEvents": True})[
             "OperationEvents"
         ]
@@ -113,28 +107,28 @@ def _refusal(client: Client, change_set: ChangeSet, answer: dict[str, Any]) -> s
 
 
 def _create(client: Client, request: Mapping[str, Any], creates: bool) -> tuple[str, str]:
-    """Make the change set, to the end even if interrupted: only then can it be taken back."""
+    """Create the change set, to the end even if interrupted: only then can it be discarded."""
     with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(_ids, client, request)
+        creating = pool.submit(_ids, client, request)
         try:
-            return making.result()
+            return creating.result()
         except KeyboardInterrupt:
-            if not making.exception():
-                discard(client, ChangeSet(*making.result(), creates))
+            if not creating.exception():
+                discard(client, ChangeSet(*creating.result(), creates))
             raise
 
 
 def _ids(client: Client, request: Mapping[str, Any]) -> tuple[str, str]:
-    """Make the change set and return the stack's and its id."""
+    """Create the change set; return the stack's id and its own."""
     try:
-        made = client.create_change_set(**request)
-        return made["StackId"], made["Id"]
+        answer = client.create_change_set(**request)
+        return answer["StackId"], answer["Id"]
     except client.exceptions.AlreadyExistsException:
-        # The answer to a first request was lost on its way: nobody else knows the name.
-        made = client.describe_change_set(
+        # The answer to a first request was lost: nobody else knows the name.
+        answer = client.describe_change_set(
             ChangeSetName=request["ChangeSetName"], StackName=request["StackName"]
         )
-        return made["StackId"], made["ChangeSetId"]
+        return answer["StackId"], answer["ChangeSetId"]
 
 
 def _changes(client: Client, answer: dict[str, Any]) -> Iterator[Change]:
@@ -158,7 +152,7 @@ def _changes(client: Client, answer: dict[str, Any]) -> Iterator[Change]:
 
 @contextmanager
 def discarding_on_failure(client: Client, change_set: ChangeSet) -> Iterator[None]:
-    """Discard the change set where the block fails or is interrupted, which is what then counts."""
+    """Discard the change set if the block fails or is interrupted; that failure is raised."""
     try:
         yield
     except BaseException:
@@ -168,13 +162,13 @@ def discarding_on_failure(client: Client, change_set: ChangeSet) -> Iterator[Non
 
 
 def discard(client: Client, change_set: ChangeSet) -> None:
-    """Delete a change set, and the empty stack that it was made for if nobody else waits there."""
+    """Delete a change set, and the empty stack it was created for unless others use that."""
     with suppress(client.exceptions.ChangeSetNotFoundException):  # an interrupted discard did it
         client.delete_change_set(ChangeSetName=change_set.id, StackName=change_set.stack_id)
     if change_set.creates:
         others = client.list_change_sets(StackName=change_set.stack_id)["Summaries"]
         present = find(client, change_set.stack_id)
-        # Another batchreg may have created it meanwhile.
+        # Another batchreg may have created it in the meantime.
         if (
             present
             and present.status in NOT_CREATED
@@ -195,7 +189,7 @@ def execute(client: Client, change_set: ChangeSet) -> str:
     except ClientError:
         with suppress(Exception):
             if latest_token(client, change_set.stack_id) == token:
-                return token  # it has begun: the answer to a first request was lost on its way
+                return token  # it has begun: the answer to a first request was lost
             discard(client, change_set)
         raise
     return token

@@ -1,17 +1,24 @@
-"""Take a stack down, stuck or not."""
+"""Delete a stack, stuck or not."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
-from batchreg.stack import states as stacks
-from batchreg.stack.deploy import attach, explaining_interrupt, follow, leave_out, status_of
-from batchreg.stack.states import Stack, StackFailed
+from batchreg.stack import states
+from batchreg.stack.deploy import leaving_behind
+from batchreg.stack.following import (
+    Operation,
+    explaining_interrupt,
+    follow,
+    resume,
+    without_failure,
+)
+from batchreg.stack.screen import Ask, Resource, Screen
+from batchreg.stack.states import Sleep, Stack, StackFailed
 
 AGAIN = "destroy again"
 
@@ -20,107 +27,105 @@ def destroy(
     client: Any,
     batch: Any,
     present: Stack,
-    console: Console,
-    ask: Callable[[str], bool],
+    screen: Screen,
+    ask: Ask,
     *,
     terminate_jobs: bool = False,
     retain: Sequence[str] = (),
     role_arn: str | None = None,
     wait: bool = True,
-    sleep: stacks.Sleep = time.sleep,
+    sleep: Sleep = time.sleep,
 ) -> None:
-    """Delete the stack; `retain` names resources to leave behind where a delete got stuck.
+    """Delete the stack; `retain` names resources to leave behind after a delete that got stuck.
 
-    Raises BatchregError where jobs still run or the stack is protected, StackFailed with the first
-    cause where the delete fails twice.
+    Raises BatchregError if jobs still run or the stack is protected, StackFailed with the first
+    cause if the delete fails twice.
     """
     if present.busy:
-        settled = attach(client, present, console, again=AGAIN, sleep=sleep)
-        if settled is None:
-            console.note(f"{present.name} is gone.")
+        after = resume(client, present, screen, again=AGAIN, sleep=sleep)
+        if after is None:
+            screen.note(f"{present.name} is gone.")
             return
-        present = settled
+        present = after
     if present.protected:
+        command = screen.command(
+            "deploy", "--stack-name", present.name, "--no-termination-protection"
+        )
         raise BatchregError(
-            f"{present.name} has termination protection. To lift it: batchreg deploy "
-            f"--stack-name {present.name} --no-termination-protection"
+            f"{present.name} has termination protection.", f"To turn it off: {command}"
         )
     if retain and present.status != "DELETE_FAILED":
         raise BatchregError(
-            "CloudFormation leaves resources behind only after a delete has "
-            "failed: try without --retain first."
+            "CloudFormation leaves resources behind only after a delete has failed.",
+            "Try without --retain first.",
         )
     queues = _unfinished(batch, present)
     running = [job for found in queues.values() for job in found]
-    doomed = _resources(client, present)
-    if console.machine:
-        console.emit(
-            "resources",
-            resources=[
-                {
-                    "resource": resource["LogicalResourceId"],
-                    "resource_type": resource["ResourceType"],
-                }
-                for resource in doomed
-            ],
-        )
-    elif doomed:
-        console.table(
-            ["Goes", "Type"],
-            [[resource["LogicalResourceId"], resource["ResourceType"]] for resource in doomed],
-        )
+    screen.deletions(_resources(client, present))
     if running and not terminate_jobs:
         raise BatchregError(
             f"{present.name} has {jobs.number(running)} that did not finish yet "
-            f"({jobs.counted(running)}): wait, or end them with --terminate-jobs."
+            f"({jobs.counted(running)}).",
+            "Wait, or terminate them with --terminate-jobs.",
         )
-    also = f" and end {jobs.number(running)}" if running else ""
-    if not ask(f"Destroy {stacks.placed(present.id)}{also}?"):
-        raise BatchregError(f"{present.name} is as it was.")
+    also = f" and terminate {jobs.number(running)}" if running else ""
+    if not ask(f"Destroy {states.placed(present.id)}{also}?"):
+        raise BatchregError(f"No changes were made to {present.name}.")
     if running:
-        console.note(f"Ending {jobs.number(running)}.")
-        try:
-            for queue, found in queues.items():
-                # Closed first, or a workflow that still submits would fill it again.
-                batch.update_job_queue(jobQueue=queue, state="DISABLED")
-                jobs.terminate(
-                    batch, queue, found, f"{present.name} is being destroyed", sleep=sleep
-                )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted; jobs are being ended, and {present.name} is as it "
-                "was. To go on, run the same command again."
-            ) from None
-    with explaining_interrupt(present.name):
-        token = stacks.delete(client, present, retain=retain, role_arn=role_arn)
+        _terminate(batch, present, queues, screen, sleep)
+    with explaining_interrupt(present.name, screen):
+        token = states.delete(client, present, retain=retain, role_arn=role_arn)
         if not wait:
-            console.note(f"Destroying {present.name}. Look at it: {status_of(present.name)}")
+            status = screen.command("status", "--stack-name", present.name)
+            screen.note(f"Deleting {present.name}. For its status: {status}")
             return
         try:
-            _follow(client, present, token, console, sleep)
+            _follow(client, present, token, screen, sleep)
         except StackFailed as failure:
             if retain:
-                raise _explained(batch, present, failure) from None
-            console.note(f"{failure} Trying once more.")
-            # Much that is in the way, such as an instance, goes by itself.
-            token = stacks.delete(client, present, role_arn=role_arn)
+                raise _explained(batch, present, failure, screen) from None
+            screen.note(f"{failure} Trying once more.")
+            # Much that is in the way, such as an instance, goes away by itself.
+            token = states.delete(client, present, role_arn=role_arn)
             try:
-                _follow(client, present, token, console, sleep)
+                _follow(client, present, token, screen, sleep)
             except StackFailed as second:
-                raise _explained(batch, present, second) from None
-        console.note(f"{present.name} is gone.")
+                raise _explained(batch, present, second, screen) from None
+        screen.note(f"{present.name} is gone.")
 
 
-def _follow(client: Any, present: Stack, token: str, console: Console, sleep: stacks.Sleep) -> None:
-    settled = follow(
-        client, present.id, present.name, token, console, "Destroying", again=AGAIN, sleep=sleep
+def _terminate(
+    batch: Any,
+    present: Stack,
+    queues: dict[str, list[dict[str, Any]]],
+    screen: Screen,
+    sleep: Sleep,
+) -> None:
+    running = [job for found in queues.values() for job in found]
+    screen.note(f"Terminating {jobs.number(running)}.")
+    try:
+        for queue, found in queues.items():
+            # Disabled first, or a workflow that still submits would fill it again.
+            batch.update_job_queue(jobQueue=queue, state="DISABLED")
+            jobs.terminate(batch, queue, found, f"{present.name} is being destroyed", sleep=sleep)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; jobs are being terminated, and {present.name} still exists. "
+            "To continue, run the same command again."
+        ) from None
+
+
+def _follow(client: Any, present: Stack, token: str, screen: Screen, sleep: Sleep) -> None:
+    operation = Operation(
+        stack_id=present.id, name=present.name, token=token, verb="Deleting", again=AGAIN
     )
-    if settled != "DELETE_COMPLETE":
-        raise StackFailed(f"{present.name} ended in {settled}: {AGAIN}.")
+    final = follow(client, operation, screen, sleep=sleep)
+    if final != "DELETE_COMPLETE":
+        raise without_failure(present.name, final, AGAIN)
 
 
-def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
-    """Name the foreign queues that hold a compute environment, or the way on without what stays."""
+def _explained(batch: Any, present: Stack, failure: StackFailed, screen: Screen) -> StackFailed:
+    """Name the queues of others that use a compute environment, or the way on without what stays."""
     environments = present.arns("ComputeEnvironmentArn")
     pages = batch.get_paginator("describe_job_queues").paginate() if environments else []
     own = present.arns("JobQueueArn")
@@ -136,15 +141,15 @@ def _explained(batch: Any, present: Stack, failure: StackFailed) -> StackFailed:
     ]
     if others:
         return StackFailed(
-            f"{present.name}: the job queue {', '.join(others)} still uses its compute "
-            f"environment: take it out there, then {AGAIN}.",
+            f"{present.name}: the job queue {', '.join(others)} still uses its compute environment.",
+            f"Remove it there, then {AGAIN}.",
             failure.stuck,
         )
-    return StackFailed(f"{failure}{leave_out(present.name, failure.stuck, True)}", failure.stuck)
+    return leaving_behind(failure, present.name, screen, deletes=True)
 
 
 def _unfinished(batch: Any, present: Stack) -> dict[str, list[dict[str, Any]]]:
-    """Return {queue: jobs that wait or run}; a delete that got stuck may have taken the queue."""
+    """Return {queue: jobs that wait or run}; a stuck delete may have deleted the queue."""
     from botocore.exceptions import ClientError
 
     found = {}
@@ -158,13 +163,13 @@ def _unfinished(batch: Any, present: Stack) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _resources(client: Any, present: Stack) -> list[dict[str, Any]]:
-    if present.status in stacks.NOT_CREATED:
+def _resources(client: Any, present: Stack) -> list[Resource]:
+    if present.status in states.NOT_CREATED:
         return []
     pages = client.get_paginator("list_stack_resources").paginate(StackName=present.id)
     return [
-        resource
+        Resource(found["LogicalResourceId"], found["ResourceType"])
         for page in pages
-        for resource in page["StackResourceSummaries"]
-        if resource["ResourceStatus"] != "DELETE_COMPLETE"
+        for found in page["StackResourceSummaries"]
+        if found["ResourceStatus"] != "DELETE_COMPLETE"
     ]

@@ -28,11 +28,11 @@ class SecurityGroup:
 
 
 def default_vpc(ec2: Any) -> str:
-    """Return the id of the region's default VPC; BatchregError where there is none."""
+    """Return the id of the region's default VPC; BatchregError if it has none."""
     found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
         raise BatchregError(
-            "This region has no default VPC: give --subnet-id and --security-group-id."
+            "This region has no default VPC.", "Give --subnet-id and --security-group-id."
         )
     return str(found[0]["VpcId"])
 
@@ -48,7 +48,7 @@ def subnets(ec2: Any, vpc_id: str | None = None) -> list[Subnet]:
             zone=raw.get("AvailabilityZone", ""),
             name=next((tag["Value"] for tag in raw.get("Tags", []) if tag["Key"] == "Name"), ""),
             cidr=raw.get("CidrBlock", ""),
-            internet=_internet(raw, tables),
+            internet=route_to_internet(raw, tables),
         )
         for raw in _all(ec2, "describe_subnets", "Subnets", filters)
     ]
@@ -67,7 +67,7 @@ def security_groups(ec2: Any, vpc_id: str) -> list[SecurityGroup]:
     return sorted(groups, key=lambda group: (group.name != "default", group.name))
 
 
-def _internet(subnet: dict[str, Any], tables: list[dict[str, Any]]) -> str:
+def route_to_internet(subnet: dict[str, Any], tables: list[dict[str, Any]]) -> str:
     """Follow the subnet's default route, in its own table or else the VPC's main one."""
 
     def serves(table: dict[str, Any], own: bool) -> bool:

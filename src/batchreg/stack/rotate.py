@@ -1,109 +1,66 @@
-"""Give a stack a new registry password, by the road that keeps it."""
+"""Give a stack a new registry password, in the place where it lasts."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from batchreg import registry_login
-from batchreg.cli.console import Console
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.registry.names import host_of, key_of
-from batchreg.render.settings import Settings, slots_of, suffix
+from batchreg.render.settings import suffix
 from batchreg.stack import changesets
-from batchreg.stack import states as stacks
-from batchreg.stack.deploy import explaining_interrupt, follow, masking
-from batchreg.stack.states import Stack, StackFailed
+from batchreg.stack.deploy import masking
+from batchreg.stack.following import Operation, explaining_interrupt, follow, without_failure
+from batchreg.stack.registries import CURRENT, Problem, StackRegistry, Stored, read
+from batchreg.stack.screen import Screen
+from batchreg.stack.states import Sleep, Stack
 
-PREVIOUS = "AWSPREVIOUS"
+AGAIN = "rotate again"
 # Twice, because a start joins a refresh that is under way and may have read the old password.
 REFRESH = "systemctl start batchreg.service; systemctl start batchreg.service"
 UNFINISHED = ("No answer", "Pending", "InProgress", "Delayed", "Cancelling")
 
 
-@dataclass(frozen=True)
-class Target:
-    """A registry of a stack: its key, its secret and, where the stack made that, its slot."""
+def choose(manager: Any, registries: Sequence[StackRegistry], wanted: str | None) -> StackRegistry:
+    """Return the one registry that is meant, with its key; BatchregError if that is not clear.
 
-    key: str
-    secret: str
-    slot: int | None
-
-
-@dataclass(frozen=True)
-class Current:
-    """What a secret holds now: all its fields, values never in a repr."""
-
-    fields: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def username(self) -> str:
-        return str(self.fields.get("username", ""))
-
-
-def targets(present: Stack, made: Settings, manager: Any) -> list[Target]:
-    """Return the stack's registries, its own secrets' first to last."""
-    if not made.secret_arns:
-        return [
-            Target(
-                key_of(present.parameters[f"RegistryUrl{suffix(slot)}"]),
-                present.outputs[f"RegistrySecret{suffix(slot)}Arn"],
-                slot,
-            )
-            for slot in slots_of(present.parameters)
-        ]
-    found, broken = [], []
-    for arn in made.secret_arns:
-        try:
-            url = read(manager, arn).fields.get("registry_url") or registry_login.HUB
-            found.append(Target(key_of(str(url)), arn, None))
-        except BatchregError as problem:
-            broken.append(problem)
-    if not found:
-        raise broken[0]
-    return found  # one broken secret does not keep the others from a new password
-
-
-def choose(found: Sequence[Target], registry: str | None) -> Target:
-    """Return the one registry that is meant; BatchregError where that is not clear."""
-    names = ", ".join(host_of(target.key) for target in found)
-    if registry is None:
-        if len(found) == 1:
-            return found[0]
-        raise BatchregError(f"The stack has several registries: give --registry, one of {names}.")
-    key = key_of(registry)
-    for target in found:
-        if target.key == key:
-            return target
-    raise BatchregError(f"The stack has no login for {host_of(key)}: it has {names}.")
-
-
-def read(manager: Any, secret: str, stage: str = "AWSCURRENT") -> Current:
-    """Return what the secret holds; BatchregError where it is gone or is not a login.
-
-    No message quotes the text, which may hold a password whatever its form.
+    A secret that cannot be read does not keep the other registries from a new password.
     """
-    from botocore.exceptions import ClientError
-
-    try:
-        text = manager.get_secret_value(SecretId=secret, VersionStage=stage).get("SecretString", "")
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ResourceNotFoundException":
-            raise
-        what = "no earlier password" if stage == PREVIOUS else "no value"
-        raise BatchregError(f"The secret {secret.rsplit(':', 1)[-1]} has {what}.") from None
-    try:
-        fields = json.loads(text, strict=False)
-        registry_login.login(text)
-    except (ValueError, registry_login.Refused):
+    found = [_with_key(manager, registry) for registry in registries]
+    usable = [registry for registry in found if isinstance(registry, StackRegistry)]
+    if not usable:
+        problems = [registry for registry in found if isinstance(registry, Problem)]
+        raise problems[0].error if problems else BatchregError("The stack has no registry.")
+    names = ", ".join(registry.host for registry in usable)
+    if wanted is None:
+        if len(usable) == 1:
+            return usable[0]
         raise BatchregError(
-            f"The secret {secret.rsplit(':', 1)[-1]} does not hold a login: mend "
-            "it in the Secrets Manager console."
-        ) from None
-    return Current(fields)
+            "The stack has several registries.", f"Give --registry, one of {names}."
+        )
+    key = key_of(wanted)
+    for registry in usable:
+        if registry.key == key:
+            return registry
+    raise BatchregError(f"The stack has no credentials for {host_of(key)}; it has {names}.")
+
+
+def stored(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored:
+    """Return what the registry's secret holds; BatchregError if it gives no credentials."""
+    found = read(manager, registry, stage)
+    if isinstance(found, Problem):
+        raise found.error
+    return found
+
+
+def _with_key(manager: Any, registry: StackRegistry) -> StackRegistry | Problem:
+    if registry.key:
+        return registry
+    found = read(manager, registry)
+    return found if isinstance(found, Problem) else replace(registry, key=found.key)
 
 
 def make_current(
@@ -111,42 +68,42 @@ def make_current(
     manager: Any,
     present: Stack,
     body: str,
-    target: Target,
+    registry: StackRegistry,
     password: str,
-    console: Console,
+    screen: Screen,
     *,
-    sleep: stacks.Sleep = time.sleep,
+    sleep: Sleep = time.sleep,
 ) -> bool:
-    """Make `password` the current one; False where it is that already.
+    """Make `password` the current one; False if it is that already.
 
-    Where the stack made the secret, its parameter is the truth: a value put past it would come back
-    with the next update of the stack. A secret of the user's own gets a new version, its other
-    fields as they are. Either is one call that takes place or does not.
+    If the stack made the secret, the stack's parameter decides: the next update of the stack would
+    overwrite a value that only the secret has. A secret of the user's own gets a new version, with
+    its other fields unchanged. Either is one call that takes place or does not.
     """
-    current = read(manager, target.secret)
-    if current.fields["password"] == password:
+    current = stored(manager, registry)
+    if current.credentials.password == password:
         return False
-    if target.slot is None:
+    if registry.slot is None:
         try:
             manager.put_secret_value(
-                SecretId=target.secret,
+                SecretId=registry.arn,
                 SecretString=json.dumps({**current.fields, "password": password}),
             )
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted; {host_of(target.key)} has either its old or its new "
-                "password: run the same command again."
+                f"interrupted; {registry.host} has either its old or its new password: run the "
+                "same command again."
             ) from None
         return True
-    name = f"Password{suffix(target.slot)}"
+    name = f"Password{suffix(registry.slot)}"
     parameters = {key: password if key == name else None for key in present.parameters}
     with masking([password]):
-        change_set = changesets.plan(
+        change_set = changesets.create(
             client, present.name, body, parameters, creates=False, sleep=sleep
         )
     if change_set.id is None:
         return False
-    with explaining_interrupt(present.name):
+    with explaining_interrupt(present.name, screen):
         try:
             token = changesets.execute(client, change_set)
         except (
@@ -154,23 +111,19 @@ def make_current(
             client.exceptions.InvalidChangeSetStatusException,
         ):
             raise BatchregError(
-                f"Another change of {present.name} came first, and this one has "
-                "not taken place: rotate again."
+                f"Another change of {present.name} came first, so this one was not made.",
+                f"{AGAIN.capitalize()}.",
             ) from None
-        settled = follow(
-            client,
-            change_set.stack_id,
-            present.name,
-            token,
-            console,
-            "Updating",
-            again="rotate again",
-            sleep=sleep,
+        operation = Operation(
+            stack_id=change_set.stack_id,
+            name=present.name,
+            token=token,
+            verb="Updating",
+            again=AGAIN,
         )
-    if settled != "UPDATE_COMPLETE":
-        raise StackFailed(
-            f"{present.name} ended in {settled}, without a failure of its own: rotate again."
-        )
+        final = follow(client, operation, screen, sleep=sleep)
+    if final != "UPDATE_COMPLETE":
+        raise without_failure(present.name, final, AGAIN)
     return True
 
 
@@ -186,7 +139,7 @@ def instances(batch: Any, ecs: Any, environment: str) -> list[str]:
     arns = [arn for page in pages for arn in page["containerInstanceArns"]]
     return [
         instance["ec2InstanceId"]
-        for start in range(0, len(arns), 100)  # as many as one call takes
+        for start in range(0, len(arns), 100)  # the most that one call accepts
         for instance in ecs.describe_container_instances(
             cluster=cluster, containerInstances=arns[start : start + 100]
         )["containerInstances"]
@@ -195,7 +148,7 @@ def instances(batch: Any, ecs: Any, environment: str) -> list[str]:
 
 
 def reachable(ssm: Any, wanted: Sequence[str]) -> list[str]:
-    """Return those of the instances that Systems Manager reaches."""
+    """Return the instances that Systems Manager reaches."""
     pages = ssm.get_paginator("describe_instance_information").paginate()
     online = {
         found["InstanceId"]
@@ -215,7 +168,7 @@ def refresh(ssm: Any, ids: Sequence[str]) -> list[str]:
             Comment="batchreg rotate",
             Parameters={"commands": [REFRESH]},
         )["Command"]["CommandId"]
-        for start in range(0, len(ids), 50)  # as many as one call takes
+        for start in range(0, len(ids), 50)  # the most that one call accepts
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a stack looks like now: one frozen picture, for people or machines."""
+"""What a stack looks like now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchreg.jobs import batch as jobs
 from batchreg.render import template
 from batchreg.render.settings import Settings
 from batchreg.render.text import read_template, to_json, to_yaml
-from batchreg.stack import states as stacks
+from batchreg.stack import registries, states
 from batchreg.stack.states import Stack
 
 
@@ -30,7 +30,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Status:
-    """The stack and what belongs to it. `differs`: a fresh render would not be what is deployed."""
+    """The stack and what belongs to it.
+
+    `differs`: rendering it again would not give the deployed template. `secrets`: {ARN: time of
+    the last change, or why it is unknown}. `registries`: {ARN: what people call its registry}.
+    """
 
     stack: str
     status: str
@@ -42,45 +46,44 @@ class Status:
     job_queues: tuple[Part, ...]
     jobs: dict[str, int]
     secrets: dict[str, str]
+    registries: dict[str, str]
     outputs: dict[str, str]
 
 
 def look(clients: Any, present: Stack) -> Status:
-    """Collect the picture; `clients` gives a client by service name. Calls go out side by side."""
+    """Look at the stack; `clients` returns a client by service name. Calls run in parallel."""
     client, batch, manager = (
         clients(name) for name in ("cloudformation", "batch", "secretsmanager")
     )
     outputs = dict(present.outputs)
     with ThreadPoolExecutor() as pool:
-        body = pool.submit(stacks.template_of, client, present)
+        body = pool.submit(states.template_of, client, present)
         environments = pool.submit(_environments, batch, present.arns("ComputeEnvironmentArn"))
         queues = pool.submit(_queues, batch, present.arns("JobQueueArn"))
         counts = [pool.submit(jobs.per_state, batch, arn) for arn in present.arns("JobQueueArn")]
-        made = read_template(body.result())
-        arns = made.settings.secret_arns if made else ()
-        arns = arns or tuple(
-            value for name, value in outputs.items() if name.startswith("RegistrySecret")
-        )
-        secrets = {arn: pool.submit(_last_change, manager, arn) for arn in arns}
-        difference = tuple(_difference(body.result(), made.settings)) if made else ()
+        deployed = read_template(body.result())
+        found = registries.of(present, deployed.settings if deployed else None)
+        secrets = {each.arn: pool.submit(_last_change, manager, each.arn) for each in found}
+        difference = tuple(_difference(body.result(), deployed.settings)) if deployed else ()
         return Status(
             stack=present.name,
             status=present.status,
             reason=present.reason,
-            version=made.version if made else None,
-            differs=bool(difference) if made else None,
+            version=deployed.version if deployed else None,
+            differs=bool(difference) if deployed else None,
             difference=difference,
             compute_environments=environments.result(),
             job_queues=queues.result(),
             jobs=_summed(count.result() for count in counts),
             outputs=outputs,
             secrets={arn: change.result() for arn, change in secrets.items()},
+            registries={each.arn: each.host for each in found},
         )
 
 
-def _difference(body: str, made: Settings) -> list[str]:
+def _difference(body: str, settings: Settings) -> list[str]:
     try:
-        built = template.build(made)
+        built = template.build(settings)
     except BatchregError as error:  # a deployed part that no longer fits
         return [str(error)]
     # The version alone is no difference: CloudFormation would not update it.

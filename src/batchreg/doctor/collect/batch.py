@@ -8,6 +8,7 @@ from typing import Any
 
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Caller, name_of
+from batchreg.stack import events
 from batchreg.stack import states as stacks
 
 JOBS = 10  # per state
@@ -27,15 +28,13 @@ def cause(caller: Caller, present: stacks.Stack) -> str:
         return ""
     client = caller.client("cloudformation")
 
-    def read() -> list[stacks.Event]:
-        return stacks.events(client, present.id, stacks.latest_token(client, present.id))
+    def read() -> list[events.Event]:
+        return events.read(client, present.id, events.latest_token(client, present.id))
 
-    events = caller.run("stack's events", "cloudformation:DescribeStackEvents", read)
-    failed = stacks.failures(events)
-    if not failed:
-        return ""
-    first = failed[0]
-    return f"{first.logical_id} ({first.type}): {stacks.plain_reason(first.reason)}"
+    happened = caller.run("stack's events", "cloudformation:DescribeStackEvents", read)
+    for first in events.failures(happened):
+        return f"{first.logical_id} ({first.type}): {events.plain_reason(first.reason)}"
+    return ""
 
 
 def template(caller: Caller, present: stacks.Stack) -> str:

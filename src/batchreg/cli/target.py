@@ -1,0 +1,122 @@
+"""The stack that a command is about: found, created by batchreg, or an error."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from batchreg import __version__
+from batchreg.aws import Connect, Session
+from batchreg.cli.console import command_here
+from batchreg.errors import BatchregError
+from batchreg.stack import states
+from batchreg.stack.screen import Screen
+from batchreg.stack.states import Stack
+
+if TYPE_CHECKING:
+    from batchreg.render.text import Deployed
+
+MOST_NAMES = 5  # in a hint
+
+
+@dataclass(frozen=True)
+class Target:
+    """A stack by name, and how to reach it.
+
+    `client`: of CloudFormation. `stack`: None if it does not exist.
+    """
+
+    name: str
+    session: Session
+    client: Any
+    stack: Stack | None
+
+    @property
+    def region(self) -> str:
+        return str(self.client.meta.region_name)
+
+    def existing(self) -> Stack:
+        """Return the stack; BatchregError, with the stacks that do exist, if there is none."""
+        return self.stack or self._missing()
+
+    def template(self) -> str:
+        """Return the text of the deployed template, empty if there is none."""
+        return states.template_of(self.client, self.stack) if self.stack else ""
+
+    def _missing(self) -> NoReturn:
+        names = _batchreg_stacks(self.client)
+        near = difflib.get_close_matches(self.name, names, n=1)
+        hint = (
+            f"Did you mean {near[0]}? "
+            if near
+            else f"The stacks of batchreg there: {', '.join(names[:MOST_NAMES])}. "
+            if names
+            else "Check --region. "
+        )
+        raise BatchregError(
+            f"There is no stack {self.name} in {self.region}.",
+            f"{hint}To create it: {command_here('deploy', '--stack-name', self.name)}",
+        )
+
+
+def session(
+    *,
+    profile: str | None = None,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+    connect: Connect = Session,
+) -> Session:
+    """Return the session for the options that say where AWS is."""
+    return connect(profile=profile, region=region, endpoint=endpoint_url)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no stack can have, as wrong usage."""
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9-]{0,127}", name):
+        raise click.UsageError(
+            f"{name!r} cannot be a stack's name: use letters, digits and hyphens, a letter first."
+        )
+
+
+def find(name: str, **place: Any) -> Target:
+    """Look for the stack; `place` is for `session`."""
+    check_name(name)
+    found = session(**place)
+    client = found.client("cloudformation")
+    return Target(name, found, client, states.find(client, name))
+
+
+def require_batchreg_stack(
+    stack: Stack | None, body: str, screen: Screen, *, force: bool = False
+) -> Deployed | None:
+    """Return what the template of a stack says; BatchregError for one that is not batchreg's.
+
+    With `force` such a stack is allowed, and the answer is None.
+    """
+    from batchreg.render.text import read_template
+
+    deployed = read_template(body) if body else None
+    if stack and body and not deployed and not force:
+        raise BatchregError(
+            f"{stack.name} was not created by batchreg.",
+            "Choose another --stack-name, or give --force.",
+        )
+    if deployed and deployed.version != __version__:
+        screen.note(f"The stack was created by batchreg {deployed.version}; this is {__version__}.")
+    return deployed
+
+
+def _batchreg_stacks(client: Any) -> list[str]:
+    """Return the names of stacks here that look like batchreg's; at most one page of stacks."""
+    names: list[str] = []
+    with suppress(Exception):  # it is only for a hint: without permission there is none
+        for stack in client.describe_stacks()["Stacks"]:
+            keys = {parameter["ParameterKey"] for parameter in stack.get("Parameters", [])}
+            if {"CredentialRefreshMinutes", "MaxvCpus"} <= keys:
+                names.append(stack["StackName"])
+    return sorted(names)

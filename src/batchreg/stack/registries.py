@@ -1,0 +1,122 @@
+"""The registries of a stack: their secrets, and the credentials in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchreg import aws, registry_login
+from batchreg.errors import BatchregError
+from batchreg.registry.logins import Credentials
+from batchreg.registry.names import host_of
+from batchreg.render.settings import Settings, slots_of, suffix
+from batchreg.stack.states import Stack, deployed
+
+CURRENT, PREVIOUS = "AWSCURRENT", "AWSPREVIOUS"
+DENIED = ("AccessDenied", "AccessDeniedException")
+
+
+@dataclass(frozen=True)
+class StackRegistry:
+    """A registry of a stack.
+
+    `key`: the ECS agent's key for it; None where only the secret tells. `arn`: of its secret.
+    `slot`: its number in the template; None for a secret that the user made.
+    """
+
+    key: str | None
+    arn: str
+    slot: int | None = None
+
+    @property
+    def secret_name(self) -> str:
+        return self.arn.rsplit(":", 1)[-1]
+
+    @property
+    def host(self) -> str:
+        """What people call the registry; the secret's name where nothing tells the host."""
+        return host_of(self.key) if self.key else self.secret_name
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a secret holds: the key of its registry, credentials for it, and all of its fields."""
+
+    key: str
+    credentials: Credentials
+    fields: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a secret gives no credentials. `denied`: it may be fine, but AWS does not let us read it.
+
+    The text quotes nothing of the secret, which may be a password whatever its form.
+    """
+
+    fact: str
+    step: str = ""
+    denied: bool = False
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+    @property
+    def error(self) -> BatchregError:
+        return BatchregError(self.fact, self.step)
+
+
+def of(stack: Stack, settings: Settings | None) -> tuple[StackRegistry, ...]:
+    """Return the registries of a stack whose template has these settings.
+
+    The stack's own secrets come in the order of their slots; without any, the user's as listed.
+    """
+    own = []
+    for slot in slots_of(stack.parameters):
+        arn = stack.outputs.get(f"RegistrySecret{suffix(slot)}Arn")
+        if arn:  # else the stack was not created to the end
+            own.append(StackRegistry(_key(stack, slot), arn, slot))
+    return tuple(own) or tuple(map(_of_user, settings.secret_arns if settings else ()))
+
+
+def find(client: Any, stack: Stack) -> tuple[StackRegistry, ...]:
+    """Return the registries of a stack; its template is read only where they are not its own."""
+    own = of(stack, None)
+    if own:
+        return own
+    template = deployed(client, stack)
+    return of(stack, template.settings if template else None)
+
+
+def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored | Problem:
+    """Return what the registry's secret holds at a stage, by the rules of the instances."""
+    from botocore.exceptions import ClientError
+
+    name = registry.secret_name
+    try:
+        answer = manager.get_secret_value(SecretId=registry.arn, VersionStage=stage)
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code")
+        if code == "ResourceNotFoundException" and stage == PREVIOUS:
+            return Problem(f"The secret {name} has no earlier password.")
+        return Problem(f"The secret {name}: {aws.explain(error)}", denied=code in DENIED)
+    text = answer.get("SecretString", "")
+    try:
+        key, _ = registry_login.login(text)
+    except registry_login.Refused as refusal:
+        return Problem(f"The secret {name}: {refusal}.", "Fix it in the Secrets Manager console.")
+    fields = json.loads(text, strict=False)
+    return Stored(key, Credentials(fields["username"], fields["password"]), fields)
+
+
+def _key(stack: Stack, slot: int) -> str | None:
+    try:
+        return str(registry_login.registry_key(stack.parameters[f"RegistryUrl{suffix(slot)}"]))
+    except registry_login.Refused:  # of a template that is not batchreg's
+        return None
+
+
+def _of_user(arn: str) -> StackRegistry:
+    return StackRegistry(None, arn)
