@@ -23,9 +23,10 @@ from batchreg.doctor.facts import Facts
 from batchreg.errors import BatchregError
 from batchreg.registry import images
 from batchreg.registry.logins import Credentials
-from batchreg.registry.names import host_of, key_of
 from batchreg.registry_login import HUB
+from batchreg.stack import registries
 from batchreg.stack import states as stacks
+from batchreg.stack.registries import StackRegistry
 
 if TYPE_CHECKING:
     from batchreg.render.text import Deployed
@@ -63,6 +64,15 @@ class Origin:
         from batchreg.render.text import read_template
 
         return read_template(self.template.result() or "")
+
+    @property
+    def registries(self) -> tuple[StackRegistry, ...]:
+        """The stack's registries; its template is read only where the secrets are not its own."""
+        if not self.stack:
+            return ()
+        own = registries.of(self.stack, None)
+        deployed = None if own else self.deployed
+        return registries.of(self.stack, deployed.settings) if deployed else own
 
     @property
     def outputs(self) -> Mapping[str, str]:
@@ -217,20 +227,20 @@ class Collector:
 
     def secrets(self, origin: Origin) -> list[credentials.Read] | None:
         """Look at the stack's secrets, or at those that its template names, and at the job's."""
-        own = _own_secrets(origin)
-        deployed = None if own else origin.deployed
-        arns = list(own) or list(deployed.settings.secret_arns if deployed else ())
+        of_stack = {one.arn: one for one in origin.registries}
         of_job = batch.own_secret(origin.job)
-        everything = dict.fromkeys([*arns, *_some(of_job)])
+        everything = dict.fromkeys([*of_stack, *_some(of_job)])
         found = {arn: self.begin(credentials.secret, arn) for arn in everything}
-        reads = [
-            one.result().marked(
-                owned=arn in own,
-                registry=own.get(arn, ""),
-                of_job=arn == of_job and arn not in arns,
+        reads = []
+        for arn, one in found.items():
+            known = of_stack.get(arn)
+            reads.append(
+                one.result().marked(
+                    owned=bool(known and known.slot),
+                    registry=known.host if known and known.key else "",
+                    of_job=not known,
+                )
             )
-            for arn, one in found.items()
-        ]
         return reads or None
 
     def role(
@@ -313,11 +323,13 @@ class Collector:
         machines = raw.result()
         if machines is None:
             return None, lost
-        doubtful = [
-            one for one in machines if connected is None or not connected.get(one["InstanceId"])
-        ][: instances.CONSOLES]
+        # Those without a connected agent first; one without credentials may be connected all the same.
+        doubtful = sorted(
+            machines, key=lambda one: bool(connected and connected.get(one["InstanceId"]))
+        )
         consoles = {
-            one["InstanceId"]: self.begin(instances.console, one["InstanceId"]) for one in doubtful
+            one["InstanceId"]: self.begin(instances.console, one["InstanceId"])
+            for one in doubtful[: instances.CONSOLES]
         }
         return tuple(
             instances.instance(one, connected, consoles.get(one["InstanceId"], DONE).result())
@@ -361,20 +373,6 @@ class Collector:
             step=verdict.step,
             registry=image.registry,
         )
-
-
-def _own_secrets(origin: Origin) -> dict[str, str]:
-    """Return {ARN: registry} of the secrets that the stack made."""
-    found = {}
-    for name, arn in origin.outputs.items():
-        if name.startswith("RegistrySecret") and name.endswith("Arn"):
-            slot = name.removeprefix("RegistrySecret").removesuffix("Arn")
-            url = origin.parameters.get(f"RegistryUrl{slot}", "")
-            try:
-                found[arn] = host_of(key_of(url)) if url else ""
-            except BatchregError:
-                found[arn] = ""
-    return found
 
 
 def _environments(computing: Computing, lost: bool) -> tuple[facts.Environment, ...] | None:

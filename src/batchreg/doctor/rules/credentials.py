@@ -35,7 +35,9 @@ def own_registries(facts: Facts) -> list[str]:
 def rewrite(facts: Facts, secret: Secret) -> tuple[str, str]:
     """Return (fix, step) that put correct credentials into a secret, whoever made it."""
     if secret.owned:
-        return batchreg(facts, "rotate", *repeated("--registry", [secret.registry])), ""
+        return batchreg(
+            facts, "rotate", *repeated("--registry", filter(None, [secret.registry]))
+        ), ""
     command = aws(
         facts,
         *("secretsmanager", "put-secret-value", "--secret-id", secret.name),

@@ -69,8 +69,8 @@ def parked(facts: Facts) -> Found:
 def no_credentials(facts: Facts) -> Found:
     for instance in facts.instances or ():
         state, why = state_of(instance.console or ())
-        if state in (State.WAITING, State.POWERED_OFF):
-            yield Evidence(f"{instance.id} said: {why}", step=_step_for(why))
+        if state in (State.WAITING, State.POWERED_OFF, State.WITHOUT):
+            yield Evidence(f"{instance.id} reports: {why}", step=_step_for(why))
 
 
 @rule(
