@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchreg.aws import url_suffix
 from batchreg.doctor import facts
@@ -19,81 +19,14 @@ from batchreg.doctor.collect import batch, credentials, instances, network
 from batchreg.doctor.collect import launch_template as templates
 from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
 from batchreg.doctor.collect.redact import without
+from batchreg.doctor.collect.stages import DONE, Computing, Origin, Scope, is_fargate, on_ec2
 from batchreg.doctor.facts import Facts
 from batchreg.errors import BatchregError
 from batchreg.registry import images
 from batchreg.registry.logins import Credentials
 from batchreg.registry_login import HUB
-from batchreg.stack import registries
-from batchreg.stack import states as stacks
-from batchreg.stack.registries import StackRegistry
-
-if TYPE_CHECKING:
-    from batchreg.render.text import Deployed
 
 Check = Callable[..., Any]  # registry.check
-Raw = dict[str, Any]
-
-DONE: Future[Any] = Future()  # of what there is nothing to ask for
-DONE.set_result(None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What to look at: a stack, possibly a job, possibly an image; `profile` as the user gave it."""
-
-    stack: str
-    region: str
-    profile: str = ""
-    job: str | None = None
-    image: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where looking begins: the stack, its template (to come), and the job that was asked about."""
-
-    stack: stacks.Stack | None = None
-    exists: bool | None = None  # None: not allowed to look
-    template: Future[str | None] = field(default=DONE, repr=False)
-    job: Raw = field(default_factory=dict, repr=False)
-
-    @property
-    def deployed(self) -> Deployed | None:
-        """What the stack's template was rendered from, None if it is not batchreg's."""
-        from batchreg.render.text import read_template
-
-        return read_template(self.template.result() or "")
-
-    @property
-    def registries(self) -> tuple[StackRegistry, ...]:
-        """The stack's registries; its template is read only where the secrets are not its own."""
-        if not self.stack:
-            return ()
-        own = registries.of(self.stack, None)
-        deployed = None if own else self.deployed
-        return registries.of(self.stack, deployed.settings) if deployed else own
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        return self.stack.outputs if self.stack else {}
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        return self.stack.parameters if self.stack else {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Computing:
-    """What runs the jobs: compute environments as AWS Batch describes them, by name.
-
-    `raws` is None where it could not be looked at; `main` are the resources of the one on EC2.
-    """
-
-    names: tuple[str, ...]
-    raws: Mapping[str, Raw] | None
-    main: Mapping[str, Any]
-    profile: str
 
 
 def collect(
@@ -209,7 +142,7 @@ class Collector:
             name for queue in queues.result() or () for name in queue.environments
         ]
         raws = self.begin(batch.environments, arns).result() if arns else None
-        main = _on_ec2(raws or {})
+        main = on_ec2(raws or {})
         profile = main.get("instanceRole") or origin.outputs.get("InstanceProfileArn", "")
         return Computing(names=tuple(map(name_of, arns)), raws=raws, main=main, profile=profile)
 
@@ -308,7 +241,7 @@ class Collector:
         clusters = [
             one["ecsClusterArn"]
             for one in (computing.raws or {}).values()
-            if one.get("ecsClusterArn") and not _fargate(one)
+            if one.get("ecsClusterArn") and not is_fargate(one)
         ]
         connected: dict[str, bool] | None = {} if clusters else None
         lost = False
@@ -387,18 +320,6 @@ def _quota(caller: Caller, main: Mapping[str, Any]) -> facts.Quota | None:
     return instances.quota(caller, main.get("instanceTypes", ()), spot=main.get("type") == "SPOT")
 
 
-def _fargate(raw: Raw) -> bool:
-    return str(raw.get("computeResources", {}).get("type", "")).startswith("FARGATE")
-
-
-def _on_ec2(raws: Mapping[str, Raw]) -> Raw:
-    """Return the resources of the compute environment on EC2, empty where there is none."""
-    found: list[Raw] = [
-        raw.get("computeResources", {}) for raw in raws.values() if not _fargate(raw)
-    ]
-    return found[0] if found else {}
-
-
 def _ending(outputs: Mapping[str, str], kind: str) -> list[str]:
     return [value for name, value in outputs.items() if name.endswith(kind)]
 
@@ -418,3 +339,6 @@ def _split(text: str | None) -> list[str]:
 
 def _tuple(items: Iterable[Any] | None) -> tuple[Any, ...] | None:
     return None if items is None else tuple(items)
+
+
+__all__ = ["Collector", "Computing", "Origin", "Scope", "collect"]

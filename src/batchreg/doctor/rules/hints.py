@@ -6,9 +6,9 @@ import re
 from datetime import datetime
 
 from batchreg.doctor.facts import Facts, Instance
-from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table
+from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table, present
 from batchreg.doctor.rules.commands import aws, batchreg, deploy
-from batchreg.doctor.rules.stack import copy_version, present, restore_launch_template
+from batchreg.doctor.rules.repairs import copy_version, restore_launch_template
 from batchreg.render.userdata import PATIENCE_SECONDS
 from batchreg.stack.console_lines import State, state_of
 
