@@ -13,7 +13,7 @@ from lab.environ import clean
 from terminal import ESCAPE, Terminal
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
-NOTHING = "batchreg: interrupted; nothing has changed."
+NOTHING = "batchreg: interrupted; no changes were made."
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)[0-9;]*m")
 
 # What is asked, in order, and an answer to each.

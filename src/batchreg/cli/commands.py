@@ -101,6 +101,16 @@ def cli() -> None:
         metavar="IMAGE",
         help="Deploy only if the credentials pull this image; repeat it for more.",
     ),
+    variable(
+        "--no-check",
+        is_flag=True,
+        help="Do not ask the registries whether they accept the credentials.",
+    ),
+    option(
+        "--replace-environment",
+        is_flag=True,
+        help="Replace a compute environment that is INVALID with a new one, behind the same queue.",
+    ),
     wait_option,
     yes_option,
 )

@@ -5,27 +5,25 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping, Set
 
 import click
 
-from batchreg.cli.grammar import PREFIX, Command
+from batchreg.cli import PREFIX
 from batchreg.cli.output import report
 
 PASSWORD = f"{PREFIX}PASSWORD"
 
 
-def check(command: Command, context: click.Context) -> None:
+def check(known: Set[str], flags: Mapping[str, str], context: click.Context) -> None:
     """Warn about each BATCHREG_ variable that no command reads, and name the right one.
+
+    `known` are the variables that commands read; `flags` is {variable that an option might have
+    had: the option}.
 
     Raises UsageError for two that people would rely on: a confirmation, and a misspelled dry run.
     """
-    declared = [each for each in command.group.declarations() if each.kind is not click.Argument]
-    known = {PASSWORD, *_variables(context)}
-    flags = {}
-    for each in declared:
-        envvar = each.attributes.get("envvar")
-        known |= {envvar} if isinstance(envvar, str) else set(envvar or ())
-        flags[PREFIX + each.name.replace("-", "_").upper()] = f"--{each.name}"
+    known = {PASSWORD, *known, *_variables(context)}
     for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in known or not os.environ[name]:
             continue
