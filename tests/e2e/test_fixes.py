@@ -180,6 +180,12 @@ def no_dns(lab: Lab) -> None:
     lab.ec2.modify_vpc_attribute(VpcId=lab.aws.vpc_id, EnableDnsSupport={"Value": False})
 
 
+def invalidated(lab: Lab) -> None:
+    """Let instances come and go without joining, as long as AWS Batch puts up with it."""
+    for _ in range(2):
+        lab.aws.lost(lab.outputs["ComputeEnvironmentArn"], "powered off")
+
+
 EVERYTHING = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
 
 
@@ -198,6 +204,7 @@ def allow_egress(lab: Lab) -> None:
 
 
 FIXES: dict[str, Fix] = {
+    "environment-invalidated": Fix(invalidated, (YES,)),
     "environment-disabled": Fix(FAULTS["environment-disabled"]),
     "queue-disabled": Fix(FAULTS["queue-disabled"]),
     "queue-missing": Fix(queue_gone),

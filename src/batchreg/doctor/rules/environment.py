@@ -59,7 +59,7 @@ def environment_missing(facts: Facts) -> Found:
         if not environment.exists:
             yield Evidence(
                 f"AWS Batch has no compute environment named {environment.name}.",
-                *replace_environment(facts),
+                *replace_environment(facts, environment),
             )
 
 
@@ -71,7 +71,7 @@ def environment_missing(facts: Facts) -> Found:
 )
 def environment_invalidated(facts: Facts) -> Found:
     for environment in invalid(facts, "environment-invalidated"):
-        fix, step = replace_environment(facts)
+        fix, step = replace_environment(facts, environment)
         yield Evidence(
             f"{environment.name}: {environment.reason}",
             fix,
@@ -125,7 +125,7 @@ def cluster_missing(facts: Facts) -> Found:
     for environment in [*lost, *invalid(facts, "cluster-missing")]:
         yield Evidence(
             f"{environment.name} has lost the ECS cluster that AWS Batch created for it.",
-            *replace_environment(facts),
+            *replace_environment(facts, environment),
         )
 
 
@@ -154,7 +154,7 @@ def machine_image(facts: Facts) -> Found:
 )
 def environment_invalid(facts: Facts) -> Found:
     for environment in invalid(facts, "environment-invalid"):
-        fix, step = replace_environment(facts)
+        fix, step = replace_environment(facts, environment)
         yield Evidence(
             f"{environment.name}: {environment.reason or 'AWS Batch gives no reason.'}",
             step=f"Fix what it reports. If it stays INVALID: {fix or step}",

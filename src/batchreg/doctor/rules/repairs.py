@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchreg.doctor.facts import Facts, LaunchTemplate, Role, Secret
+from batchreg.doctor.facts import Environment, Facts, LaunchTemplate, Role, Secret
 from batchreg.doctor.rules import present
 from batchreg.doctor.rules.commands import aws, batchreg, deploy, repeated, second_stack
 
@@ -11,8 +11,13 @@ SAME_DATA = "InstanceInitiatedShutdownBehavior=terminate"
 SHAPE = '{"username": "...", "password": "...", "registry_url": "..."}'
 
 
-def replace_environment(facts: Facts) -> tuple[str, str]:
-    """Return (fix, step) for a compute environment that no update can repair."""
+def replace_environment(facts: Facts, environment: Environment) -> tuple[str, str]:
+    """Return (fix, step) for a compute environment that no update can repair.
+
+    A deploy replaces one that is INVALID behind the same queue, and no other.
+    """
+    if environment.status == "INVALID" and environment.exists and facts.stack:
+        return deploy(facts, "--replace-environment"), ""
     return "", second_stack(facts)
 
 
