@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Deployed:
     """What a template was rendered from, and by which version of batchreg.
 
-    `user_data` is the text for `Fn::Sub` that `userdata.build` returned then.
+    `user_data` is the text for `Fn::Sub` that `userdata.build` returned then. `attached`: of a
+    companion stack, what it records of the environment; it has no user data of its own.
     """
 
     version: str
     settings: Settings
     user_data: str
+    attached: Mapping[str, Any] | None = None
 
     def user_data_with(self, values: Mapping[str, str]) -> str | None:
         """Return the user data that CloudFormation makes with {name: value}, None if one lacks."""
@@ -42,6 +44,12 @@ def read_template(body: str) -> Deployed | None:
     try:
         parsed = yaml.load(body, _Loader)
         metadata = parsed["Metadata"]["batchreg"]
+        if attached := metadata.get("Attached"):
+            settings = Settings(
+                secret_arns=tuple(metadata["SecretArns"]),
+                slots=slots_of(parsed["Parameters"]) or (1,),
+            )
+            return Deployed(metadata["Version"], settings, "", attached)
         data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
         user_data = data["UserData"]["Fn::Base64"]
         # JSON has the long form of Sub, and YAML the short one, which the loader strips of its tag.

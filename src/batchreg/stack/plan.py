@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from batchreg.stack import slots
 from batchreg.stack.states import LOSES_PARAMETERS, Stack
 
 if TYPE_CHECKING:
+    from troposphere import Template
+
     from batchreg.render.text import Deployed
 
 DEFAULT_VPC = "default-vpc"
@@ -97,10 +99,12 @@ def resolve(
     stack: Stack | None = None,
     present_body: str = "",
     deployed: Deployed | None = None,
+    build: Callable[[Settings], Template] | None = None,
 ) -> Plan:
     """Return the plan for a stack; `deployed` is what its template `present_body` says.
 
-    Raises BatchregError for options that contradict each other or the stack.
+    `build`: returns the template, if not that of a normal stack. Raises BatchregError for options
+    that contradict each other or the stack.
     """
     from batchreg.render import template
     from batchreg.render.text import to_yaml
@@ -120,7 +124,7 @@ def resolve(
         given |= _credentials(inputs, assigned, urls)
     else:
         given = slots.of_one(given, urls)
-    built = template.build(settings)
+    built = (build or template.build)(settings)
     declared = {name: hasattr(parameter, "Default") for name, parameter in built.parameters.items()}
     given = _without_unused(inputs, given, declared)
     sources = _sources(inputs, assigned, urls)
