@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from account import LOGIN, PASSWORD, Account
+from wire import Wire
 
 AWS_CLI = str(Path(sys.executable).with_name("aws"))
 
