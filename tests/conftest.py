@@ -19,6 +19,7 @@ from program import Instance, secret
 from registry_server import RegistryServer
 from secrets_server import REGION, SecretsServer
 from stubs import Stubs
+from wire import Wire
 
 from batchreg.registry_login import SecretsManager, read_all
 
@@ -136,3 +137,18 @@ def stubbed_ec2() -> Iterator[Stubs]:
     stubs = Stubs("ec2")
     yield stubs
     stubs.ec2.assert_no_pending_responses()
+
+
+@pytest.fixture
+def vanishing(aws: LocalAws) -> Iterator[tuple[str, dict[str, str]]]:
+    """A subnet that is deleted between the checks and the change set, and the way to AWS."""
+    ec2 = aws.client("ec2")
+    (present,) = ec2.describe_subnets(SubnetIds=aws.subnet_ids[:1])["Subnets"]
+    subnet = ec2.create_subnet(VpcId=present["VpcId"], CidrBlock="172.31.240.0/24")["Subnet"]
+
+    def delete(operation: str, count: int) -> None:
+        if operation == "CreateChangeSet":
+            ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+
+    with Wire(aws.endpoint, before=delete) as wire:
+        yield subnet["SubnetId"], {"AWS_ENDPOINT_URL": wire.endpoint}

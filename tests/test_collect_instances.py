@@ -154,6 +154,9 @@ class TestInstances:
                 State.READY,
                 "f has the credentials for ghcr.io",
             ),
+            (["continuing without credentials: s: x"], State.WITHOUT, "s: x"),
+            (["continuing without credentials: s: x", "released"], State.READY, "released"),
+            (["parked: s: x", "no registry credentials: powering off"], State.POWERED_OFF, "s: x"),
             (["s: HTTP 400", "no credentials: powering off"], State.POWERED_OFF, "s: HTTP 400"),
         ],
     )

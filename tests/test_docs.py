@@ -24,6 +24,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 KEYS = config.keys(cli)
 # Options of the programs that a page may show beside batchreg.
 FOREIGN = {
+    "--all",
     "--aws-batch-task-timeout",
     "--capabilities",
     "--cli-input-json",

@@ -33,6 +33,8 @@ LEFT_OUT = {
     "tkinter",
     "turtledemo",
     "pydoc_data",
+    "site-packages",
+    "dist-packages",
 }
 PACKAGES = "packages"  # the folder of an image's Python packages
 
@@ -71,7 +73,8 @@ def with_python(*packages: str, **variables: str) -> Image:
     """Return an image with bash and this machine's Python, with packages of this environment."""
     with _Layer() as layer:
         layer.busybox(*_applets())
-        layer.program(Path("/bin/bash"))
+        for program in ("/bin/bash", "/usr/bin/printenv"):  # the latter is no part of busybox here
+            layer.program(Path(program))
         layer.python(packages)
     return _image(layer, {"PATH": "/bin:/usr/bin", "PYTHONPATH": f"/{PACKAGES}", **variables})
 
@@ -125,7 +128,13 @@ class _Layer:
     def _tree(self, folder: Path, name: str) -> None:
         for place, folders, files in os.walk(folder):
             relative = Path(place).relative_to(folder)
-            folders[:] = [one for one in folders if one not in LEFT_OUT and _wanted(relative / one)]
+            folders[:] = [
+                one
+                for one in folders
+                if one not in LEFT_OUT
+                and not one.startswith("config-")  # for those who build Python
+                and _wanted(relative / one)
+            ]
             for file in files:
                 self._file(Path(place, file), str(Path(name) / relative / file))
 

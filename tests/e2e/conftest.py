@@ -60,10 +60,10 @@ class Two:
 
 
 @contextmanager
-def two_registries(folder: Path, stack: str) -> Iterator[Two]:
+def two_registries(folder: Path, stack: str, *, jobs: bool = False) -> Iterator[Two]:
     """Start two real registries with a login each, and deploy a stack for both."""
     with (
-        LocalAws() as aws,
+        LocalAws(jobs=jobs) as aws,
         Registry("ann", "first:a", directory=folder / "a", host="127.0.0.1") as one,
         Registry("ben", 'first "b\\', directory=folder / "b", host="127.0.0.2") as other,
     ):

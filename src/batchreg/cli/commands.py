@@ -103,6 +103,16 @@ def cli() -> None:
         metavar="IMAGE",
         help="Deploy only if the credentials pull this image; repeat it for more.",
     ),
+    variable(
+        "--no-check",
+        is_flag=True,
+        help="Do not ask the registries whether they accept the credentials.",
+    ),
+    option(
+        "--replace-environment",
+        is_flag=True,
+        help="Replace a compute environment that is INVALID with a new one, behind the same queue.",
+    ),
     wait_option,
     yes_option,
 )
@@ -126,6 +136,12 @@ def deploy(**options: Any) -> int:
 @under(
     "Registry options",
     secret_arn_option(),
+    option(
+        "--check",
+        multiple=True,
+        metavar="IMAGE",
+        help="Deploy only if the credentials pull this image; repeat it for more.",
+    ),
     option(
         "--check",
         multiple=True,

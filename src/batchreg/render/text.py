@@ -71,6 +71,12 @@ def read_template(body: str) -> Deployed | None:
         return None
 
 
+def parse(body: str) -> dict[str, Any]:
+    """Return a template, YAML or JSON, with the long names of its intrinsic functions."""
+    parsed: dict[str, Any] = yaml.load(body, _LongLoader)
+    return parsed
+
+
 def _generation(resources: Mapping[str, Any]) -> int:
     """Return the number in the logical id of the compute environment; the first has none."""
     names = (re.fullmatch(r"ComputeEnvironment(\d*)", name) for name in resources)
@@ -86,6 +92,23 @@ class _Loader(_SafeLoader):  # type: ignore[misc]  # which base it has is known 
     """Reads the short form of an intrinsic function as its argument."""
 
 
+class _LongLoader(_SafeLoader):  # type: ignore[misc]  # which base it has is known at run time
+    """Reads the short form of an intrinsic function as its long one."""
+
+
+def _long(loader: Any, tag: str, node: Any) -> dict[str, Any]:
+    if isinstance(node, yaml.SequenceNode):
+        argument: Any = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        argument = loader.construct_mapping(node, deep=True)
+    else:
+        argument = loader.construct_scalar(node)
+        if tag == "GetAtt":
+            argument = argument.split(".", 1)
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": argument}
+
+
+_LongLoader.add_multi_constructor("!", _long)
 _Loader.add_multi_constructor("!", lambda loader, tag, node: getattr(node, "value", None))
 
 

@@ -70,7 +70,8 @@ class Plan:
     `body`: the template. `parameters`: the values to set; the others stay, or are the defaults.
     `declared`: {parameter: whether it has a default}. `masked`: parameters whose present value
     nobody can read. `kept`: parameters whose present value can stay. `stack` and `present_body`:
-    the stack and its template as they are now.
+    the stack and its template as they are now. `new_secrets`: ARNs of secrets of the user's own
+    that the stack does not use yet.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Plan:
     kept: frozenset[str] = frozenset()
     stack: Stack | None = None
     present_body: str = ""
+    new_secrets: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     role_arn: str | None = None
     protect: bool | None = None
@@ -148,6 +150,11 @@ def resolve(
         kept=frozenset(before),
         stack=stack,
         present_body=present_body,
+        new_secrets=tuple(
+            arn
+            for arn in settings.secret_arns
+            if not deployed or arn not in deployed.settings.secret_arns
+        ),
         tags=inputs.tags,
         role_arn=inputs.role_arn,
         protect=inputs.protect,
