@@ -15,8 +15,12 @@ from account import Account
 from checks import IMAGES, PASSWORD
 from lab.environ import clean
 from local_aws import LocalAws
+from program import Instance, secret
 from registry_server import RegistryServer
+from secrets_server import REGION, SecretsServer
 from stubs import Stubs
+
+from batchreg.registry_login import SecretsManager, read_all
 
 # Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -100,6 +104,30 @@ def serve() -> Iterator[Callable[..., RegistryServer]]:
             return servers.enter_context(RegistryServer(**settings))
 
         yield start
+
+
+@pytest.fixture
+def server() -> Iterator[SecretsServer]:
+    """Serve two secrets, for ghcr.io and Docker Hub."""
+    secrets: dict[str, str | bytes] = {"ghcr": secret(), "hub": secret("bob", "b", "docker.io")}
+    with SecretsServer(secrets) as running:
+        yield running
+    assert running.errors == []
+
+
+@pytest.fixture
+def instance(tmp_path: Path, server: SecretsServer) -> Instance:
+    return Instance(tmp_path, server)
+
+
+@pytest.fixture
+def read(server: SecretsServer, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Read secrets as the program does, in this process, where waiting takes no time."""
+    for name in ("AWS_ACCESS_KEY_ID", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+    reader = SecretsManager(REGION, server.url)
+    return lambda *ids: read_all(ids, reader.read, 30, sleep=lambda seconds: None)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_secret_of_their_own_is_read_through_the_role():
     read, decrypt = policy["Properties"]["PolicyDocument"]["Statement"]
     assert read["Resource"] == [SECRET]
     assert decrypt["Fn::If"][0] == "HasKmsKey"
-    assert f"-s{SECRET}\n".encode() in user_data(body, "LaunchTemplate")
+    assert f"--secret-id={SECRET}\n".encode() in user_data(body, "LaunchTemplate")
 
 
 def test_several_registries_are_several_secrets():
@@ -115,7 +115,9 @@ def test_several_registries_are_several_secrets():
     assert {"RegistryUrl3", "Username3", "Password3"} <= body["Parameters"].keys()
     assert "RegistrySecret3Arn" in body["Outputs"]
     for name in ("RegistrySecret", "RegistrySecret3"):
-        assert f"-s{attach_archives.VALUES[name]}\n".encode() in user_data(body, "LaunchTemplate")
+        assert f"--secret-id={attach_archives.VALUES[name]}\n".encode() in user_data(
+            body, "LaunchTemplate"
+        )
 
 
 def test_parameters_and_their_rules_are_those_of_a_normal_stack():

@@ -434,7 +434,13 @@ def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTempla
                 MetadataOptions=ec2.MetadataOptions(
                     HttpTokens="required", HttpPutResponseHopLimit=1
                 ),
-                UserData=Base64(Sub(userdata.build(secret_ids, settings.user_parts))),
+                UserData=Base64(
+                    Sub(
+                        userdata.build(
+                            secret_ids, settings.user_parts, on_failure=settings.on_failure
+                        )
+                    )
+                ),
             ),
             **_lint_exception(settings),
         )

@@ -55,6 +55,7 @@ def read_template(body: str) -> Deployed | None:
                 fargate="FargateJobQueue" in parsed["Resources"],
                 slots=slots_of(parsed["Parameters"]) or (1,),
                 generation=_generation(parsed["Resources"]),
+                on_failure=userdata.on_failure(text),
             ),
             text,
         )
