@@ -26,8 +26,11 @@ This page is generated from the faults in `tests/faults` by `scripts/write_troub
 """
 
 HEADINGS = {
-    "stack": "The stack, the compute environment and the queue",
-    "credentials": "The secret, the role and the launch template",
+    "stack": "The stack",
+    "environment": "The compute environment and the queue",
+    "credentials": "The secrets",
+    "role": "The instances' role",
+    "launch_template": "The launch template and its user data",
     "network": "The network",
     "image": "The image and its registry",
     "job": "The job and its instances",

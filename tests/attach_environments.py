@@ -6,10 +6,9 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from batchreg.attach import companion, environment, look
+from batchreg.attach import environment, look
 from batchreg.attach.companion import Attachment, InstanceRole
-from batchreg.attach.environment import Environment
-from batchreg.render import userdata
+from batchreg.attach.environment import Environment, Queue
 
 ARN = "arn:aws:batch:eu-central-1:111122223333:compute-environment/genomics"
 QUEUE = "arn:aws:batch:eu-central-1:111122223333:job-queue/genomics"
@@ -17,6 +16,10 @@ LINKED = (
     "arn:aws:iam::111122223333:role/aws-service-role/batch.amazonaws.com/AWSServiceRoleForBatch"
 )
 ROLE = InstanceRole(arn="arn:aws:iam::111122223333:role/lab/ecs", id="AROAEXAMPLE")
+
+THEIR_QUEUE = Queue(
+    name="genomics", arn=QUEUE, state="ENABLED", status="VALID", environments=(ARN,)
+)
 
 TEN_OVERRIDES = {
     "launchTemplateId": "lt-base",
@@ -82,14 +85,6 @@ def bases(found: Environment, *versions: dict[str, Any]) -> tuple[look.Base, ...
     return look.bases(found, dict(zip(references, versions, strict=True)))
 
 
-def our_part(secret_ids: Sequence[str]) -> str:
-    """Return our part of the user data, as text for `Fn::Sub`."""
-    text = userdata.build(secret_ids).replace(
-        "--setting=ECS_IMAGE_PULL_BEHAVIOR=${ImagePullBehavior}\n", ""
-    )
-    return text.split("--==batchreg==\n")[1].partition("--==batchreg==--")[0]
-
-
 def attachment(
     found: Environment | None = None, versions: Sequence[dict[str, Any]] = (), **choices: Any
 ) -> Attachment:
@@ -97,12 +92,10 @@ def attachment(
     found = found or env()
     copies, refused = look.judge(bases(found, *versions))
     assert refused == ()
-    ids = companion.secret_ids(choices.get("secret_arns", ()), choices.get("slots", (1,)))
     return Attachment(
         environment=found,
         role=ROLE,
-        queues=choices.pop("queues", (QUEUE,)),
+        queues=choices.pop("queues", (THEIR_QUEUE,)),
         copies=copies,
-        part=our_part(ids),
         **choices,
     )

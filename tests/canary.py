@@ -65,6 +65,7 @@ class Watched:
                         "HOME": str(self.folder),
                         "BATCHREG_USERNAME": USERNAME,
                         "BATCHREG_PASSWORD": PASSWORD,
+                        "BATCHREG_NO_CHECK": "1",  # a registry that is asked may have it
                         **environ,
                     }
                 ),

@@ -15,8 +15,13 @@ from account import Account
 from checks import IMAGES, PASSWORD
 from lab.environ import clean
 from local_aws import LocalAws
+from program import Instance, secret
 from registry_server import RegistryServer
+from secrets_server import REGION, SecretsServer
 from stubs import Stubs
+from wire import Wire
+
+from batchreg.registry_login import SecretsManager, read_all
 
 # Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -103,8 +108,47 @@ def serve() -> Iterator[Callable[..., RegistryServer]]:
 
 
 @pytest.fixture
+def server() -> Iterator[SecretsServer]:
+    """Serve two secrets, for ghcr.io and Docker Hub."""
+    secrets: dict[str, str | bytes] = {"ghcr": secret(), "hub": secret("bob", "b", "docker.io")}
+    with SecretsServer(secrets) as running:
+        yield running
+    assert running.errors == []
+
+
+@pytest.fixture
+def instance(tmp_path: Path, server: SecretsServer) -> Instance:
+    return Instance(tmp_path, server)
+
+
+@pytest.fixture
+def read(server: SecretsServer, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Read secrets as the program does, in this process, where waiting takes no time."""
+    for name in ("AWS_ACCESS_KEY_ID", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+    reader = SecretsManager(REGION, server.url)
+    return lambda *ids: read_all(ids, reader.read, 30, sleep=lambda seconds: None)
+
+
+@pytest.fixture
 def stubbed_ec2() -> Iterator[Stubs]:
     """A client of EC2 whose responses the test gives, each of which must be asked for."""
     stubs = Stubs("ec2")
     yield stubs
     stubs.ec2.assert_no_pending_responses()
+
+
+@pytest.fixture
+def vanishing(aws: LocalAws) -> Iterator[tuple[str, dict[str, str]]]:
+    """A subnet that is deleted between the checks and the change set, and the way to AWS."""
+    ec2 = aws.client("ec2")
+    (present,) = ec2.describe_subnets(SubnetIds=aws.subnet_ids[:1])["Subnets"]
+    subnet = ec2.create_subnet(VpcId=present["VpcId"], CidrBlock="172.31.240.0/24")["Subnet"]
+
+    def delete(operation: str, count: int) -> None:
+        if operation == "CreateChangeSet":
+            ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+
+    with Wire(aws.endpoint, before=delete) as wire:
+        yield subnet["SubnetId"], {"AWS_ENDPOINT_URL": wire.endpoint}

@@ -12,7 +12,7 @@ from pathlib import Path
 from wire import Wire
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
-NOTHING = "batchreg: interrupted; nothing has changed."
+NOTHING = "batchreg: interrupted; no changes were made."
 
 # All that batchreg prints on its way, as whole lines.
 WHOLE = re.compile(

@@ -5,13 +5,17 @@ told to be otherwise, and then at every step as wrong as the test says.
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
 import re
 import socket
+import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +25,7 @@ from serving import Handler, Listener, Reset
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,21 @@ class Reply:
 Step = Callable[[Request], "Reply | None"]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A manifest or an index, byte for byte, and the type under which it is served."""
+
+    body: bytes
+    kind: str = MANIFEST
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.body)
+
+    def descriptor(self, **more: object) -> dict[str, object]:
+        return {"mediaType": self.kind, "size": len(self.body), "digest": self.digest, **more}
+
+
 class Hang(Exception):
     """Say nothing for as long as the server lives."""
 
@@ -69,24 +89,49 @@ def raising(error: type[Exception]) -> Step:
     return step
 
 
+def digest_of(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+@cache
+def layer() -> bytes:
+    """Return a layer with one small file, for images that are pulled and never run."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        file = tarfile.TarInfo("etc/lab")
+        file.size = 3
+        tar.addfile(file, io.BytesIO(b"lab"))
+    return buffer.getvalue()
+
+
 def index(*platforms: str) -> dict[str, object]:
     """Return an index with an image for each platform, such as linux/arm64 or linux/arm/v7."""
     entries = []
     for platform in platforms:
         names = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
-        entries.append({"mediaType": MANIFEST, "digest": "sha256:" + "0" * 64, "platform": names})
+        image = Stored(json.dumps(image_of(names)).encode())
+        BUILT[image.digest] = image
+        entries.append(image.descriptor(platform=names))
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
 
 
-def single(configuration: object, kind: str = CONFIG) -> dict[str, object]:
-    """Return options of a registry with one manifest that is not an index."""
-    digest = "sha256:" + "a" * 64
-    manifest = {
+# The images of all indexes, and their configurations, by digest: every server has them.
+BUILT: dict[str, Stored] = {}
+
+
+def image_of(configuration: object, kind: str = CONFIG) -> dict[str, object]:
+    """Return the manifest of an image with one layer and this configuration."""
+    if isinstance(configuration, dict):
+        root = {"type": "layers", "diff_ids": [digest_of(layer())]}
+        configuration = {"rootfs": root, **configuration}
+    config = Stored(json.dumps(configuration).encode(), kind)
+    BUILT[config.digest] = config
+    return {
         "schemaVersion": 2,
-        "config": {"mediaType": kind, "digest": digest},
-        "layers": [{"digest": "sha256:" + "b" * 64}],
+        "mediaType": MANIFEST,
+        "config": config.descriptor(),
+        "layers": [Stored(layer(), LAYER).descriptor()],
     }
-    return {"images": {"lab/align": {"3": manifest}}, "blobs": {digest: configuration}}
 
 
 @dataclass
@@ -143,7 +188,13 @@ class RegistryServer:
                 reply = step(request)
                 if reply:
                     return reply
-        return self._token(request) if request.path == "/token" else self._registry(request)
+        return self.usual(request)
+
+    def usual(self, request: Request) -> Reply:
+        """Return what a registry without any steps answers."""
+        if request.path.rstrip("/") == "/token":
+            return self._token(request)
+        return self._registry(request)
 
     def _token(self, request: Request) -> Reply:
         """Answer as the specification says: who is somebody gets a token, with what he may."""
@@ -173,14 +224,21 @@ class RegistryServer:
         if kind == "tags":
             return Reply(200, {"name": repository, "tags": sorted(there) or None})
         if kind == "blobs":
-            return Reply(200, self.blobs[reference], "application/octet-stream")
-        if reference not in there:
+            built = BUILT.get(reference)
+            blob = self.blobs.get(reference, built and built.body)
+            if blob is None:
+                return Reply(404, {"errors": [{"code": "BLOB_UNKNOWN"}]})
+            return Reply(200, blob, "application/octet-stream")
+        found = BUILT | {stored.digest: stored for stored in map(_stored, there.values())}
+        stored = _stored(there[reference]) if reference in there else found.get(reference)
+        # As real registries do, each type only for those who ask for it.
+        if not stored or (
+            stored.kind.startswith("application/vnd.")
+            and stored.kind not in request.headers.get("accept", "")
+        ):
             return Reply(404, {"errors": [{"code": "MANIFEST_UNKNOWN"}]})
-        manifest = there[reference]
-        media = str(manifest.get("mediaType", MANIFEST)) if isinstance(manifest, dict) else MANIFEST
-        if media not in request.headers.get("accept", ""):
-            return Reply(404, {"errors": [{"code": "MANIFEST_UNKNOWN"}]})
-        return Reply(200, manifest, media, self.extra)
+        headers = {"Docker-Content-Digest": stored.digest, **self.extra}
+        return Reply(200, stored.body, stored.kind, headers)
 
     def _refuse(self, request: Request, repository: str | None) -> Reply | None:
         """Return the 401 that this request gets, None if it may pass."""
@@ -203,6 +261,14 @@ class RegistryServer:
         return Reply(401, {}, headers={"WWW-Authenticate": challenge})
 
 
+def _stored(manifest: object) -> Stored:
+    if isinstance(manifest, Stored):
+        return manifest
+    kind = manifest.get("mediaType", MANIFEST) if isinstance(manifest, dict) else MANIFEST
+    body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+    return Stored(body, str(kind))
+
+
 class _Listener(Listener):
     def get_request(self) -> tuple[socket.socket, object]:
         found = super().get_request()
@@ -218,7 +284,7 @@ class _Handler(Handler):
     def serve(self) -> None:
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        headers = {name.lower(): value for name, value in self.headers.items()}
+        headers = {name.lower(): ", ".join(self.headers.get_all(name)) for name in self.headers}
         try:
             reply = self.server.owner.answer(Request(self.command, parts.path, query, headers))
         except Hang:
@@ -238,7 +304,9 @@ class _Handler(Handler):
             "Content-Length": str(len(body)),
             **reply.headers,
         }.items():
-            self.send_header(name, value)
+            for one in [value] if isinstance(value, str) else value:
+                if one:
+                    self.send_header(name, one)
         self.end_headers()
         if self.command == "HEAD":
             return

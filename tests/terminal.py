@@ -53,6 +53,10 @@ class Terminal:
             time.sleep(0.05)  # as people do: Python's input() misses one in its first microseconds
         os.write(self._ours, text.encode())
 
+    def signal(self, number: int) -> None:
+        """Send a signal, such as the SIGHUP of a terminal that is closed."""
+        self._process.send_signal(number)
+
     def wait(self, seconds: float = 20) -> int:
         """Return the exit status; `output` and `stdout` are then complete."""
         end = time.monotonic() + seconds

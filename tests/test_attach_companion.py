@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 import attach_archives
 import lint_templates
 import pytest
-import yaml
 from attach_archives import multipart, shell
-from attach_environments import QUEUE, ROLE, TEN_OVERRIDES, attachment, env, our_part, version
+from attach_environments import QUEUE, ROLE, TEN_OVERRIDES, attachment, env, version
 
 from batchreg.attach import companion, update
 from batchreg.attach.environment import UpdatePolicy
@@ -19,7 +17,7 @@ from batchreg.errors import BatchregError
 from batchreg.render import template as stack_template
 from batchreg.render import userdata
 from batchreg.render.settings import Settings
-from batchreg.render.text import to_yaml
+from batchreg.render.text import read_template, to_yaml
 
 SECRET = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:ghcr-AbCdEf"
 BASE = {"launchTemplateId": "lt-base", "version": "$Latest"}
@@ -53,6 +51,10 @@ def user_data(body: dict[str, Any], logical_id: str) -> bytes:
             values[name] = body["Mappings"][mapping][top][second]
     resolved = userdata.resolve(text, values)
     return base64.b64decode(theirs + base64.b64encode(resolved.encode()).decode(), validate=True)
+
+
+def recorded(body: dict[str, Any]) -> companion.Recorded:
+    return companion.recorded(body["Metadata"]["batchreg"]["Attached"])
 
 
 def resources_of(body: dict[str, Any]) -> dict[str, str]:
@@ -105,7 +107,7 @@ def test_secret_of_their_own_is_read_through_the_role():
     read, decrypt = policy["Properties"]["PolicyDocument"]["Statement"]
     assert read["Resource"] == [SECRET]
     assert decrypt["Fn::If"][0] == "HasKmsKey"
-    assert f"-s{SECRET}\n".encode() in user_data(body, "LaunchTemplate")
+    assert f"--secret-id={SECRET}\n".encode() in user_data(body, "LaunchTemplate")
 
 
 def test_several_registries_are_several_secrets():
@@ -115,7 +117,9 @@ def test_several_registries_are_several_secrets():
     assert {"RegistryUrl3", "Username3", "Password3"} <= body["Parameters"].keys()
     assert "RegistrySecret3Arn" in body["Outputs"]
     for name in ("RegistrySecret", "RegistrySecret3"):
-        assert f"-s{attach_archives.VALUES[name]}\n".encode() in user_data(body, "LaunchTemplate")
+        assert f"--secret-id={attach_archives.VALUES[name]}\n".encode() in user_data(
+            body, "LaunchTemplate"
+        )
 
 
 def test_parameters_and_their_rules_are_those_of_a_normal_stack():
@@ -151,7 +155,7 @@ def test_outputs_have_the_names_that_other_commands_know():
     }
     normal = stack_template.build(Settings()).to_dict()["Outputs"]
     assert outputs.keys() - normal.keys() == {"LaunchTemplateVersion"}
-    assert normal.keys() - outputs.keys() == {"InstanceProfileArn"}
+    assert normal.keys() - outputs.keys() == {"InstanceProfileArn", "JobRoleArn"}
 
 
 def test_environment_without_a_queue_has_no_output_for_one():
@@ -180,7 +184,7 @@ def test_identical_copies_share_a_launch_template():
     versions = [version(f"o{number}", number, THEIRS) for number in range(11)]
     body = built(env(resources={"launchTemplate": TEN_OVERRIDES}), versions)
     assert list(resources_of(body).values()).count("AWS::EC2::LaunchTemplate") == 1
-    record = companion.recorded(body)
+    record = recorded(body)
     assert record
     assert {copy[0] for copy in record.copies} == {"LaunchTemplate"}
     assert [copy[1:] for copy in record.copies] == [(f"lt-o{n}", n) for n in range(11)]
@@ -188,7 +192,7 @@ def test_identical_copies_share_a_launch_template():
 
 def test_ten_different_overrides_fit_and_each_has_its_own_user_data():
     """The constant part of ours is in the template once."""
-    body = ten(1_500)
+    body = ten(700)
     for number, name in enumerate(["base", *(f"o{number}" for number in range(1, 11))], 1):
         logical_id = f"LaunchTemplate{number if number > 1 else ''}"
         properties = body["Resources"][logical_id]["Properties"]["LaunchTemplateData"]
@@ -196,11 +200,19 @@ def test_ten_different_overrides_fit_and_each_has_its_own_user_data():
         whole = user_data(body, logical_id)
         assert f"# {name}x".encode() in whole
         assert our_part_resolved() in whole.decode()
-    assert json.dumps(body).count("GetSecretValue") < 5
+
+
+def test_shared_texts_are_in_the_template_that_is_sent():
+    """A reference to a mapping that is missing fails only in AWS."""
+    versions = [version(f"o{number}", 1, THEIRS, KeyName=f"k{number}") for number in range(11)]
+    found = env(resources={"launchTemplate": TEN_OVERRIDES})
+    text = to_yaml(companion.build(attachment(found, versions)))
+    assert f"\nMappings:\n  {companion.MAPPING}:\n" in text
+    assert text.count("OnUnitInactiveSec") == 1
 
 
 def our_part_resolved() -> str:
-    return userdata.resolve(our_part(["${RegistrySecret}"]), attach_archives.VALUES).rstrip()
+    return userdata.resolve(companion.our_part(attachment()), attach_archives.VALUES).rstrip()
 
 
 def test_overrides_that_do_not_fit_are_refused_before_anything_is_created():
@@ -217,22 +229,6 @@ def test_user_data_that_leaves_no_room_is_refused_by_name():
         built(found, [version("base", 7, multipart(shell("x" * 14_000)))])
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("short ${AWS::Region} text", {}),
-        ("a" * 300, {"Text1": "a" * 300}),
-        ("x${!y}" * 60 + "${AWS::Region}" + "b" * 300, {"Text1": "x${y}" * 60, "Text2": "b" * 300}),
-    ],
-)
-def test_long_constant_texts_move_and_come_back_the_same(text, expected):
-    """What takes a placeholder's place is not read again, so that escapes go."""
-    short, texts = companion.shared(text)
-    assert texts == expected
-    values = attach_archives.VALUES
-    assert userdata.resolve(short, {**values, **texts}) == userdata.resolve(text, values)
-
-
 def test_template_remembers_what_was_there():
     """To the letter: detach puts it back."""
     found = env(
@@ -242,28 +238,24 @@ def test_template_remembers_what_was_there():
     )
     versions = [version(f"o{number}", number) for number in range(11)]
     text = to_yaml(companion.build(attachment(found, versions)))
-    record = companion.recorded(yaml.load(text, yaml.BaseLoader) | {"Metadata": metadata(text)})
+    deployed = read_template(text)
+    assert deployed
+    assert deployed.attached
+    record = companion.recorded(deployed.attached)
     assert record
     assert record.specification == TEN_OVERRIDES
     assert record.update_policy == UpdatePolicy(terminate_jobs=True, job_timeout_minutes=90)
     assert record.created_by == "CloudFormation"
-    assert record.queues == (QUEUE,)
+    assert record.queues == {QUEUE: (found.arn,)}
     request = update.restore_request(found.arn, record.specification, record.update_policy)
     assert request["computeResources"]["launchTemplate"] == TEN_OVERRIDES
-
-
-def metadata(text: str) -> Any:
-    """Return a template's metadata, which has no short forms."""
-    return yaml.safe_load("Metadata:" + text.split("\nMetadata:")[1].split("\nParameters:")[0])[
-        "Metadata"
-    ]
 
 
 def test_environment_without_a_template_is_remembered_as_such():
     """CloudFormation refuses a null."""
     body = built()
     assert "LaunchTemplate" not in body["Metadata"]["batchreg"]["Attached"]
-    record = companion.recorded(body)
+    record = recorded(body)
     assert record
     assert record.specification is None
     assert "null" not in to_yaml(companion.build(attachment()))
@@ -272,21 +264,22 @@ def test_environment_without_a_template_is_remembered_as_such():
 def test_image_type_is_remembered_only_where_it_changes():
     """Detach gives back what was there, and leaves alone what we did not touch."""
     found = env(resources={"ec2Configuration": [{"imageType": "ECS_AL2"}]})
-    record = companion.recorded(built(found, image_type="ECS_AL2023"))
+    record = recorded(built(found, image_type="ECS_AL2023"))
     assert record
     assert (record.image_type, record.ec2_configuration) == (
         "ECS_AL2023",
         ({"imageType": "ECS_AL2"},),
     )
-    record = companion.recorded(built(found))
+    record = recorded(built(found))
     assert record
     assert (record.image_type, record.ec2_configuration) == ("", ())
 
 
 def test_template_of_a_normal_stack_is_not_a_companion():
     """destroy must not detach what was never attached."""
-    assert companion.recorded(stack_template.build(Settings()).to_dict()) is None
-    assert companion.recorded({}) is None
+    deployed = read_template(to_yaml(stack_template.build(Settings())))
+    assert deployed
+    assert deployed.attached is None
 
 
 def test_same_attachment_gives_the_same_bytes():
@@ -322,3 +315,16 @@ def test_templates_are_lint_clean(tmp_path):
         (tmp_path / f"{name}.yaml").write_text(to_yaml(companion.build(value)))
     result = lint_templates.lint(*map(str, sorted(tmp_path.iterdir())))
     assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_what_detach_has_to_know_is_part_of_a_resource():
+    """CloudFormation ignores an update of metadata alone, and would remember what was before."""
+
+    def description(**specification: str) -> str:
+        found = env(resources={"launchTemplate": {"launchTemplateId": "lt-base", **specification}})
+        resources = built(found, [version("base", 7, THEIRS)])["Resources"]
+        return str(resources["LaunchTemplate"]["Properties"]["VersionDescription"])
+
+    assert description(version="$Latest").startswith("Copy of lt-base, version 7 (")
+    assert description(version="$Latest") == description(version="$Latest")
+    assert description(version="$Latest") != description(version="7")

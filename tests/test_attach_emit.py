@@ -16,7 +16,7 @@ import yaml
 from attach_archives import multipart, shell
 from attach_environments import TEN_OVERRIDES, attachment, env, version
 
-from batchreg.attach import archive, emit, terraform
+from batchreg.attach import archive, companion, emit, terraform
 from batchreg.attach.companion import Attachment
 from batchreg.render import userdata
 
@@ -61,7 +61,7 @@ VALUES = {**attach_archives.VALUES, "CredentialRefreshMinutes": "45"}
 
 def expected(shape: Attachment) -> bytes:
     """Return the user data that an instance gets in the end."""
-    part = userdata.resolve(shape.part, VALUES).rstrip()
+    part = userdata.resolve(companion.our_part(shape), VALUES).rstrip()
     theirs, delimiter = archive.EMPTY, "--==batchreg=="
     if shape.copies[0].archive.parts:
         theirs, delimiter = THEIRS.removesuffix(b"--==MYBOUNDARY==--\n"), "--==MYBOUNDARY=="

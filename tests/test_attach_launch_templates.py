@@ -106,7 +106,8 @@ def test_every_field_that_ec2_answers_with_is_decided():
 def test_every_rule_is_about_a_field_that_exists_and_that_cloudformation_lacks():
     """A rule that no longer applies would drop what CloudFormation can set by now."""
     answer, schema = answer_paths(), schema_paths()
-    for rule in DECIDED:
+    newer = {"Monitoring.MetricCategoryIds"}  # than the botocore that the tests pin
+    for rule in DECIDED - newer:
         paths = {
             path for path in answer if path == rule or path.startswith((f"{rule}.", f"{rule}["))
         }

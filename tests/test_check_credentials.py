@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import traceback
 
 import pytest
 from checks import ADA, IMAGES, PASSWORD, check, says
-from registry_server import RegistryServer, Reply, Request, single
+from registry_server import RegistryServer, Reply, Request
 
 from batchreg.registry import check as registry
 from batchreg.registry.answers import challenges
@@ -24,11 +25,13 @@ def test_bearer_token_is_fetched_as_docker_does(serve, field):
     verdict = check(server)
     assert says(verdict, "ok", "amd64, arm64", "with these credentials")
     assert verdict.details == {"architectures": "amd64, arm64"}
-    assert server.paths() == [
+    assert [re.sub("[0-9a-f]{64}", "...", path) for path in server.paths()] == [
         "GET /v2/",
         "GET /token",
         "HEAD /v2/lab/align/manifests/3",
-        "GET /v2/lab/align/manifests/3",
+        "GET /v2/lab/align/manifests/sha256:...",  # the index
+        "GET /v2/lab/align/manifests/sha256:...",  # the image for this architecture
+        "GET /v2/lab/align/blobs/sha256:...",  # its configuration
     ]
     token = server.requests[1]
     assert token.query == {
@@ -36,17 +39,21 @@ def test_bearer_token_is_fetched_as_docker_does(serve, field):
         "scope": "repository:lab/align:pull",
         "account": "ada",
     }
-    assert [request.basic for request in server.requests] == [None, ("ada", PASSWORD), None, None]
+    basics = [request.basic for request in server.requests]
+    assert basics == [None, ("ada", PASSWORD), None, None, None, None]
     assert all(request.bearer for request in server.requests[2:])
     assert server.connections == 1
 
 
-def test_basic_login_is_tried_as_docker_login_does(serve):
-    """First GET /v2/, which tells a wrong login from a missing right."""
+def test_basic_credentials_are_sent_as_docker_does(serve):
+    """With each request but the first; a refusal is asked about at /v2/, as by `docker login`."""
     server = serve(login="basic")
     assert says(check(server), "ok", "with these credentials")
-    assert server.paths()[:2] == ["GET /v2/", "GET /v2/"]
-    assert server.requests[0].basic is None
+    basics = [request.basic for request in server.requests]
+    assert basics == [None, *[("ada", PASSWORD)] * (len(basics) - 1)]
+    assert server.paths()[:2] == ["GET /v2/", "HEAD /v2/lab/align/manifests/3"]
+    check(server, "other/align:3")
+    assert server.paths()[-1] == "GET /v2/"
 
 
 def test_registry_without_logins_is_not_sent_one(serve):
@@ -61,10 +68,11 @@ def test_public_image_needs_no_login(serve):
     assert says(check(serve(), "lab/open:3", None), "ok", "without credentials")
 
 
-def test_registry_that_asks_late_gets_the_login_then(serve):
-    """Some answer 200 to GET /v2/, and ask where the image is."""
+def test_registry_that_asks_late_gets_no_credentials(serve):
+    """Docker sends some only where GET /v2/ asks for them, so no instance could pull."""
     server = serve(steps={"GET /v2/": lambda _: Reply(200, {})})
-    assert says(check(server), "ok", "with these credentials")
+    assert says(check(server), "registry-error", "does not ask for them at /v2/")
+    assert not any("authorization" in request.headers for request in server.requests)
 
 
 @pytest.mark.parametrize("login", ["bearer", "basic"])
@@ -130,7 +138,7 @@ def test_token_that_the_registry_refuses_is_the_registrys_fault(serve):
         {},
         headers={"WWW-Authenticate": 'Bearer realm="http://127.0.0.1/",error="invalid_token"'},
     )
-    server = serve(steps={"HEAD .*": lambda _: bad})
+    server = serve(steps={".*/manifests/.*": lambda _: bad})
     assert says(check(server), "registry-error", "own token server")
 
 
@@ -166,38 +174,39 @@ def test_login_alone_is_checked_as_docker_login_does(serve, login):
             ['Bearer realm="https://a/b?c=d,e",service="x"'],
             {"bearer": {"realm": "https://a/b?c=d,e", "service": "x"}},
         ),
-        (
-            ['Basic realm="x, Bearer y", Bearer realm="z"'],
-            {"basic": {"realm": "x, Bearer y"}, "bearer": {"realm": "z"}},
-        ),
-        (["Negotiate, BASIC realm=plain"], {"negotiate": {}, "basic": {"realm": "plain"}}),
+        (['Basic realm="x, Bearer y", Bearer realm="z"'], {"basic": {"realm": "x, Bearer y"}}),
+        (["Negotiate, BASIC realm=plain"], {"negotiate": {}}),
+        (["Negotiate", "BASIC realm=plain"], {"negotiate": {}, "basic": {"realm": "plain"}}),
         (['Bearer realm="a\\"b"', "Basic"], {"bearer": {"realm": 'a"b'}, "basic": {}}),
-        (['bearer Realm = "a" , scope = "b c"'], {"bearer": {"realm": "a", "scope": "b c"}}),
+        (['bearer Realm="a" , scope="b c"'], {"bearer": {"realm": "a", "scope": "b c"}}),
+        (['bearer realm = "a"'], {"bearer": {}}),
+        (["bearer realm=https://a,service=x"], {"bearer": {"realm": "https"}}),
         ([], {}),
         ([""], {}),
         (['="'], {}),
     ],
 )
-def test_challenges_are_read_as_the_grammar_says(headers, expected):
-    """Commas and quotes inside quotes, several challenges, any case."""
+def test_challenges_are_read_as_docker_reads_them(headers, expected):
+    """Commas and quotes inside quotes, any case; one challenge a header, no blanks around =."""
     assert challenges(headers) == expected
 
 
 # --- where a login may go -------------------------------------------------------------------------
 
 
-def test_login_does_not_follow_a_redirect_to_another_host(serve):
+def test_credentials_do_not_follow_a_redirect_to_another_host(serve):
     """Blobs mostly lie with somebody else, who gets neither the password nor the token."""
-    with RegistryServer(address="127.0.0.2") as other:
-        other.steps[".*"] = lambda _: Reply(200, {"architecture": "amd64", "os": "linux"})
-        away = Reply(307, b"", headers={"Location": f"{other.url}/blob?signature=x"})
+    with RegistryServer(address="127.0.0.2", login="none", images=IMAGES) as other:
+
+        def away(request: Request) -> Reply:
+            return Reply(307, b"", headers={"Location": f"{other.url}{request.path}?signature=x"})
+
         for login in ("bearer", "basic"):
-            server = serve(**single({}), login=login, steps={"GET .*/blobs/.*": lambda _: away})
+            server = serve(login=login, steps={"GET .*/blobs/.*": away})
             assert says(check(server), "ok", "amd64")
             assert "authorization" in server.requests[-1].headers
-        away = Reply(302, b"", headers={"Location": f"{other.url}/v2/"})
-        check(serve(steps={"GET /token": lambda _: away}))
-        check(serve(login="basic", steps={"HEAD .*": lambda _: away}))
+        check(serve(steps={"GET /token": away}))
+        check(serve(login="basic", steps={"HEAD .*": away}))
     assert len(other.requests) >= 4
     assert not any("authorization" in request.headers for request in other.requests)
 

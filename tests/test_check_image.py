@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 from checks import HUB_LIMIT, check, says
-from registry_server import Reply, Request, single
+from registry_server import CONFIG, Reply, Request, image_of
 
 from batchreg.registry.images import architectures
 
@@ -87,6 +87,11 @@ def test_wrong_architecture_is_told(serve):
     )
 
 
+def one(configuration: object, kind: str = CONFIG) -> dict[str, object]:
+    """Return the images of a registry with one that is not in an index."""
+    return {"lab/align": {"3": image_of(configuration, kind)}}
+
+
 @pytest.mark.parametrize(
     ("configuration", "architecture"),
     [
@@ -94,7 +99,6 @@ def test_wrong_architecture_is_told(serve):
         ({"architecture": "amd64", "os": "windows"}, "windows/amd64"),
         ({"architecture": "arm", "os": "linux", "variant": "v7"}, "arm/v7"),
         ({"os": "linux"}, ""),
-        ([], ""),
         ({"architecture": ["\x1b[31m"], "os": "linux"}, ""),
     ],
 )
@@ -102,7 +106,7 @@ def test_single_manifest_tells_its_architecture_in_its_configuration(
     serve, configuration, architecture
 ):
     """One small blob is read for that, and no layer."""
-    server = serve(**single(configuration))
+    server = serve(images=one(configuration))
     verdict = check(server, architectures=("amd64",))
     assert says(verdict, "ok" if architecture in ("amd64", "") else "wrong-architecture")
     assert verdict.details["architectures"] == architecture
@@ -111,13 +115,13 @@ def test_single_manifest_tells_its_architecture_in_its_configuration(
 
 def test_chart_is_not_an_image(serve):
     """Registries keep other things too."""
-    server = serve(**single({}, "application/vnd.cncf.helm.config.v1+json"))
+    server = serve(images=one({}, "application/vnd.cncf.helm.config.v1+json"))
     assert says(check(server), "not-an-image")
 
 
 def test_lost_configuration_is_told(serve):
     """The pull would fail at the same place."""
-    server = serve(**single({}), steps={"GET .*/blobs/.*": lambda _: Reply(404, {})})
+    server = serve(images=one({}), steps={"GET .*/blobs/.*": lambda _: Reply(404, {})})
     assert says(check(server), "incomplete", "Push the image again")
 
 
@@ -178,7 +182,7 @@ def test_what_is_left_is_shown(serve):
 def test_limit_is_told_with_when_it_ends(serve):
     """429 with the headers that Docker Hub sends."""
     headers = {**HUB_LIMIT, "ratelimit-remaining": "0;w=21600", "Retry-After": "540"}
-    server = serve(steps={"HEAD .*": lambda _: Reply(429, b"", headers=headers)})
+    server = serve(steps={".*/manifests/.*": lambda _: Reply(429, b"", headers=headers)})
     verdict = check(server)
     assert says(verdict, "rate-limited", "(0 of 200 left)", "in 9 min")
     assert verdict.details == {"remaining": "0 of 200", "retry_after": "540"}
@@ -193,7 +197,9 @@ def test_nothing_left_is_the_limit_before_a_pull_runs_into_it(serve):
     assert not any(path.startswith("GET /v2/lab") for path in server.paths())
 
 
-@pytest.mark.parametrize("step", ["GET /v2/", "GET /token", "HEAD .*", "GET /v2/.*/manifests/.*"])
+@pytest.mark.parametrize(
+    "step", ["GET /v2/", "GET /token", ".*/manifests/.*", "GET /v2/.*/manifests/.*"]
+)
 def test_limit_is_told_wherever_it_is_met(serve, step):
     """Token servers have limits too; Retry-After may be a date."""
     after = {"Retry-After": formatdate(time.time() + 60, usegmt=True)}
@@ -206,7 +212,9 @@ def test_limit_is_told_wherever_it_is_met(serve, step):
 @pytest.mark.parametrize("value", ["", "soon", "-1", "9" * 30, "Thu, 99 Foo 2020"])
 def test_limit_without_a_usable_end_is_told(serve, value):
     """Try again later, then."""
-    server = serve(steps={"HEAD .*": lambda _: Reply(429, b"", headers={"Retry-After": value})})
+    server = serve(
+        steps={".*/manifests/.*": lambda _: Reply(429, b"", headers={"Retry-After": value})}
+    )
     assert says(check(server), "rate-limited", "Try again later")
 
 

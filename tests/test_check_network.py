@@ -15,6 +15,7 @@ from secrets_server import certificate
 
 from batchreg.registry import check as registry
 from batchreg.registry.images import parse
+from batchreg.registry.proxies import bypasses
 
 # --- what is in the way ---------------------------------------------------------------------------
 
@@ -89,7 +90,7 @@ def test_website_is_not_a_registry(serve, reply):
     """The host is wrong, or a portal is in the way."""
     server = serve(steps={"GET /v2/": lambda _: reply})
     assert says(check(server), "not-a-registry", server.host)
-    assert [request.basic for request in server.requests] == [None]
+    assert {request.basic for request in server.requests} == {None}
 
 
 def test_website_behind_a_registry_is_told(serve):
@@ -103,6 +104,34 @@ def test_trouble_of_the_registry_is_told(serve, step):
     """Not the user's fault, and worth another try."""
     server = serve(steps={step: lambda _: Reply(503, b"<html>", "text/html")})
     assert says(check(server), "registry-error", "HTTP 503")
+
+
+@pytest.mark.parametrize(
+    ("value", "when"), [("60", "in 60 s"), ("600", "in 10 min"), ("", "later")]
+)
+def test_trouble_is_told_with_when_it_ends(serve, value, when):
+    """Maintenance has an end, which some registries give."""
+    server = serve(steps={".*": lambda _: Reply(503, b"", headers={"Retry-After": value})})
+    verdict = check(server)
+    assert says(verdict, "registry-error", "HTTP 503", f"Try again {when}, or contact")
+    assert verdict.details == ({"retry_after": value} if value else {})
+
+
+def test_host_of_the_content_that_refuses_is_named(serve):
+    """An endpoint's policy may let no bucket through but our own."""
+    with RegistryServer(address="127.0.0.2") as other:
+        other.steps[".*"] = lambda _: Reply(403, b"<Error/>", "application/xml")
+        away = Reply(307, b"", headers={"Location": f"{other.url}/bucket?signature=x"})
+        server = serve(steps={"GET .*/blobs/.*": lambda _: away})
+        assert says(check(server), "blocked", f"{other.host}, where {server.host} keeps")
+
+
+def test_registry_that_moved_is_named(serve):
+    """Docker sends credentials where GET /v2/ has led, and nowhere else."""
+    with RegistryServer(address="127.0.0.2", users={"ada": PASSWORD}) as other:
+        away = Reply(301, b"", headers={"Location": f"{other.url}/v2/"})
+        server = serve(steps={"GET /v2/": lambda _: away})
+        assert says(check(server), "registry-error", f"redirects /v2/ to {other.host}")
 
 
 def test_refused_network_is_told(serve):
@@ -225,6 +254,57 @@ def test_registry_elsewhere_without_tls_is_told(serve, monkeypatch):
         verdict = registry.check(parse("registry.example.com/lab/align:3"), ADA, seconds=1)
     assert verdict.cause in ("tls", "unreachable")
     assert not server.requests
+
+
+def test_proxy_that_is_down_is_told(monkeypatch):
+    """The registry is not to blame; the proxy's password is not shown."""
+    with Proxy("") as gone:
+        pass
+    monkeypatch.setenv("HTTPS_PROXY", gone.url.replace("//", "//me:canary@"))
+    verdict = registry.check(parse("registry.example.com/lab/align:3"), ADA)
+    proxy = gone.url.removeprefix("http://")
+    assert says(verdict, "unreachable", f"The proxy {proxy} cannot be reached.", "NO_PROXY")
+    assert "canary" not in repr(verdict)
+
+
+def test_kind_of_proxy_that_is_not_supported_is_told(monkeypatch):
+    """Docker knows more kinds; nothing is sent to one of those in clear."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://me:canary@127.0.0.1:1")
+    verdict = registry.check(parse("registry.example.com/lab/align:3"), ADA)
+    assert says(verdict, "unreachable", "of the kind socks5://", "http:// proxy")
+    assert "canary" not in repr(verdict)
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host", "port", "expected"),
+    [
+        ("example.com", "example.com", 443, True),
+        ("example.com", "a.example.com", 443, True),
+        ("example.com", "notexample.com", 443, False),
+        (".example.com", "example.com", 443, False),
+        (".example.com", "a.example.com", 443, True),
+        ("*.example.com", "a.example.com", 443, True),
+        ("*.example.com", "example.com", 443, False),
+        ("example.com:5000", "example.com", 443, False),
+        ("example.com:5000", "example.com", 5000, True),
+        ("a.io , EXAMPLE.com,", "example.com", 443, True),
+        ("*", "example.com", 443, True),
+        ("10.0.0.0/8", "10.1.2.3", 443, True),
+        ("10.0.0.0/8", "11.1.2.3", 443, False),
+        ("10.0.0.0/8", "10.example.com", 443, False),
+        ("10.1.2.3", "10.1.2.3", 443, True),
+        ("10.1.2.3:5000", "10.1.2.3", 443, False),
+        ("2.3", "10.1.2.3", 443, False),
+        ("fd00::/8,[fd00::1]:5000", "fd00::1", 443, True),
+        ("[fd00::1]:5000", "fd00::1", 5000, True),
+        ("fd00::1", "fd00::1", 443, True),
+        ("nonsense/8", "example.com", 443, False),
+        ("", "example.com", 443, False),
+    ],
+)
+def test_no_proxy_is_read_as_docker_reads_it(no_proxy, host, port, expected):
+    """Domains, addresses and networks, each with a port or for all of them."""
+    assert bypasses(no_proxy, host, port) == expected
 
 
 def test_proxy_that_refuses_is_told(monkeypatch):

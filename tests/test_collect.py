@@ -263,6 +263,7 @@ def test_job_alone_leads_to_its_queue_and_compute_environment(made: Any) -> None
         ),
         collect.Scope(stack="lab", region="us-east-1", job=job),
         check=check,
+        seconds=30,  # the embedded AWS takes its time to load a service
     )
     assert found.stack is None
     assert found.environments

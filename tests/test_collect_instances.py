@@ -123,7 +123,7 @@ class TestInstances:
             "[  12.1] cloud-init[1312]: batchreg: waiting for s: HTTP 400 Throttling\r\n"
             "Password: canary\nsystemd[1]: batchreg.service: Succeeded.\n"
             "batchreg: waiting for s: HTTP 400 Throttling\n"
-            "batchreg: no registry login at all: powering off\n"
+            "batchreg: no registry credentials: powering off\n"
         )
         encoded = base64.b64encode(text.encode()).decode()
         stubbed_ec2.ec2.add_client_error(
@@ -132,7 +132,7 @@ class TestInstances:
         stubbed_ec2.ec2.add_response("get_console_output", {"Output": encoded})
         assert instances.console(stubbed_ec2.caller, "i-1") == (
             "waiting for s: HTTP 400 Throttling",
-            "no registry login at all: powering off",
+            "no registry credentials: powering off",
         )
 
     @pytest.mark.parametrize(
@@ -145,15 +145,18 @@ class TestInstances:
             (["parked: s: HTTP 400", "released"], State.READY, "released"),
             (["parked: s", "released: ghcr.io", "parked: again"], State.PARKED, "again"),
             (
-                ["f has the logins for ghcr.io", "s: no"],
+                ["f has the credentials for ghcr.io", "s: no"],
                 State.READY,
-                "f has the logins for ghcr.io",
+                "f has the credentials for ghcr.io",
             ),
             (
                 ["f has the credentials for ghcr.io"],
                 State.READY,
                 "f has the credentials for ghcr.io",
             ),
+            (["continuing without credentials: s: x"], State.WITHOUT, "s: x"),
+            (["continuing without credentials: s: x", "released"], State.READY, "released"),
+            (["parked: s: x", "no registry credentials: powering off"], State.POWERED_OFF, "s: x"),
             (["s: HTTP 400", "no credentials: powering off"], State.POWERED_OFF, "s: HTTP 400"),
         ],
     )

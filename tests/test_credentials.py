@@ -79,7 +79,7 @@ def test_all_credentials_arrive_unchanged_or_are_refused_before_anything_is_crea
     assert json.loads(secret)["password"] == password  # strictly, as repositoryCredentials is read
     key, auth = registry_login.login(secret)
     path = tmp_path_factory.getbasetemp() / "ecs.config"
-    registry_login.put(str(path), {key: {"auth": auth}}, {}, True)
+    registry_login.put(str(path), {key: {"auth": auth}}, (), True)
     found = agent.auth_for("ghcr.io/lab/x:1", agent.read_ecs_config(path.read_bytes()))
     assert (found["username"], found["password"]) == (username, password)
 
@@ -99,7 +99,7 @@ def test_all_credentials_in_a_secret_of_ones_own_arrive_or_are_refused(
             registry_login.login(secret)
         return
     key, auth = registry_login.login(secret)
-    registry_login.put(str(path), {key: {"auth": auth}}, {}, True)
+    registry_login.put(str(path), {key: {"auth": auth}}, (), True)
     found = agent.auth_for("ghcr.io/lab/x:1", agent.read_ecs_config(path.read_bytes()))
     assert (found["username"], found["password"]) == (username, password)
     assert base64.b64decode(auth).decode() == f"{username}:{password}"

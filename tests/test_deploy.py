@@ -176,6 +176,8 @@ def test_changed_parameter_updates_what_depends_on_it_alone(deploy, made):
     }
     changes = result.stderr[: result.stderr.index("UPDATE_IN_PROGRESS")].splitlines()[:-1]
     assert [line.split()[:2] for line in changes] == [
+        ["Setting", "Now"],
+        ["Maximum", "vCPUs"],
         ["Action", "Resource"],
         ["Modify", "ComputeEnvironment"],
     ]
@@ -228,9 +230,9 @@ def test_new_password_reaches_the_secret(deploy, made):
 
 def test_secrets_of_ones_own_are_remembered(deploy, account, aws):
     """--secret-arn shapes the template: a deploy without it must not go back to credentials of its own."""
-    arn = aws.client("secretsmanager").create_secret(Name=f"own-{account.name}", SecretString="{}")[
-        "ARN"
-    ]
+    arn = aws.client("secretsmanager").create_secret(
+        Name=f"own-{account.name}", SecretString=json.dumps({"username": "u", "password": "p"})
+    )["ARN"]
     result = deploy("--secret-arn", arn)
     assert result.returncode == 0, result.stderr
     assert "Password" not in account.parameters
@@ -310,7 +312,7 @@ def test_refused_value_leaves_nothing_behind(deploy, account):
     """CloudFormation's own objection, in one line."""
     result = deploy("--kms-key-arn", "nonsense", **LOGIN)
     assert result.returncode == 1
-    assert "The ARN of a KMS key" in result.stderr
+    assert "is not the ARN of a KMS key. No changes were made." in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert account.stack is None
 
@@ -318,16 +320,17 @@ def test_refused_value_leaves_nothing_behind(deploy, account):
 # --- Failure ---
 
 
-def test_failed_create_names_the_cause_and_the_next_deploy_recovers(deploy, account):
+def test_failed_create_names_the_cause_and_the_next_deploy_recovers(deploy, account, vanishing):
     """Of all that fails and is cancelled only the cause matters; it is said last, with a way on."""
-    result = deploy("--subnet-id", "subnet-0bad", **LOGIN)
+    subnet, environ = vanishing
+    result = deploy("--subnet-id", subnet, **LOGIN, **environ)
     assert (result.returncode, result.stdout) == (1, "")
     assert account.stack["StackStatus"] == "ROLLBACK_COMPLETE"
     last = result.stderr.splitlines()[-1]
     assert last.startswith(
         f"batchreg: {account.name}: ComputeEnvironment (AWS::Batch::ComputeEnvironment) failed: "
     )
-    assert "The subnet ID 'subnet-0bad' does not exist." in last
+    assert f"The subnet ID '{subnet}' does not exist." in last
     assert "--subnet-id" in last
     assert "cancelled" not in last
     assert "RequestToken" not in last
@@ -336,11 +339,12 @@ def test_failed_create_names_the_cause_and_the_next_deploy_recovers(deploy, acco
     assert account.stack["StackStatus"] == "CREATE_COMPLETE"
 
 
-def test_failed_update_leaves_the_stack_as_it_was(deploy, made):
+def test_failed_update_leaves_the_stack_as_it_was(deploy, made, vanishing):
     """The rollback is CloudFormation's; the next deploy needs no repair."""
-    result = deploy("--subnet-id", "subnet-0bad")
+    subnet, environ = vanishing
+    result = deploy("--subnet-id", subnet, **environ)
     assert result.returncode == 1
-    assert "subnet-0bad" in result.stderr.splitlines()[-1]
+    assert subnet in result.stderr.splitlines()[-1]
     assert made.stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert made.parameters["SubnetIDs"].split(",") == made.aws.subnet_ids
     assert deploy("--max-vcpus", "7").returncode == 0

@@ -19,8 +19,8 @@ from batchreg.doctor import savefile
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.findings import RULES, Finding, diagnose
 from batchreg.doctor.rules import ANYTHING, NOTHING
-from batchreg.doctor.rules.credentials import READ_POLICY
-from batchreg.doctor.rules.stack import SAME_DATA
+from batchreg.doctor.rules.repairs import SAME_DATA
+from batchreg.doctor.rules.role import READ_POLICY
 from batchreg.errors import BatchregError
 from batchreg.render.userdata import PATIENCE_SECONDS
 

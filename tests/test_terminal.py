@@ -13,7 +13,7 @@ from lab.environ import clean
 from terminal import ESCAPE, Terminal
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
-NOTHING = "batchreg: interrupted; nothing has changed."
+NOTHING = "batchreg: interrupted; no changes were made."
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)[0-9;]*m")
 
 # What is asked, in order, and an answer to each.
@@ -46,7 +46,7 @@ def open_terminal(account, tmp_path):
                     "--stack-name",
                     account.name,
                     *arguments,
-                    environ={**kept, **given, **environ},
+                    environ={**kept, **given, "BATCHREG_NO_CHECK": "1", **environ},
                     folder=tmp_path,
                     columns=columns,
                 )
@@ -167,10 +167,10 @@ def test_live_view_shows_each_resource_once(open_terminal, account):
     assert [line for line in terminal.lines if len(line) > 80] == []
 
 
-def test_live_view_of_a_failure_ends_with_the_cause_in_one_line(open_terminal, account):
+def test_live_view_of_a_failure_ends_with_the_cause_in_one_line(open_terminal, account, vanishing):
     """The row of the resource shows as much of the reason as fits, the last line all of it."""
     terminal = open_terminal(
-        "deploy", "--default-vpc", "--subnet-id", "subnet-0bad", "--yes", **LOGIN
+        "deploy", "--default-vpc", "--subnet-id", vanishing[0], "--yes", **LOGIN, **vanishing[1]
     )
     assert terminal.wait() == 1
     assert terminal.lines[-2].startswith(f"batchreg: {account.name}: ComputeEnvironment (")

@@ -10,6 +10,7 @@ import json
 import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -22,12 +23,21 @@ SERVICE, ISSUER = "lab registry", "lab tokens"
 
 @dataclass
 class TokenServer:
-    """Serves in a thread, for a `with` statement. `rights`: {user: repositories to pull from}."""
+    """Serves in a thread, for a `with` statement. `rights`: {user: repositories to pull from}.
+
+    What its tokens say can be wrong: `issuer`, `audience` (empty for the one that is asked for),
+    `late` (by how many seconds its clock is), `actions`. `more` is added to its answers.
+    """
 
     directory: Path
     users: dict[str, str]
     rights: dict[str, set[str]]
     logins: list[str] = field(default_factory=list)  # each request's Authorization header
+    issuer: str = ISSUER
+    audience: str = ""
+    late: int = 0
+    actions: Sequence[str] = ("pull",)
+    more: Mapping[str, object] = field(default_factory=dict)
 
     def __enter__(self) -> TokenServer:
         self._key, self._certificate = self.directory / "key.pem", self.directory / "cert.pem"
@@ -97,16 +107,17 @@ class TokenServer:
         for scope in query.get("scope", []):
             kind, repository, _ = scope.split(":")
             if repository in self.rights.get(name, ()):
-                access.append({"type": kind, "name": repository, "actions": ["pull"]})
-        return 200, {"token": self._signed(name, query["service"][0], access)}
+                access.append({"type": kind, "name": repository, "actions": self.actions})
+        audience = self.audience or query["service"][0]
+        return 200, {"token": self._signed(name, audience, access), **self.more}
 
     def _signed(self, name: str, service: str, access: list[dict[str, object]]) -> str:
         lines = self._certificate.read_text().splitlines()
-        now = int(time.time())
+        now = int(time.time()) - self.late
         parts = [
             {"typ": "JWT", "alg": "RS256", "x5c": ["".join(lines[1:-1])]},
             {
-                "iss": ISSUER,
+                "iss": self.issuer,
                 "sub": name,
                 "aud": service,
                 "iat": now,

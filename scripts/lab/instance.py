@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import stat
 import subprocess
 import tempfile
@@ -265,6 +266,7 @@ class Instance:
             except subprocess.TimeoutExpired:
                 raise TimeoutError(f"{' '.join(stage)}: not done after {timeout} s") from None
             output += done.stdout + done.stderr
+        output += self._start_services(started + timeout - time.monotonic())
         seconds = time.monotonic() - started
         output += (self.read("/var/log/cloud-init-output.log") or b"")[logged:]
         changed = tuple(self.tree())
@@ -277,6 +279,17 @@ class Instance:
             files={file.path: file for file in [*given, *changed]},
             changed=changed,
         )
+
+    def _start_services(self, timeout: float) -> bytes:
+        """Do what systemd would: run the new services that a script has started; return the output."""
+        output = b""
+        for call in self.systemctl():
+            for name in call[call.index("start") + 1 :] if "start" in call else ():
+                unit = (self.read(f"/etc/systemd/system/{name}") or b"").decode()
+                for command in re.findall("(?m)^ExecStart=(.*)$", unit):
+                    done = self._enter(command.split(), timeout=timeout)
+                    output += done.stdout + done.stderr
+        return output
 
     def run(
         self,

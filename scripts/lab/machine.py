@@ -6,12 +6,15 @@ them, with stand-ins for the two services of the ECS-optimized image that matter
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
+from typing import Any
 
 from lab.environ import ENVIRON
 from lab.instance import CLOUD_CONFIG, EMPTY, META_DATA, MOUNTS, Boot, Instance, errors
@@ -35,15 +38,62 @@ EnvironmentFile=-/etc/ecs/ecs.config
 ExecStart=/usr/libexec/amazon-ecs-init start
 """
 
-# Keeps what each start of the agent was given.
+# Keeps what each start of the agent was given, registers the instance under one ARN for life, serves
+# what it knows of itself, and takes the tasks that a test puts into a folder. As the agent does, it
+# goes through a proxy to whatever NO_PROXY does not name, and nothing listens on the one of a parked
+# instance (amazon-ecs-agent, agent/httpclient and agent/wsclient).
 AGENT = """\
-#!/bin/sh
-umask 077
-mkdir -p /run/agent
-env > /run/agent/new
-mv /run/agent/new /run/agent/$(date +%s%N)
-echo The agent has started. > /dev/console
-exec sleep infinity
+#!/usr/bin/python3
+import http.server, json, os, signal, sys, threading, time, uuid
+from pathlib import Path
+
+def say(text):
+    Path("/dev/console").write_text(f"The agent has {text}.\\n")
+
+def reaches(host):
+    exempt = os.environ.get("NO_PROXY", "").split(",")
+    return "HTTP_PROXY" not in os.environ or host in exempt
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+os.umask(0o077)
+Path("/run/agent").mkdir(exist_ok=True)
+started = time.time_ns()
+Path("/run/agent/new").write_text("".join(f"{k}={v}\\n" for k, v in os.environ.items()))
+Path("/run/agent/new").rename(f"/run/agent/{started}")
+say("started")
+
+domain = os.environ.get("AWS_REGION", "us-east-1") + ".amazonaws.com"
+while not all(map(reaches, (f"ecs.{domain}", f"ec2.{domain}", "169.254.169.254", "/var/run/docker.sock"))):
+    time.sleep(1)
+if os.path.exists("/etc/ecs/no-route-to-ecs"):
+    signal.pause()
+known = Path("/var/lib/ecs/arn")
+if not known.exists():
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.write_text(f"arn:aws:ecs:us-east-1:123456789012:container-instance/lab/{uuid.uuid4().hex}")
+metadata = json.dumps({"Cluster": "lab", "ContainerInstanceArn": known.read_text()}).encode()
+
+class Introspection(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/v1/metadata" else 404)
+        self.end_headers()
+        self.wfile.write(metadata)
+    def log_message(self, *_):
+        pass
+
+server = http.server.ThreadingHTTPServer(("localhost", 51678), Introspection)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+say("registered")
+
+connected = reaches(f"ecs-a-1.{domain}")
+Path("/run/tasks").mkdir(exist_ok=True)
+while True:
+    for task in sorted(Path("/run/tasks").glob("*.task")) if connected else ():
+        image = task.read_text()
+        task.with_suffix(".taken").write_text(json.dumps({"image": image, "agent": started}))
+        task.unlink()
+        say(f"taken {image}")
+    time.sleep(0.05)
 """
 
 DOCKER = """\
@@ -95,6 +145,9 @@ find "$1" -depth -type d -exec rmdir {} +
 """
 
 
+_numbers = count()
+
+
 class Machine(Instance):
     """An instance whose first process is systemd. It boots once, and may power itself off."""
 
@@ -117,6 +170,13 @@ class Machine(Instance):
         "/etc/systemd/system/ecs.service": ECS,
         "/usr/libexec/amazon-ecs-init": AGENT,
     }
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # The agent listens on localhost. Machines share the network, but each has its own address.
+        number = next(_numbers)
+        address = f"127.{64 + number % 64}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+        self.own = {**self.own, "/etc/hosts": f"{address} localhost\n"}
 
     def _arguments(self) -> list[str]:
         # A terminal, because systemd wants one for its console, and a thread that reads it, because
@@ -180,10 +240,30 @@ class Machine(Instance):
     @property
     def agents(self) -> list[dict[str, str]]:
         """Return the environment of each start of the agent, first to last."""
-        found = []
-        for path in sorted(self.run(["find", "/run/agent", "-name", "[0-9]*"]).stdout.split()):
-            lines = (self.read(path) or b"").decode().splitlines()
-            found.append(dict(line.split("=", 1) for line in lines if "=" in line))
+        found = self.run(["find", "/run/agent", "-name", "[0-9]*"]).stdout.split()
+        return [self._agent(path) for path in sorted(found)]
+
+    def _agent(self, path: str) -> dict[str, str]:
+        lines = (self.read(path) or b"").decode().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    @property
+    def arn(self) -> str:
+        """Return the ARN under which the agent has registered the instance, empty if it has not."""
+        return (self.read("/var/lib/ecs/arn") or b"").decode()
+
+    def submit(self, image: str) -> None:
+        """Let a task with this image wait for the agent; an image is asked for once."""
+        name = f"/run/tasks/{time.time_ns()}"
+        self.write(name, image.encode())
+        self.run(["mv", name, f"{name}.task"])
+
+    def taken(self) -> dict[str, dict[str, str]]:
+        """Return {image: the environment of the agent that took its task}."""
+        found = {}
+        for path in self.run(["find", "/run/tasks", "-name", "*.taken"]).stdout.split():
+            task = json.loads(self.read(path) or b"")
+            found[task["image"]] = self._agent(f"/run/agent/{task['agent']}")
         return found
 
     def show(self, unit: str, key: str) -> str:

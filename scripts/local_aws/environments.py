@@ -11,6 +11,7 @@ import binascii
 import copy
 import email
 from collections.abc import Iterator
+from email.errors import CloseBoundaryNotFoundDefect
 from typing import Any
 
 from ministack.core.responses import new_uuid
@@ -242,7 +243,13 @@ def _check(resources: Data) -> Iterator[Data]:
         data = version["LaunchTemplateData"]
         if "UserData" in data:
             message = email.message_from_bytes(user_data_of(data))
-            if not message.is_multipart() or message.defects:
+            # One that is never closed has a defect for Python, and AWS Batch and cloud-init take it.
+            broken = [
+                defect
+                for defect in message.defects
+                if not isinstance(defect, CloseBoundaryNotFoundDefect)
+            ]
+            if not message.is_multipart() or broken:
                 raise ValueError("Launch Template UserData is not MIME multipart format")
         yield {**version, "targetInstanceTypes": each.get("targetInstanceTypes", [])}
 

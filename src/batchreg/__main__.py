@@ -30,7 +30,7 @@ def main() -> NoReturn:
 
 
 def _end(*_: object) -> None:
-    os.write(2, b"batchreg: interrupted; nothing has changed.\n")
+    os.write(2, b"batchreg: interrupted; no changes were made.\n")
     os._exit(130)
 
 

@@ -1,11 +1,15 @@
 """Give the Amazon ECS agent its registry credentials, out of AWS Secrets Manager.
 
-Runs on the instance: as it boots, before the agent starts, and then from a timer. It uses the
-standard library of Python 3.9 and installs nothing, because the ECS-optimized Amazon Linux 2023
-image has neither the AWS CLI nor jq, and because a subnet may reach nothing but VPC endpoints.
+Runs on the instance: before each start of the agent, and then from a timer. It uses the standard
+library of Python 3.6 and installs nothing, because the ECS-optimized Amazon Linux 2023 image has
+neither the AWS CLI nor jq, and because a subnet may reach nothing but VPC endpoints.
 
-Every byte of the code travels in the user data, which has room for few: so there are no type
-annotations here, and `userdata.script` leaves comments and docstrings behind.
+Each run does what is missing and may be killed at any moment: the next one continues. What an
+instance without credentials does is decided by --on-failure. `park` keeps its agent from taking
+tasks, and powers the instance off in the end; `join` starts the agent without credentials.
+
+Every byte of the code is sent in the user data, which has room for few. So there are no type
+annotations here, and `userdata.script` removes comments and docstrings.
 """
 
 import argparse
@@ -32,9 +36,10 @@ HUB_HOST = re.compile(r"((index|registry(-1|\.hub)?|hub|auth|www)\.)?docker\.(io
 REGISTRY = re.compile(r"(https?://)?(([a-z0-9]+((?:\.|-+)[a-z0-9]+)*)(:[0-9]{1,5})?)(/.*)?")
 # What a retry cannot change. Anything else may pass: throttling, a role that has yet to spread.
 FINAL = re.compile("ResourceNotFound|Invalid(Request|Parameter)|Validation|DecryptionFailure")
-# Characters for the logins. Linux starts no program with a variable of over 128 KiB, its name
-# included (MAX_ARG_STRLEN), and then there is no agent at all.
-ROOM = 131000
+# Linux starts no program with a variable of over 128 KiB, its name included (MAX_ARG_STRLEN), and
+# then there is no agent at all.
+MAX_AUTH_CHARS = 131000
+NEVER = float("inf")
 
 
 class Refused(Exception):
@@ -47,8 +52,8 @@ def registry_key(url):
     Raises Refused for a spelling that no image would match.
     """
     match = REGISTRY.fullmatch(url.strip(" \t\r\n").lower())
-    if not match:  # not quoted: it may hold a login, as in https://user:password@host
-        raise Refused("registry_url is no host: write it like ghcr.io")
+    if not match:  # not quoted: it may hold a password, as in https://user:password@host
+        raise Refused("registry_url is not a host: write it like ghcr.io")
     scheme, host, name, _, port, _ = match.groups()
     if HUB_HOST.fullmatch(host):
         return HUB
@@ -59,6 +64,10 @@ def registry_key(url):
     return host
 
 
+def encode(user, password):
+    return base64.b64encode(f"{user + ''}:{password + ''}".encode()).decode()
+
+
 def login(text):
     """Return (registry key, auth) for the JSON `text` of a secret."""
     try:
@@ -66,7 +75,7 @@ def login(text):
         fields = json.loads(text, strict=False)
         user, password = fields["username"], fields["password"]
         key = registry_key(fields.get("registry_url") or HUB)
-        auth = base64.b64encode(f"{user + ''}:{password + ''}".encode()).decode()
+        auth = encode(user, password)
     except KeyError as missing:
         raise Refused(f"it has no {missing}") from None
     except (ValueError, TypeError, AttributeError, RecursionError):
@@ -199,58 +208,94 @@ def read_all(secret_ids, read, deadline, clock=time.monotonic, sleep=time.sleep,
 
 def collect(texts, problems):
     """Turn the secrets' texts into one auth map; what cannot work goes to `problems`."""
-    auths, room = {}, ROOM
+    auths, room = {}, MAX_AUTH_CHARS
     for secret_id, text in sorted(texts.items()):  # not in the order in which they came
         try:
             key, pair = login(text)
             size = 0 if key in auths else len(key + pair) + 15  # with quotes and braces
             if size > room:
-                raise Refused("with it, the logins are too long")
+                raise Refused("with it, the credentials are too long")
             room -= size
             if auths.setdefault(key, {"auth": pair})["auth"] != pair:
-                raise Refused(f"another secret has another login for {key}")
+                raise Refused(f"another secret has other credentials for {key}")
         except Refused as error:
             problems[secret_id] = str(error)
     return auths
 
 
-def put(path, auths, extra, complete):
+def read_lines(path):
+    """Return the lines of the file at `path`; the last one is what follows the final newline."""
+    if not os.path.exists(path):
+        return [b""]
+    with open(path, "rb") as file:
+        return file.read().split(b"\n")
+
+
+def settings(lines):
+    """Return {name: value} as ecs-init reads it: trimmed, split at the first "=", the last wins.
+
+    It takes the blanks in "X = Y" for a part of both.
+    """
+    return dict(line.strip().partition(b"=")[::2] for line in lines)
+
+
+def auths_in(path):
+    """Return the auth map in the ecs.config at `path`, whoever wrote it."""
+    kept = {}
+    try:
+        present = settings(read_lines(path))
+        found = present[b"ECS_ENGINE_AUTH_TYPE"] and json.loads(present[b"ECS_ENGINE_AUTH_DATA"])
+        for url, entry in found.items():
+            auth = entry.get("auth") or encode(entry["username"], entry["password"])  # type docker
+            try:
+                url = registry_key(url)
+            except Refused:
+                pass
+            kept[url] = {"auth": auth + ""}
+    except Exception:
+        pass  # the agent reads no more of it either
+    return kept
+
+
+def put(path, auths, extra, complete, drop=(), note=dict):
     """Put our settings into the ecs.config at `path`; return whether the agent must read it again.
 
-    Every other line stays as it is. Readers see the old file or the new one, never a part, and
-    where nothing changes the file is not touched. Where not `complete`, a registry that the file
-    has and `auths` has not keeps its login.
+    `extra` are more lines, for settings that the file does not have: else it is somebody's decision.
+    Where not `complete`, a registry that the file has and `auths` has not keeps its credentials.
+    `drop` and `note` are as in `edit`.
     """
-    path = os.path.realpath(path)
-    old = b""
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            old = file.read()
-    # As ecs-init reads it: trimmed, split at the first "=", the last of a key wins. It takes the
-    # blanks in "X = Y" for a part of both, so that such a line of ours does not count, yet goes.
-    lines = old.split(b"\n")
-    present = dict(line.strip().partition(b"=")[::2] for line in lines)
-    if not complete and present.get(b"ECS_ENGINE_AUTH_TYPE") == b"dockercfg":
-        try:
-            auths = {**json.loads(present[b"ECS_ENGINE_AUTH_DATA"]), **auths}
-        except (ValueError, KeyError, TypeError):
-            pass
+    if not complete:
+        auths = {**auths_in(path), **auths}
     # One line, ASCII, no blanks: quotes, comments and line breaks mean nothing to the agent.
     data = json.dumps(auths, separators=(",", ":"), sort_keys=True)
-    if len(data) > ROOM:  # with the old ones: rather none of the new
-        raise OSError(0, "the logins are too long")
-    # A setting that stands there already may be somebody's decision.
-    extra = {key: value for key, value in extra.items() if key.encode() not in present}
-    ours = {"ECS_ENGINE_AUTH_TYPE": "dockercfg", "ECS_ENGINE_AUTH_DATA": data, **extra}
-    ours = {key.encode(): value.encode() for key, value in ours.items()}
-    changed = not ours.items() <= present.items()
-    if changed or old[-1:] != b"\n" or os.stat(path).st_mode & 0o77:
-        kept = [line for line in lines if line.partition(b"=")[0].strip() not in ours]
-        if old[-1:] in b"\n":  # what follows the final newline, or an empty file, is no line
+    if len(data) > MAX_AUTH_CHARS:  # with the old ones: rather none of the new
+        raise OSError(0, "the credentials are too long")
+    ours = ["ECS_ENGINE_AUTH_TYPE=dockercfg", "ECS_ENGINE_AUTH_DATA=" + data]
+    present = settings(read_lines(path))
+    ours += [line for line in extra if line.partition("=")[0].encode() not in present]
+    return edit(path, [line.encode() for line in ours], drop, note)
+
+
+def edit(path, ours, drop, note):
+    """Set the lines `ours` and remove `drop`; return whether the agent must read the file again.
+
+    Every other line stays as it is. Readers see the old file or the new one, never a part, and
+    where nothing changes the file is not touched. `note` is called before the agent must be
+    restarted, so that whoever is killed knows it later.
+    """
+    path = os.path.realpath(path)
+    lines, wanted = read_lines(path), settings(ours)
+    kept = [line for line in lines if line.strip() not in drop]
+    changed = kept != lines or not wanted.items() <= settings(lines).items()
+    if changed or lines[-1] or os.stat(path).st_mode & 0o77:
+        # A line like "X = Y" does not count for the agent, but goes as well.
+        kept = [line for line in kept if line.partition(b"=")[0].strip() not in wanted]
+        if not lines[-1]:
             kept.pop()
+        if changed:
+            note(restart=True)
         # The final newline, or the next writer's text is glued to our last line.
-        kept += [key + b"=" + value for key, value in ours.items()] + [b""]
-        replace(path, b"\n".join(kept))
+        replace(path, b"\n".join(kept + ours + [b""]))
     return changed
 
 
@@ -269,24 +314,99 @@ def replace(path, content):
             os.unlink(scratch)
 
 
+class Agent:
+    """The ECS agent: its ecs.config, and what one run leaves to the next until a reboot.
+
+    That is `until`, when to power off (time.monotonic; NEVER once there have been credentials),
+    `why`, what the console was told last of an agent without them, and `restart`: the agent must
+    read its file again.
+    """
+
+    def __init__(self, args):
+        self.config, self.path = args.ecs_config, args.state if args.on_failure else ""
+        text = read_lines(self.path)[0]
+        self.state = json.loads(text or "{}") or {"until": time.monotonic() + args.patience}
+        self.parking = read_lines(sys.path[0] + "/parking")[:-1]  # lines for ecs.config
+
+    def note(self, **changes):
+        self.state.update(changes)
+        if self.path:
+            replace(self.path, json.dumps(self.state).encode())
+
+    def restart(self):
+        if self.state.get("restart"):
+            enqueue("try-restart ecs.service")
+            self.note(restart=False)
+
+    def release(self, auths, extra, complete):
+        """Give the agent these credentials, or leave it those it has, and let it take tasks."""
+        # Or a run was killed before it said so.
+        was_parked = {*self.parking} & {*read_lines(self.config)} or self.state.get("restart")
+        if not auths:
+            edit(self.config, [], self.parking, self.note)
+        elif put(self.config, auths, extra, complete, self.parking, self.note):
+            say(f"{self.config} has the credentials for {', '.join(sorted(auths))}")
+        if was_parked:
+            say("released")
+        self.restart()
+        if self.path and (self.state["until"] < NEVER or "why" in self.state):
+            enqueue("stop batchreg-retry.timer")
+            self.state = {}
+            self.note(until=NEVER)
+
+    def park(self):
+        """Let the agent register its instance without taking tasks. Raises OSError."""
+        foreign = b"\n".join({*read_lines(self.config)} - {*self.parking})
+        if re.search(rb"(?im)^\s*\w+_proxy\s*=", foreign):
+            raise OSError(0, "ecs.config has proxy settings")
+        edit(self.config, self.parking, (), self.note)
+        if self.state["until"] < NEVER:  # else it has credentials in memory, until it stops
+            self.restart()
+
+    def do_without(self, problems, join):
+        """Park the agent, or let it `join` as it is; return whether to hold it and try again."""
+        why = "; ".join(f"{name}: {problems[name]}" for name in problems)
+        late = time.monotonic() - self.state["until"]
+        held, said = False, "continuing without credentials"
+        if not join:
+            try:
+                self.park()
+                said = "parked"
+            except OSError as error:
+                held, said = late > -NEVER, f"cannot park the agent, {error.strerror}"
+        if why != self.state.get("why"):
+            enqueue("start batchreg-retry.timer")
+            say(f"{said}: {why}")
+            self.note(why=why)
+        # An environment of which no instance ever registers becomes invalid for good. An agent that
+        # has not registered five minutes later never will.
+        if join or late < 0 or not (held or late > 300 or registered()):
+            return held
+        say("no registry credentials: powering off")
+        enqueue("poweroff")
+        return False
+
+
+def registered():
+    """Tell whether the agent has registered the instance with ECS; it listens only then."""
+    try:
+        body = send("http://localhost:51678/v1/metadata", {}, 2, proxies={})[2]
+        return json.loads(body)["ContainerInstanceArn"]
+    except Exception:
+        pass
+
+
+def enqueue(job):
+    # --no-block: ecs.service waits for the boot to end and for us, and would wait for ever.
+    os.system("systemctl --no-block " + job)
+
+
 def say(message):
     print("batchreg:", message, file=sys.stderr, flush=True)
 
 
-def main(argv=None):
-    """Run the program; 0 when every secret's login is in ecs.config, 1 when one is not."""
-    parser = argparse.ArgumentParser(fromfile_prefix_chars="@", allow_abbrev=False)
-    option = parser.add_argument
-    option("--region", required=True)
-    option("-s", "--secret-id", action="append", required=True)
-    option("--endpoint-url", default=os.environ.get("AWS_ENDPOINT_URL"))
-    option("--url-suffix", default="amazonaws.com")
-    option("--ecs-config", default="/etc/ecs/ecs.config")
-    option("--deadline", type=float, default=60)  # seconds
-    option("--setting", action="append", default=[])  # KEY=VALUE, for ecs.config
-    option("-q", action="store_true")  # a refresh: one line at its end for what is missing
-    args = parser.parse_args(argv)
-
+def refresh(args, agent):
+    """Bring the secrets' credentials into ecs.config; return {what: problem}."""
     def late(*_):
         raise TimeoutError("no answer in time")
 
@@ -299,22 +419,46 @@ def main(argv=None):
 
     signal.signal(signal.SIGALRM, late)
     endpoint = args.endpoint_url or f"https://secretsmanager.{args.region}.{args.url_suffix}"
+    working = bool(auths_in(agent.config))
     try:
         manager = SecretsManager(args.region, endpoint)
-        texts, problems = read_all(args.secret_id, read, args.deadline, quiet=args.q)
+        quiet = working or "why" in agent.state
+        texts, problems = read_all(args.secret_id, read, args.deadline, quiet=quiet)
         auths = collect(texts, problems)
-        extra = dict(line.split("=", 1) for line in args.setting)
-        if auths and put(args.ecs_config, auths, extra, not problems):
-            say(f"{args.ecs_config} has the logins for {', '.join(sorted(auths))}")
-            # --no-block: ecs.service itself waits for the boot to end, and would wait for us.
-            command = "systemctl --no-block try-restart ecs.service".split()
-            os.spawnvp(os.P_WAIT, command[0], command)
+        if auths or working:
+            # Where we join, other credentials in the file are somebody else's.
+            agent.release(auths, args.setting, not problems and args.on_failure != "join")
     except Exception as error:  # not its text, nor a traceback: either could quote a secret
         problem = getattr(error, "strerror", None) or type(error).__name__
-        problems = {args.ecs_config: f"it stays as it was: {problem}"}
-    for name, problem in problems.items():
-        say(f"{name}: {problem}" + "; a login that works stays" * args.q)
-    return 1 if problems else 0
+        problems = {args.ecs_config: f"it is unchanged: {problem}"}
+    if not args.on_failure or auths_in(agent.config):
+        for name, problem in problems.items():
+            say(f"{name}: {problem}" + "; credentials that work stay" * working)
+    return problems
+
+
+def main(argv=None):
+    """Run the program; 0 when the credentials of every secret are in ecs.config, else 1."""
+    parser = argparse.ArgumentParser(fromfile_prefix_chars="@", allow_abbrev=False)
+    option = parser.add_argument
+    option("--region", required=True)
+    option("--secret-id", action="append", required=True)
+    option("--endpoint-url", default=os.environ.get("AWS_ENDPOINT_URL"))
+    option("--url-suffix", default="amazonaws.com")
+    option("--ecs-config", default="/etc/ecs/ecs.config")
+    option("--deadline", type=float, default=60)  # seconds
+    option("--setting", action="append", default=[])  # NAME=VALUE, for ecs.config
+    option("--on-failure", choices=["park", "join"])  # neither: only say what is missing
+    option("--patience", type=float, default=630)  # seconds until a parked instance powers off
+    option("--state", default="/run/batchreg.json")
+    args = parser.parse_args(argv)
+    agent = Agent(args)
+    while True:
+        problems = refresh(args, agent)
+        done = not problems or not args.on_failure or auths_in(agent.config)
+        if done or not agent.do_without(problems, args.on_failure == "join"):
+            return 1 if problems else 0
+        time.sleep(5)
 
 
 if __name__ == "__main__":

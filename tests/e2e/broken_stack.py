@@ -70,12 +70,13 @@ class Lab:
                 ],
             },
         )
+        self.aws.set_jobs(status, reason=reason)
         job_id: str = self.batch.submit_job(
             jobName="align",
             jobQueue=self.outputs["JobQueueArn"],
             jobDefinition=definition["jobDefinitionArn"],
         )["jobId"]
-        self.aws.set_jobs(status, job_id=job_id, reason=reason)
+        self.aws.set_jobs("SUCCEEDED")  # those that come later
         return job_id
 
     def user_data(self, text: str) -> None:

@@ -80,7 +80,7 @@ def test_boot_ends_without_a_fault(booted):
     """cloud-init itself reports no error, and the login is there in seconds."""
     _, boot = booted
     assert boot.ok, boot.console
-    assert "has the logins for" in boot.console
+    assert "has the credentials for" in boot.console
 
 
 def test_agent_configuration_is_complete_and_for_root_alone(booted, registry):
@@ -107,9 +107,10 @@ def test_boot_starts_the_timer_and_blocks_on_nothing(booted):
     """The units are real ones; nothing waits for ecs.service, which itself waits for the boot."""
     _, boot = booted
     assert boot.systemctl == [
+        ["enable", "-q", "batchreg.service", "batchreg.timer"],
+        ["--no-block", "start", "batchreg.service", "batchreg.timer"],
         ["--no-block", "try-restart", "ecs.service"],
-        ["daemon-reload"],
-        ["--no-block", "enable", "--now", "batchreg.timer"],
+        ["--no-block", "stop", "batchreg-retry.timer"],
     ]
 
 
@@ -118,7 +119,7 @@ def test_units_are_valid(booted, tmp_path):
     checker = "/usr/bin/systemd-analyze"
     if not os.path.exists(checker):
         require("machine")
-    names = ["batchreg.service", "batchreg.timer"]
+    names = ["batchreg.service", "batchreg.timer", "batchreg-retry.timer"]
     for name in names:
         (tmp_path / name).write_bytes(booted[1].read(f"/etc/systemd/system/{name}"))
     result = subprocess.run(
@@ -191,17 +192,21 @@ def test_shell_of_the_users_own_keeps_its_dollars(aws, registry, launch, tmp_pat
     assert boot.read("/etc/own") == b"fish-fi--fish\n"
 
 
-def test_instance_without_any_login_powers_off_and_says_why(aws, launch):
+def test_instance_without_credentials_is_parked_and_says_why(aws, launch):
     """Else it would take jobs, fail them in seconds, and take the next."""
-    text = batchreg("user-data", "--secret-id", "no-such-secret", "--region", "us-east-1")
-    boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(
-        text.stdout.replace("in 60 120 0", "in 0 0 0").encode()
-    )
-    assert boot.console.count("ResourceNotFoundException") == 3
-    assert boot.systemctl == [["--no-block", "poweroff"]]
-    assert "batchreg: no-such-secret: HTTP 400 ResourceNotFoundException" in boot.console
-    assert "batchreg: no registry login at all: powering off" in boot.console
-    assert boot.ecs_config == b""
+    text = batchreg("user-data", "--secret-id", "no-such-secret", "--region", "us-east-1").stdout
+    boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(text.encode())
+    line = "batchreg: parked: no-such-secret: HTTP 400 ResourceNotFoundException\n"
+    assert boot.console.count(line) == 1
+    assert read_ecs_config(boot.ecs_config) == {
+        "HTTP_PROXY": "127.0.0.1:9",
+        "NO_PROXY": "ecs.us-east-1.amazonaws.com,ec2.us-east-1.amazonaws.com,169.254.169.254,"
+        "/var/run/docker.sock",
+    }
+    assert boot.systemctl[2:] == [
+        ["--no-block", "try-restart", "ecs.service"],
+        ["--no-block", "start", "batchreg-retry.timer"],
+    ]
 
 
 def test_one_broken_secret_does_not_cost_the_other(aws, registry, launch):
@@ -218,7 +223,7 @@ def test_one_broken_secret_does_not_cost_the_other(aws, registry, launch):
     boot = launch(environ=aws.environ, files={"etc/ecs/ecs.config": b""}).boot(text.encode())
     assert auth_for(f"{registry.host}/x", read_ecs_config(boot.ecs_config))["username"] == "u"
     assert "batchreg: bad: it is not JSON" in boot.console
-    assert ["--no-block", "poweroff"] not in boot.systemctl
+    assert "parked" not in boot.console
 
 
 def test_rotated_password_replaces_the_old_one_with_one_restart(aws, tmp_path, launch, engine):

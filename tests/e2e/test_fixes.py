@@ -16,7 +16,7 @@ from lab.parts import Registry
 from local_aws import LocalAws
 from terminal import Terminal
 
-from batchreg.render import template
+from batchreg.render import template, text
 from batchreg.render.settings import Settings
 
 OTHER, OTHER_PASSWORD = "registry.example.com", "quiet-4712-owl"
@@ -47,7 +47,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalAws, 
 @pytest.fixture(scope="module")
 def two() -> str:
     """The template of a stack with two registries."""
-    return template.to_yaml(template.build(Settings(slots=(1, 2))))
+    return text.to_yaml(template.build(Settings(slots=(1, 2))))
 
 
 @pytest.fixture
@@ -180,6 +180,12 @@ def no_dns(lab: Lab) -> None:
     lab.ec2.modify_vpc_attribute(VpcId=lab.aws.vpc_id, EnableDnsSupport={"Value": False})
 
 
+def invalidated(lab: Lab) -> None:
+    """Let instances come and go without joining, as long as AWS Batch puts up with it."""
+    for _ in range(2):
+        lab.aws.lost(lab.outputs["ComputeEnvironmentArn"], "powered off")
+
+
 EVERYTHING = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
 
 
@@ -198,6 +204,7 @@ def allow_egress(lab: Lab) -> None:
 
 
 FIXES: dict[str, Fix] = {
+    "environment-invalidated": Fix(invalidated, (YES,)),
     "environment-disabled": Fix(FAULTS["environment-disabled"]),
     "queue-disabled": Fix(FAULTS["queue-disabled"]),
     "queue-missing": Fix(queue_gone),

@@ -40,7 +40,7 @@ def interrupt(slow: Registries, folder: Path, moment: str) -> Interrupted:
 def test_ctrl_c_before_the_change_keeps_the_old_password(slow, tmp_path, moment):
     """Exit status 130, one line, and no change set left behind."""
     run = interrupt(slow, tmp_path, moment)
-    assert (run.before, run.last) == ([], "batchreg: interrupted; nothing has changed.")
+    assert (run.before, run.last) == ([], "batchreg: interrupted; no changes were made.")
     assert slow.secret["password"] == PASSWORD
     assert slow.cfn.list_change_sets(StackName=slow.name)["Summaries"] == []
 

@@ -27,7 +27,7 @@ def test_stack_with_one_registry_becomes_one_with_two(one):
     assert one.credentials == {HUB: ("lab", PASSWORD), "ghcr.io": ("lab", "gh")}
     assert one.versions[HUB] == before[HUB]
     for arn in one.arns:
-        assert f"-s{arn}\n" in one.user_data
+        assert f"--secret-id={arn}\n" in one.user_data
 
 
 def test_adding_changing_and_removing_leave_the_others_alone(two):
@@ -42,7 +42,7 @@ def test_adding_changing_and_removing_leave_the_others_alone(two):
     assert {url: changed[url] for url in before} == before
     two("deploy", "--registry", "https://ghcr.io", "--registry", "B.example.com")
     assert two.versions == {url: changed[url] for url in ("b.example.com", "ghcr.io")}
-    assert two.user_data.count("\n-s") == 2
+    assert two.user_data.count("\n--secret-id=") == 2
 
 
 def test_registry_may_be_given_by_its_name(account, batchreg):

@@ -31,7 +31,9 @@ def run(
         for step in steps:
             step(cloud)
         try:
-            command(connect=cloud, **options)
+            command(
+                connect=cloud, **options, **({"no_check": True} if "user_data" in options else {})
+            )
             exit_status = 0
         except (BatchregError, click.UsageError) as error:  # as cli.main does
             print(error, file=sys.stderr)

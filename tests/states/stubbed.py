@@ -59,6 +59,22 @@ class Token:
     __hash__ = None
 
 
+class Network:
+    """An EC2 in which subnet-1 and sg-1 are as a deploy wants them: these tests are about stacks."""
+
+    def describe_subnets(self, **_: object) -> dict[str, Any]:
+        subnet = {"SubnetId": "subnet-1", "VpcId": "vpc-1", "MapPublicIpOnLaunch": True}
+        return {"Subnets": [subnet]}
+
+    def describe_security_groups(self, **_: object) -> dict[str, Any]:
+        return {"SecurityGroups": [{"GroupId": "sg-1", "VpcId": "vpc-1"}]}
+
+    def describe_route_tables(self, **_: object) -> dict[str, Any]:
+        route = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1"}
+        table = {"VpcId": "vpc-1", "Associations": [{"Main": True}], "Routes": [route]}
+        return {"RouteTables": [table]}
+
+
 class Cloud:
     """Stands in for aws.Session: a stubbed client a service, and what its answers will be."""
 
@@ -72,6 +88,8 @@ class Cloud:
         return self
 
     def client(self, service: str) -> Any:
+        if service == "ec2":
+            return Network()
         if service not in self.stubs:
             client = boto3.client(
                 service,
@@ -134,7 +152,13 @@ def looks(status: str | None, name: str = NAME, **more: Any) -> Step:
         if status is None:
             cloud.refuses("describe_stacks", f"Stack with id {name} does not exist", StackName=name)
             return
-        values = {**dict.fromkeys(PARAMETERS, "x"), **GIVEN, "Username": "****", "Password": "****"}
+        values = {
+            **dict.fromkeys(PARAMETERS, "x"),
+            **GIVEN,
+            "RegistryUrl": "ghcr.io",
+            "Username": "****",
+            "Password": "****",
+        }
         described = {
             "StackName": NAME,
             "StackId": ID,
@@ -311,7 +335,10 @@ def lists_resources(cloud: Cloud) -> None:
 # What several rows have in common.
 
 CREATES = (plans("CREATE"), executes, follows("CREATE_COMPLETE"), looks("CREATE_COMPLETE"))
-UPDATES = (plans("UPDATE"), executes, follows("UPDATE_COMPLETE"), looks("UPDATE_COMPLETE"))
+EXECUTED = (executes, follows("UPDATE_COMPLETE"), looks("UPDATE_COMPLETE"))
+UPDATES = (plans("UPDATE"), *EXECUTED)
+# After an operation that was followed, the template is another one: it is read for the preview.
+UPDATES_AFTER = (plans("UPDATE"), reads(OLD_BODY), *EXECUTED)
 REMOVES = (deletes(), follows("DELETE_COMPLETE"), looks(None))
 DESTROYS = (lists_resources, deletes(), follows("DELETE_COMPLETE"))
 FAILED = ("JobQueue", "UPDATE_FAILED", WHY)

@@ -6,9 +6,11 @@ names of a stack that batchreg deploys, so that the other commands work on it as
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from troposphere import (
@@ -24,26 +26,29 @@ from troposphere import (
     Split,
     Sub,
     Template,
+    batch,
     ec2,
     iam,
     secretsmanager,
 )
 
 from batchreg import __version__
-from batchreg.attach import archive
-from batchreg.attach.environment import Environment, UpdatePolicy, created_by
+from batchreg.attach import archive, blue_green
+from batchreg.attach.environment import Environment, Queue, UpdatePolicy, created_by
 from batchreg.attach.look import Copied
 from batchreg.errors import BatchregError
 from batchreg.render import template as stack_template
+from batchreg.render import userdata
 from batchreg.render.settings import Settings, suffix
 from batchreg.render.text import to_yaml
 
 # docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_LIMIT = 51_200
 
-# Texts of ours that are as long as this are worth a place in Mappings where several copies use them.
-SHARED_CHARACTERS = 300
+JOIN: dict[str, Any] = {"on_failure": "join", "image_pull_behavior": None}
 MAPPING = "RegistryCredentials"
+
+GREEN = "ComputeEnvironment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +67,20 @@ class InstanceRole:
 class Attachment:
     """Everything that shapes a companion stack's template. The same values give the same bytes.
 
-    `copies`: of the environment's launch template and its overrides, in order. `queues`: ARNs; the
-    first is the one that people submit to. `slots`, `secret_arns`: as in Settings. `part`: our
-    part of the user data, as text for `Fn::Sub`. `image_type`: what it changes to, if it does.
+    `copies`: of the environment's launch template and its overrides, in order. `queues`: as they
+    were before; the first is the one that people submit to. `slots`, `secret_arns`: as in Settings.
+    `image_type`: what it changes to, if it does. `green`: a copy of the environment, where the
+    environment itself cannot be updated.
     """
 
     environment: Environment
     role: InstanceRole
-    queues: tuple[str, ...]
+    queues: tuple[Queue, ...]
     copies: tuple[Copied, ...]
-    part: str
     slots: tuple[int, ...] = (1,)
     secret_arns: tuple[str, ...] = ()
     image_type: str = ""
+    green: blue_green.Copy | None = None
 
 
 def build(attachment: Attachment) -> Template:
@@ -91,6 +97,8 @@ def build(attachment: Attachment) -> Template:
     _policies(template, attachment)
     _take(template, base, "JobExecutionRole")
     placed = _launch_templates(template, attachment)
+    if attachment.green:
+        _green(template, attachment, attachment.green)
     _outputs(template, attachment)
     metadata = {"Version": __version__, "SecretArns": list(attachment.secret_arns)}
     template.set_metadata(
@@ -112,10 +120,18 @@ def places(copies: Sequence[Copied]) -> tuple[str, ...]:
     )
 
 
-def secret_ids(attachment_secret_arns: Sequence[str], slots: Sequence[int]) -> tuple[str, ...]:
-    """Return what our part of the user data calls the secrets: ARNs, or placeholders."""
-    return tuple(attachment_secret_arns) or tuple(
-        f"${{RegistrySecret{suffix(slot)}}}" for slot in slots
+def our_part(attachment: Attachment) -> str:
+    """Return our part of the user data, as text for `Fn::Sub`.
+
+    An environment worked before we came, so that its instances join without credentials as well,
+    and the agent keeps every other setting. The program is packed: the room is theirs.
+    """
+    return userdata.part(_secret_ids(attachment), **JOIN, packed=True)
+
+
+def _secret_ids(attachment: Attachment) -> tuple[str, ...]:
+    return attachment.secret_arns or tuple(
+        f"${{RegistrySecret{suffix(slot)}}}" for slot in attachment.slots
     )
 
 
@@ -136,19 +152,6 @@ def secret_policy(role: InstanceRole) -> dict[str, Any]:
             }
         ],
     }
-
-
-def shared(part: str) -> tuple[str, dict[str, str]]:
-    """Return our part with its long constant texts replaced by placeholders, and the texts."""
-    texts: dict[str, str] = {}
-    pieces = re.split(r"(\$\{[^!][^}]*\})", part)
-    for index, piece in enumerate(pieces):
-        if len(piece) >= SHARED_CHARACTERS:
-            name = f"Text{len(texts) + 1}"
-            # What takes a placeholder's place is not read again: a literal ${ needs no escape.
-            texts[name] = piece.replace("${!", "${")
-            pieces[index] = f"${{{name}}}"
-    return "".join(pieces), texts
 
 
 def _take(template: Template, base: Template, *names: str) -> None:
@@ -236,20 +239,49 @@ def _policies(template: Template, attachment: Attachment) -> None:
 def _launch_templates(template: Template, attachment: Attachment) -> tuple[str, ...]:
     """Add a launch template for each distinct copy; return the logical ids, one for each copy."""
     placed = places(attachment.copies)
-    part, texts = attachment.part, dict[str, str]()
+    whole = part = our_part(attachment)
+    program = {}
     if len(set(placed)) > 1:
-        part, texts = shared(attachment.part)
-        template.add_mapping(MAPPING, {"UserData": texts})
-    found = {name: FindInMap(MAPPING, "UserData", name) for name in texts}
+        # What takes a placeholder's place is not read again, so that the text needs no escapes.
+        template.add_mapping(MAPPING, {"UserData": {"Program": userdata.constant_portion(True)}})
+        program = {"Program": FindInMap(MAPPING, "UserData", "Program")}
+        part = userdata.variable_portion(_secret_ids(attachment), **JOIN) + "${Program}"
     for logical_id, copied in dict(zip(placed, attachment.copies, strict=True)).items():
-        spliced = archive.splice(copied.archive, attachment.part)
-        ours = spliced.ours.replace(attachment.part.rstrip(), part.rstrip())
+        spliced = archive.splice(copied.archive, whole)
+        ours = spliced.ours.replace(whole.rstrip(), part)
         data = ec2.LaunchTemplateData.from_dict("LaunchTemplateData", copied.copy.data)
-        data.UserData = Join("", [spliced.theirs, Base64(Sub(ours, **found))])
+        data.UserData = Join("", [spliced.theirs, Base64(Sub(ours, **program))])
         template.add_resource(
-            ec2.LaunchTemplate(logical_id, LaunchTemplateData=data, **_lint_exception(attachment))
+            ec2.LaunchTemplate(
+                logical_id,
+                LaunchTemplateData=data,
+                VersionDescription=_description(attachment, copied),
+                **_lint_exception(attachment),
+            )
         )
     return placed
+
+
+def _description(attachment: Attachment, copied: Copied) -> str:
+    """Say what a version was copied from, and change with what `detach` has to know.
+
+    CloudFormation ignores an update of a template's metadata alone.
+    """
+    environment = attachment.environment
+    known = [
+        environment.specification,
+        environment.update_policy.terminate_jobs,
+        environment.update_policy.job_timeout_minutes,
+        attachment.image_type,
+    ]
+    digest = sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
+    base = copied.base
+    what = (
+        f"Copy of {base.id}, version {base.version}"
+        if base.id
+        else "For an environment without one"
+    )
+    return f"{what} ({digest})"
 
 
 def _lint_exception(attachment: Attachment) -> dict[str, Any]:
@@ -258,22 +290,49 @@ def _lint_exception(attachment: Attachment) -> dict[str, Any]:
     return {"Metadata": exception} if attachment.secret_arns else {}
 
 
+def specification(attachment: Attachment, prefix: str = "") -> dict[str, Any]:
+    """Return the property LaunchTemplate of an environment that uses the copies."""
+    own, *others = (prefix + name for name in places(attachment.copies))
+
+    def used(name: str) -> dict[str, Any]:
+        return {"LaunchTemplateId": Ref(name), "Version": GetAtt(name, "LatestVersionNumber")}
+
+    whole = used(own)
+    if others:
+        whole["Overrides"] = [
+            {**used(name), "TargetInstanceTypes": list(reference.targets)}
+            for name, reference in zip(others, attachment.environment.overrides, strict=True)
+        ]
+    return whole
+
+
+def _green(template: Template, attachment: Attachment, green: blue_green.Copy) -> None:
+    resources = {
+        **green.properties["ComputeResources"],
+        "LaunchTemplate": specification(attachment),
+    }
+    environment = batch.ComputeEnvironment(GREEN, Type="MANAGED")
+    # Not as arguments: troposphere takes UpdatePolicy for the resource attribute of that name.
+    environment.properties.update({**green.properties, "ComputeResources": resources})
+    template.add_resource(environment)
+
+
 def _outputs(template: Template, attachment: Attachment) -> None:
     def add(name: str, value: Any, text: str) -> None:
         template.add_output(Output(name, Description=text, Value=value))
 
     for name in template.resources:
         if name.startswith("LaunchTemplate"):
-            add(f"{name}Id", Ref(name), "Copy of a launch template, with the credentials")
-            add(f"{name}Version", GetAtt(name, "LatestVersionNumber"), "Its newest version")
+            add(f"{name}Id", Ref(name), "Copied launch template")
+            add(f"{name}Version", GetAtt(name, "LatestVersionNumber"), "Its version")
     add("InstanceRoleArn", attachment.role.arn, "Role of the instances, created elsewhere")
-    add(
-        "ComputeEnvironmentArn",
-        attachment.environment.arn,
-        "Compute environment, created elsewhere",
-    )
+    if attachment.green:
+        add("ComputeEnvironmentArn", Ref(GREEN), "Copy of the compute environment")
+    else:
+        arn = attachment.environment.arn
+        add("ComputeEnvironmentArn", arn, "Compute environment, created elsewhere")
     for queue in attachment.queues[:1]:
-        add("JobQueueArn", queue, "Job queue, created elsewhere: submit your jobs here")
+        add("JobQueueArn", queue.arn, "Job queue, created elsewhere: submit your jobs here")
 
 
 def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
@@ -282,7 +341,10 @@ def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {
         "ComputeEnvironment": environment.name,
         "CreatedBy": created_by(environment).name,
-        "JobQueues": list(attachment.queues),
+        "JobQueues": [
+            {"Arn": queue.arn, "ComputeEnvironments": list(queue.environments)}
+            for queue in attachment.queues
+        ],
         "UpdatePolicy": {
             "TerminateJobsOnUpdate": environment.update_policy.terminate_jobs,
             "JobExecutionTimeoutMinutes": environment.update_policy.job_timeout_minutes,
@@ -296,6 +358,8 @@ def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
     }
     if environment.specification:
         record["LaunchTemplate"] = dict(environment.specification)
+    if attachment.green:
+        record["BlueGreen"] = True
     if attachment.image_type:
         record["ImageType"] = attachment.image_type
         record["Ec2Configuration"] = [dict(image) for image in environment.ec2_configuration]
@@ -306,31 +370,28 @@ def _record(attachment: Attachment, placed: Sequence[str]) -> dict[str, Any]:
 class Recorded:
     """What a companion stack's template says of the environment before it was attached.
 
-    `copies`: (logical id, id of the base template or "", its version or 0), in order.
+    `queues`: {ARN: its environments then, in order}. `copies`: (logical id, id of the base template
+    or "", its version or 0), in order. `blue_green`: the stack has a copy of the environment.
     """
 
     environment: str
     created_by: str
-    queues: tuple[str, ...]
+    queues: Mapping[str, tuple[str, ...]]
     specification: Mapping[str, Any] | None
     update_policy: UpdatePolicy
     copies: tuple[tuple[str, str, int], ...]
-    secret_arns: tuple[str, ...]
     image_type: str = ""
     ec2_configuration: tuple[Mapping[str, Any], ...] = ()
+    blue_green: bool = False
 
 
-def recorded(template: Mapping[str, Any]) -> Recorded | None:
-    """Return what a parsed template records, None for a template of any other kind."""
-    ours = template.get("Metadata", {}).get("batchreg", {})
-    if "Attached" not in ours:
-        return None
-    record = ours["Attached"]
+def recorded(record: Mapping[str, Any]) -> Recorded:
+    """Return what a companion stack's metadata record (`Deployed.attached`)."""
     policy = record["UpdatePolicy"]
     return Recorded(
         environment=record["ComputeEnvironment"],
         created_by=record["CreatedBy"],
-        queues=tuple(record["JobQueues"]),
+        queues={queue["Arn"]: tuple(queue["ComputeEnvironments"]) for queue in record["JobQueues"]},
         specification=record.get("LaunchTemplate"),
         update_policy=UpdatePolicy(
             terminate_jobs=policy["TerminateJobsOnUpdate"],
@@ -340,9 +401,9 @@ def recorded(template: Mapping[str, Any]) -> Recorded | None:
             (copy["Copy"], copy.get("Base", ""), copy.get("BaseVersion", 0))
             for copy in record["Copies"]
         ),
-        secret_arns=tuple(ours["SecretArns"]),
         image_type=record.get("ImageType", ""),
         ec2_configuration=tuple(record.get("Ec2Configuration", ())),
+        blue_green=record.get("BlueGreen", False),
     )
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from troposphere import Base64, GetAtt, Join, Ref, Sub, Template, ec2, iam, secretsmanager
+from troposphere import Base64, Join, Ref, Sub, Template, ec2, iam, secretsmanager
 
 from batchreg.attach import archive, companion, terraform
 from batchreg.attach.companion import Attachment
@@ -56,7 +56,9 @@ class _Resources:
             "CredentialRefreshMinutes": str(refresh_minutes),
         }
         part = re.sub(
-            r"\$\{([^!}]+)\}", lambda found: values.get(found[1], found[0]), attachment.part
+            r"\$\{([^!}]+)\}",
+            lambda found: values.get(found[1], found[0]),
+            companion.our_part(attachment),
         )
         placed = companion.places(attachment.copies)
         self.placed = tuple(f"Registry{logical_id}" for logical_id in placed)
@@ -128,26 +130,10 @@ def _read_policy(attachment: Attachment) -> dict[str, Any]:
     }
 
 
-def _specification(attachment: Attachment, resources: _Resources) -> dict[str, Any]:
-    """Return the compute environment's property LaunchTemplate."""
-    own, *others = resources.placed
-
-    def used(name: str) -> dict[str, Any]:
-        return {"LaunchTemplateId": Ref(name), "Version": GetAtt(name, "LatestVersionNumber")}
-
-    specification = used(own)
-    if others:
-        specification["Overrides"] = [
-            {**used(name), "TargetInstanceTypes": list(reference.targets)}
-            for name, reference in zip(others, attachment.environment.overrides, strict=True)
-        ]
-    return specification
-
-
 def _cloudformation(attachment: Attachment, resources: _Resources) -> str:
     """Return resources in YAML, and the environment's property in comments."""
     text = to_yaml(_template(attachment, resources))
-    block = dump({"LaunchTemplate": _plain(_specification(attachment, resources))})
+    block = dump({"LaunchTemplate": _plain(companion.specification(attachment, "Registry"))})
     return (
         _header(attachment, "#")
         + text
@@ -169,7 +155,9 @@ def _cdk(attachment: Attachment, resources: _Resources) -> str:
             f"    type: {json.dumps(resource['Type'])},\n"
             f"    properties: {properties},\n  }});\n"
         )
-    specification = _typescript(_plain(_specification(attachment, resources)), created, "  ")
+    specification = _typescript(
+        _plain(companion.specification(attachment, "Registry")), created, "  "
+    )
     return (
         _header(attachment, "//")
         + """\

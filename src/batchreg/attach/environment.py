@@ -87,12 +87,12 @@ class Environment:
     @property
     def template(self) -> TemplateReference:
         """Return the launch template for instance types without an override."""
-        return _reference(self.specification or {})
+        return reference(self.specification or {})
 
     @property
     def overrides(self) -> tuple[TemplateReference, ...]:
         """Return the launch templates for certain instance types, in order."""
-        return tuple(map(_reference, (self.specification or {}).get("overrides", [])))
+        return references(self.specification)[1:]
 
     @property
     def has_service_linked_role(self) -> bool:
@@ -173,17 +173,21 @@ def read(answer: Mapping[str, Any]) -> Environment:
 
 def queues(answers: Iterable[Mapping[str, Any]], environment: Environment) -> Iterator[Queue]:
     """Yield the queues that use an environment, of what DescribeJobQueues answers."""
-    for answer in answers:
-        order = sorted(answer.get("computeEnvironmentOrder", []), key=lambda entry: entry["order"])
-        environments = tuple(entry["computeEnvironment"] for entry in order)
-        if {environment.arn, environment.name} & set(environments):
-            yield Queue(
-                name=answer["jobQueueName"],
-                arn=answer["jobQueueArn"],
-                state=answer["state"],
-                status=answer.get("status", ""),
-                environments=environments,
-            )
+    for queue in map(read_queue, answers):
+        if {environment.arn, environment.name} & set(queue.environments):
+            yield queue
+
+
+def read_queue(answer: Mapping[str, Any]) -> Queue:
+    """Return a queue of DescribeJobQueues."""
+    order = sorted(answer.get("computeEnvironmentOrder", []), key=lambda entry: entry["order"])
+    return Queue(
+        name=answer["jobQueueName"],
+        arn=answer["jobQueueArn"],
+        state=answer["state"],
+        status=answer.get("status", ""),
+        environments=tuple(entry["computeEnvironment"] for entry in order),
+    )
 
 
 def running_jobs(summaries: Iterable[Mapping[str, Any]]) -> int:
@@ -210,7 +214,14 @@ def created_by(environment: Environment) -> Creator:
     return UNKNOWN
 
 
-def _reference(specification: Mapping[str, Any]) -> TemplateReference:
+def references(specification: Mapping[str, Any] | None) -> tuple[TemplateReference, ...]:
+    """Return the launch template of a specification and those of its overrides, in order."""
+    whole = specification or {}
+    return tuple(map(reference, [whole, *whole.get("overrides", [])]))
+
+
+def reference(specification: Mapping[str, Any]) -> TemplateReference:
+    """Return the launch template that a specification or an override names."""
     return TemplateReference(
         id=specification.get("launchTemplateId", ""),
         name=specification.get("launchTemplateName", ""),

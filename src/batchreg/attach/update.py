@@ -66,6 +66,22 @@ def restore_request(
     return _request(arn, resources, policy)
 
 
+def policy_request(arn: str, policy: UpdatePolicy) -> dict[str, Any]:
+    """Return the parameters that set an environment's update policy, and update nothing else."""
+    return {"computeEnvironment": arn, "updatePolicy": _policy(policy)}
+
+
+def queue_request(arn: str, environments: Sequence[str]) -> dict[str, Any]:
+    """Return UpdateJobQueue's parameters for these environments, in order."""
+    return {
+        "jobQueue": arn,
+        "computeEnvironmentOrder": [
+            {"order": order, "computeEnvironment": environment}
+            for order, environment in enumerate(environments, 1)
+        ],
+    }
+
+
 def same_templates(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
     """Tell whether two launch template specifications mean the same."""
     return _normal(one or {}) == _normal(other or {})
@@ -75,10 +91,14 @@ def _request(arn: str, resources: dict[str, Any], policy: UpdatePolicy) -> dict[
     return {
         "computeEnvironment": arn,
         "computeResources": resources,
-        "updatePolicy": {
-            "terminateJobsOnUpdate": policy.terminate_jobs,
-            "jobExecutionTimeoutMinutes": policy.job_timeout_minutes,
-        },
+        "updatePolicy": _policy(policy),
+    }
+
+
+def _policy(policy: UpdatePolicy) -> dict[str, Any]:
+    return {
+        "terminateJobsOnUpdate": policy.terminate_jobs,
+        "jobExecutionTimeoutMinutes": policy.job_timeout_minutes,
     }
 
 

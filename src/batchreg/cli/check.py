@@ -162,7 +162,7 @@ class Check:
 def before_deploy(names: Sequence[str], plan: Plan, session: Session, screen: AnyScreen) -> None:
     """Check images with the credentials that the stack will have; BatchregError if one fails."""
     images = tuple(map(parse, dict.fromkeys(names)))
-    available = _after(plan, session)
+    available = after(plan, session)
     for problem in available.problems:
         raise BatchregError(f"{problem.fact} No changes were made.", problem.step)
     present = plan.stack.parameters if plan.stack and plan.kept else {}
@@ -206,7 +206,7 @@ def _read(manager: Any, found: Sequence[StackRegistry]) -> Available:
     return Available(credentials, problems, OF_STACK)
 
 
-def _after(plan: Plan, session: Session) -> Available:
+def after(plan: Plan, session: Session) -> Available:
     """Return the credentials that the stack has after the deploy."""
     if plan.settings.secret_arns:
         found = [StackRegistry(None, arn) for arn in plan.settings.secret_arns]

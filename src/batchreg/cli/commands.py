@@ -24,6 +24,7 @@ from batchreg.cli.options import (
     aws_options,
     config_option,
     connection_options,
+    credential_options,
     file_path,
     force_option,
     job_options,
@@ -36,6 +37,7 @@ from batchreg.cli.options import (
     registry_address,
     registry_options,
     role_option,
+    secret_arn_option,
     stack_name_option,
     structure,
     structure_options,
@@ -101,6 +103,16 @@ def cli() -> None:
         metavar="IMAGE",
         help="Deploy only if the credentials pull this image; repeat it for more.",
     ),
+    variable(
+        "--no-check",
+        is_flag=True,
+        help="Do not ask the registries whether they accept the credentials.",
+    ),
+    option(
+        "--replace-environment",
+        is_flag=True,
+        help="Replace a compute environment that is INVALID with a new one, behind the same queue.",
+    ),
     wait_option,
     yes_option,
 )
@@ -112,6 +124,128 @@ def deploy(**options: Any) -> int:
     give stays as it is.
     """
     from batchreg.cli import deploy as command
+
+    return command.run(**options)
+
+
+@cli.add(STACK, example="batchreg attach genomics --registry-url ghcr.io --username lab")
+@argument("name")
+@connection_options
+@config_option
+@credential_options
+@under(
+    "Registry options",
+    secret_arn_option(),
+    variable(
+        "--no-check",
+        is_flag=True,
+        help="Do not ask the registries whether they accept the credentials.",
+    ),
+    option(
+        "--check",
+        multiple=True,
+        metavar="IMAGE",
+        help="Attach only if the credentials pull this image; repeat it for more.",
+    ),
+)
+@under(
+    "Environment options",
+    option(
+        "--job-timeout-minutes",
+        type=number(*constraints.JOB_TIMEOUT_MINUTES),
+        metavar="MINUTES",
+        help="How long running jobs may continue when new instances replace theirs.  "
+        "[default: as the environment has it, or 30]",
+    ),
+    option("--terminate-jobs", is_flag=True, help="Terminate running jobs at once."),
+    option(
+        "--image-type",
+        type=click.Choice(constraints.IMAGE_TYPES),
+        metavar="TYPE",
+        help="Change the machine image in the same update: ECS_AL2023 or ECS_AL2023_NVIDIA.  "
+        "[default: as it is]",
+    ),
+    option(
+        "--blue-green",
+        is_flag=True,
+        help="Add a copy of the environment to the companion stack and put it first in the queues: "
+        "for an environment that AWS Batch cannot update in place.",
+    ),
+)
+@under(
+    "Stack options",
+    option(
+        "--stack-name",
+        metavar="NAME",
+        help="Name of the companion stack.  [default: batchreg-NAME]",
+    ),
+    setting(
+        "--tag",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Tag for the companion stack and its resources; repeat it for more.",
+    ),
+    role_option(),
+)
+@under(
+    "Run options",
+    variable(
+        "--dry-run",
+        is_flag=True,
+        help="Show what would change, and change nothing, even with --yes.",
+    ),
+    option(
+        "--emit",
+        type=click.Choice(["terraform", "cdk", "cloudformation"]),
+        metavar="FORM",
+        help="Change nothing, and print what to add to your own code: terraform, cdk or "
+        "cloudformation.",
+    ),
+    wait_option,
+    yes_option,
+)
+@json_option
+def attach(**options: Any) -> int:
+    """Add registry credentials to a compute environment that you already have.
+
+    NAME is a compute environment or a job queue, by name or ARN. A companion stack gets the secrets
+    and a copy of the launch template with the credentials added; then the environment is updated to
+    use that copy. `batchreg detach` puts everything back.
+    """
+    from batchreg.cli import attach as command
+
+    return command.run(**options)
+
+
+@cli.add(STACK, example="batchreg detach genomics")
+@argument("name", required=False)
+@connection_options
+@config_option
+@under(
+    "Environment options",
+    option(
+        "--job-timeout-minutes",
+        type=number(*constraints.JOB_TIMEOUT_MINUTES),
+        metavar="MINUTES",
+        help="How long running jobs may continue when new instances replace theirs.  "
+        "[default: as the environment had it, or 30]",
+    ),
+    option("--terminate-jobs", is_flag=True, help="Terminate running jobs at once."),
+)
+@under(
+    "Stack options",
+    option("--stack-name", metavar="NAME", help="Name of the companion stack, instead of NAME."),
+    role_option(),
+)
+@under("Run options", wait_option, yes_option)
+@json_option
+def detach(**options: Any) -> int:
+    """Give a compute environment back what it had before `batchreg attach`.
+
+    It restores the launch template exactly, waits until the environment is VALID, and deletes the
+    companion stack.
+    """
+    from batchreg.cli import detach as command
 
     return command.run(**options)
 

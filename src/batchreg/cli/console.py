@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from batchreg.cli.output import report
 from batchreg.stack.changesets import Change
 from batchreg.stack.events import Event, plain_reason
+from batchreg.stack.preview import Change as Setting
 from batchreg.stack.screen import Resource
 
 if TYPE_CHECKING:
@@ -58,7 +59,17 @@ class JsonScreen(BothScreens):
         """Print nothing, as `tell` does."""
 
     def changes(self, changes: Sequence[Change]) -> None:
-        self.emit("changes", changes=[vars(change) for change in changes])
+        replacements = {"True": True, "False": False, "Conditional": None}
+        self.emit(
+            "changes",
+            changes=[
+                {**vars(change), "replacement": replacements.get(change.replacement, False)}
+                for change in changes
+            ],
+        )
+
+    def settings(self, settings: Sequence[Setting]) -> None:
+        self.emit("settings", settings=[vars(setting) for setting in settings])
 
     def deletions(self, resources: Sequence[Resource]) -> None:
         self.emit(
@@ -152,6 +163,11 @@ class TextScreen(BothScreens):
                 for change in changes
             ],
         )
+
+    def settings(self, settings: Sequence[Setting]) -> None:
+        if settings:
+            rows = [[each.setting, each.old or "-", each.new or "-"] for each in settings]
+            self.table(["Setting", "Now", "After"], rows)
 
     def deletions(self, resources: Sequence[Resource]) -> None:
         if resources:

@@ -6,8 +6,8 @@ The stages (`cli.runner`):
 2. resolve (`stack.plan`): `Inputs` and the present stack become a frozen `Plan`, by a pure function.
 3. ask (`prompts`): a person is asked for what `Plan.missing` lists; Docker's store and the default
    VPC provide the rest.
-4. act (`stack.deploy`): with --check, images are checked first; then a change set is created, shown,
-   confirmed and executed.
+4. act (`stack.deploy`): what can be checked is checked first (`preflight`); then a change set is
+   created, shown, confirmed and executed.
 
 The path of a password:
 
@@ -16,7 +16,7 @@ The path of a password:
 2. `Inputs` holds it: in `parameters`, or in the `RegistryInput` it belongs to.
 3. `plan.resolve` puts it into `Plan.parameters`, under the name of a NoEcho parameter.
 4. `prompts.complete` adds one that was asked for, or that `docker login` stored.
-5. With --check, `check` sends it to its registry, and nowhere else.
+5. `preflight` sends it to its registry, and nowhere else.
 6. `changesets.create` sends it to CloudFormation, which keeps it in Secrets Manager. `masking` takes
    it out of a rejection that quotes the request.
 
@@ -25,15 +25,17 @@ No repr shows the fields that hold it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchreg.aws import Connect, Session
-from batchreg.cli import inputs, prompts, runner, target
+from batchreg.cli import inputs, preflight, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.errors import Interrupted
 from batchreg.stack.deploy import deploy
+from batchreg.stack.environment import invalid_reason, running
 from batchreg.stack.plan import Inputs, Plan, resolve
 
 
@@ -46,6 +48,8 @@ def run(
     wait: bool,
     dry_run: bool,
     check: tuple[str, ...] = (),
+    no_check: bool = False,
+    replace_environment: bool = False,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
@@ -55,7 +59,15 @@ def run(
     """Create or update the stack and print its outputs; `options` are for `inputs.gather`."""
     place = {"profile": profile, "region": region, "endpoint_url": endpoint_url, "connect": connect}
     show = screen(json_output)
-    how = How(yes=yes, force=force, wait=wait, dry_run=dry_run, check=check)
+    how = How(
+        yes=yes,
+        force=force,
+        wait=wait,
+        dry_run=dry_run,
+        check=check,
+        no_check=no_check,
+        replace_environment=replace_environment,
+    )
     command = Deploy(stack_name=stack_name, place=place, options=options, how=how, screen=show)
     return runner.run(command, show, stack=stack_name)
 
@@ -69,6 +81,18 @@ class How:
     wait: bool
     dry_run: bool
     check: tuple[str, ...]
+    no_check: bool
+    replace_environment: bool
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The plan; and if the compute environment is INVALID, why, and the plan that replaces it."""
+
+    target: Target
+    plan: Plan
+    invalid: str | None = None
+    replacing: Plan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,21 +109,55 @@ class Deploy:
         target.check_name(self.stack_name)
         return inputs.gather(stack_name=self.stack_name, **self.options)
 
-    def resolve(self, given: Inputs) -> tuple[Target, Plan]:
+    def resolve(self, given: Inputs) -> Resolved:
         found = target.find(self.stack_name, **self.place)
-        body = found.template()
+        with ThreadPoolExecutor(1) as pool:  # beside the template, not after it
+            batch = found.session.client("batch") if found.stack else None
+            asked = pool.submit(invalid_reason, batch, found.stack) if batch else None
+            body = found.template()
+            invalid = asked.result() if asked else None
         deployed = target.require_batchreg_stack(
             found.stack, body, self.screen, force=self.how.force
         )
-        return found, resolve(given, found.stack, body, deployed)
+        target.refuse_companion(deployed, self.stack_name)
+        plan = resolve(given, found.stack, body, deployed)
+        if not invalid or not deployed:
+            return Resolved(found, plan)
+        generation = deployed.settings.generation + 1
+        replacing = replace(given, settings={**given.settings, "generation": generation})
+        return Resolved(found, plan, invalid, resolve(replacing, found.stack, body, deployed))
 
-    def ask(self, resolved: tuple[Target, Plan]) -> tuple[Target, Plan]:
-        found, plan = resolved
+    def ask(self, resolved: Resolved) -> Resolved:
+        plan = resolved.plan
+        if resolved.replacing and self._replaces(resolved):
+            plan = resolved.replacing
         confirmed = self.how.yes or self.how.dry_run or bool(plan.kept)
-        return found, prompts.complete(plan, found.session, yes=confirmed)
+        return replace(
+            resolved, plan=prompts.complete(plan, resolved.target.session, yes=confirmed)
+        )
 
-    def act(self, resolved: tuple[Target, Plan]) -> int:
-        found, plan = resolved
+    def _replaces(self, resolved: Resolved) -> bool:
+        """Ask whether to replace an INVALID environment; --yes alone does not say so."""
+        name = resolved.plan.name
+        self.screen.note(f"The compute environment of {name} is INVALID: {resolved.invalid}")
+        if self.how.replace_environment:
+            return True
+        if prompts.interactive() and not (self.how.yes or self.how.dry_run):
+            return prompts.asker(False)("Replace it with a new one, behind the same job queue?")
+        command = self.screen.command("deploy", "--stack-name", name, "--replace-environment")
+        self.screen.note(f"This deploy does not repair it. To replace it: {command}")
+        return False
+
+    def act(self, resolved: Resolved) -> int:
+        found, plan = resolved.target, resolved.plan
+        preflight.require_ready(
+            found,
+            plan,
+            self.options["user_data"],
+            self.screen,
+            check=not self.how.no_check,
+            force=self.how.force,
+        )
         if self.how.check:
             from batchreg.cli.check import before_deploy
 
@@ -111,6 +169,7 @@ class Deploy:
             prompts.asker(self.how.yes),
             dry_run=self.how.dry_run,
             wait=self.how.wait,
+            running=lambda: running(found.session.client("batch"), plan.stack),
         )
         outputs = dict(done.outputs) if done else {}
         lines = "".join(f"{name}: {value}\n" for name, value in outputs.items())

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from batchreg.cli import PREFIX
+
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
-
-PREFIX = "BATCHREG_"
 
 
 class OnOff(click.types.BoolParamType):
@@ -197,7 +197,14 @@ class Command(click.Command):
         if any(name.startswith(PREFIX) for name in os.environ):
             from batchreg.cli import unread
 
-            unread.check(self, ctx)
+            known = set[str]()
+            flags = {}
+            for each in self.group.declarations():
+                if each.kind is not click.Argument:
+                    envvar = each.attributes.get("envvar")
+                    known |= {envvar} if isinstance(envvar, str) else set(envvar or ())
+                    flags[PREFIX + each.name.replace("-", "_").upper()] = f"--{each.name}"
+            unread.check(known, flags, ctx)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

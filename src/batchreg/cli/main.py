@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -32,7 +33,7 @@ def main() -> int:
 def _status() -> int:
     try:
         try:
-            _on_interrupt(signal.default_int_handler)
+            _on_interrupt(_interrupt)
             status = _run()
             sys.stdout.flush()
         finally:
@@ -43,7 +44,10 @@ def _status() -> int:
         return error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else NAME
-        report(f"{one_line(_usage(error))} See `{command} --help`.")
+        problem = f"{one_line(_usage(error))} See `{command} --help`."
+        if "--json" in sys.argv:  # a program reads the last line, whatever went wrong
+            print(json.dumps({"type": "result", "error": problem}), flush=True)
+        report(problem)
         return error.exit_code
     except click.ClickException as error:
         report(one_line(error.format_message()))
@@ -52,8 +56,8 @@ def _status() -> int:
         report(str(error))
         return error.status
     except (click.Abort, KeyboardInterrupt, Interrupted) as error:
-        report(str(error) or "interrupted; nothing has changed.")
-        return 130
+        report(str(error) or "interrupted; no changes were made.")
+        return 128 + _received
     except BrokenPipeError:
         # The reader has left, as `head` does, which is not a failure; nobody reads the rest.
         drop(sys.stdout)
@@ -107,9 +111,21 @@ def _usage(error: click.UsageError) -> str:
     return error.format_message()
 
 
+# What ends batchreg as Ctrl-C does: what it has begun is cleaned up, or goes on and is named.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_received = int(signal.SIGINT)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    global _received
+    _received = number
+    raise KeyboardInterrupt
+
+
 def _on_interrupt(handler: Any) -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup or `&` leave it
-        signal.signal(signal.SIGINT, handler)
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup or `&` leave it
+            signal.signal(number, handler)
 
 
 def _unraisable(problem: Any) -> None:

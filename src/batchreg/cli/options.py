@@ -156,17 +156,22 @@ aws_options = together(
     connection_options,
 )
 
+
+def secret_arn_option() -> Decorator:
+    return setting(
+        "--secret-arn",
+        multiple=True,
+        metavar="ARN",
+        help="Use an existing secret (JSON with username, password and registry_url) instead "
+        "of creating one. Repeat it for more registries. Cannot be used with --registry or "
+        "--username.",
+    )
+
+
 structure_options = together(
     under(
         "Template options",
-        setting(
-            "--secret-arn",
-            multiple=True,
-            metavar="ARN",
-            help="Use an existing secret (JSON with username, password and registry_url) instead "
-            "of creating one. Repeat it for more registries. Cannot be used with --registry or "
-            "--username.",
-        ),
+        secret_arn_option(),
         setting(
             "--image-type",
             type=click.Choice(constraints.IMAGE_TYPES),
@@ -226,7 +231,7 @@ def registry_options(username: str) -> Decorator:
     )
 
 
-value_options = together(
+credential_options = together(
     registry_options("User name at the registry. Without it, a new stack prompts for it."),
     under(
         "Registry options",
@@ -253,6 +258,9 @@ value_options = together(
         ),
         refresh_option(),
     ),
+)
+value_options = together(
+    credential_options,
     under(
         "Network options",
         setting(

@@ -5,31 +5,32 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping, Set
 
 import click
 
-from batchreg.cli.grammar import PREFIX, Command
+from batchreg.cli import PREFIX
 from batchreg.cli.output import report
 
 PASSWORD = f"{PREFIX}PASSWORD"
 
 
-def check(command: Command, context: click.Context) -> None:
+def check(known: Set[str], flags: Mapping[str, str], context: click.Context) -> None:
     """Warn about each BATCHREG_ variable that no command reads, and name the right one.
+
+    `known` are the variables that commands read; `flags` is {variable that an option might have
+    had: the option}.
 
     Raises UsageError for two that people would rely on: a confirmation, and a misspelled dry run.
     """
-    declared = [each for each in command.group.declarations() if each.kind is not click.Argument]
-    known = {PASSWORD, *_variables(context)}
-    flags = {}
-    for each in declared:
-        envvar = each.attributes.get("envvar")
-        known |= {envvar} if isinstance(envvar, str) else set(envvar or ())
-        flags[PREFIX + each.name.replace("-", "_").upper()] = f"--{each.name}"
+    known = {PASSWORD, *known, *_variables(context)}
     for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in known or not os.environ[name]:
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        # Without the prefix, which makes all of them alike.
+        names = {each.removeprefix(PREFIX): each for each in known}
+        found = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=1, cutoff=0.7)
+        near = [names[each] for each in found]
         if name == f"{PREFIX}YES" and "yes" in context.params:
             raise click.UsageError(
                 f"{name} is not supported, because it would confirm every command. Use --yes.",

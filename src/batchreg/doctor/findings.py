@@ -11,16 +11,22 @@ from batchreg.doctor.rules import (
     Evidence,
     Rule,
     credentials,
+    environment,
     hints,
     image,
     job,
+    launch_template,
     network,
+    role,
     stack,
 )
 
 RULES: list[Rule] = [
     *stack.RULES,
+    *environment.RULES,
     *credentials.RULES,
+    *role.RULES,
+    *launch_template.RULES,
     *network.RULES,
     *image.RULES,
     *job.RULES,

@@ -1,11 +1,12 @@
-"""What a registry's responses mean: challenges, limits, platforms, tags."""
+"""What a registry's responses mean: challenges, tokens, limits, tags."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -15,36 +16,62 @@ from batchreg.registry.problems import Problem
 
 Headers = Mapping[str, str] | Any
 
-ACCEPT = ", ".join(
-    (
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
-)
-
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = rf'({_TOKEN})\s*=\s*("(?:[^"\\]|\\.)*"|{_TOKEN})'
+_PARAMETER = re.compile(rf'[ \t]*({_TOKEN})=("(?:[^"\\]|\\.)*"|{_TOKEN})[ \t]*')
 
 
 def challenges(headers: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return {scheme: parameters} of WWW-Authenticate headers, each with one challenge or more.
+    """Return {scheme: parameters} of WWW-Authenticate headers, as the Docker Engine reads them.
 
-    The first of a scheme counts. Grammar: RFC 9110, section 11.6.1.
+    RFC 9110 (section 11.6.1) allows several challenges in one header, and blanks around `=`; Docker
+    reads the first challenge, up to where its own grammar ends (distribution, authchallenge.go).
     """
     found: dict[str, dict[str, str]] = {}
     for header in headers:
+        scheme = re.match(_TOKEN, header)
+        if not scheme:
+            continue
         parameters: dict[str, str] = {}
-        for match in re.finditer(rf"{_PARAMETER}|({_TOKEN})(?=\s|,|$)", header):
-            name, value, scheme = match.groups()
-            if scheme:
-                parameters = {}
-                found.setdefault(scheme.lower(), parameters)
-            else:
-                plain = re.sub(r"\\(.)", r"\1", value[1:-1]) if value[0] == '"' else value
-                parameters.setdefault(name.lower(), plain)
+        rest = "," + header[scheme.end() :].lstrip(" \t")
+        while rest.startswith(",") and (match := _PARAMETER.match(rest, 1)):
+            name, value = match.groups()
+            plain = re.sub(r"\\(.)", r"\1", value[1:-1]) if value[0] == '"' else value
+            if not plain:
+                break
+            parameters[name.lower()] = plain
+            rest = rest[match.end() :]
+        found[scheme[0].lower()] = parameters
     return found
+
+
+def token(body: bytes) -> str:
+    """Return the token in a token server's answer; ValueError for what the engine cannot read.
+
+    The engine decodes into typed fields, whose names may be in capitals, and ignores what follows
+    the object (distribution, auth/session.go: getTokenResponse).
+    """
+    text = body.decode(errors="replace").lstrip(" \t\r\n")
+    decoded, _ = json.JSONDecoder().raw_decode(text)
+    if not isinstance(decoded, dict):
+        raise ValueError
+    fields = {name.lower(): value for name, value in decoded.items() if value is not None}
+    strings = [fields.get(name, "") for name in ("access_token", "token", "refresh_token")]
+    seconds, issued = fields.get("expires_in", 0), fields.get("issued_at", _EPOCH)
+    if (
+        not all(isinstance(one, str) for one in (*strings, issued))
+        or type(seconds) is not int
+        or abs(seconds) >= 1 << 63
+        or not _RFC_3339.fullmatch(issued)
+    ):
+        raise ValueError
+    found = str(strings[0] or strings[1])
+    if not re.fullmatch("[!-~]+", found):
+        raise ValueError
+    return found
+
+
+_EPOCH = "1970-01-01T00:00:00Z"
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def pulls_left(headers: Headers) -> str:
@@ -68,41 +95,6 @@ def retry_after(headers: Headers) -> int | None:
         return max(1, round(parsedate_to_datetime(value).timestamp() - time.time()))
     except (ValueError, OverflowError):
         return None
-
-
-def platforms(manifest: Mapping[str, Any], config: Callable[[str], dict[str, Any]]) -> list[str]:
-    """Return the architectures that a manifest or an index has images for, [] if it names none.
-
-    `config` fetches an image's configuration by its digest. Raises Problem for anything else.
-    """
-    entries = manifest.get("manifests")
-    if isinstance(entries, list):
-        found = [entry.get("platform") for entry in entries if isinstance(entry, dict)]
-        return sorted({_platform(each) for each in found if isinstance(each, dict)} - {""})
-    described = manifest.get("config")
-    if isinstance(described, dict):
-        digest = str(described.get("digest"))
-        kind = str(described.get("mediaType"))
-        if not re.fullmatch(r"application/vnd\.(docker\.container|oci)\.image\S*json", kind):
-            raise problems.not_an_image()
-        if re.fullmatch(r"[a-z0-9]+:[0-9a-f]{32,128}", digest):
-            name = _platform(config(digest))
-            return [name] if name else []
-    if manifest.get("schemaVersion") == 1:
-        raise problems.outdated_format()
-    raise problems.no_manifest()
-
-
-def _platform(described: Mapping[str, Any]) -> str:
-    """Name a platform by its architecture; attestations have `unknown` there."""
-    system, machine, variant = (
-        str(described.get(name) or "") for name in ("os", "architecture", "variant")
-    )
-    if not re.fullmatch("[a-z0-9_]{1,20}", machine) or machine == "unknown":
-        return ""
-    if machine == "arm" and re.fullmatch("v[0-9]", variant):
-        machine = f"arm/{variant}"
-    return machine if system in ("linux", "") or not system.isalnum() else f"{system}/{machine}"
 
 
 def tags(fields: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from batchreg.registry.client import RegistryClient
 from batchreg.registry.images import Image
 from batchreg.registry.logins import Credentials
 from batchreg.registry.problems import Problem
-from batchreg.registry.pull import PullCheck, host_of
+from batchreg.registry.pull import PullCheck, host_of, log_in
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def start(
 def check_login(host: str, credentials: Credentials, *, seconds: float = 10) -> Verdict:
     """Return whether `docker login` would succeed at a registry."""
     image = Image(host, host, "")
-    return _start(image, seconds, lambda client: PullCheck(image, credentials, client).log_in())()
+    return _start(image, seconds, lambda client: log_in(image, credentials, client))()
 
 
 def _start(image: Image, seconds: float, judge: Judge) -> Callable[[], Verdict]:

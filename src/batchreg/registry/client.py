@@ -5,27 +5,27 @@ from __future__ import annotations
 import base64
 import functools
 import http.client
-import ipaddress
 import json
 import re
 import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from batchreg import __version__
 from batchreg.registry import problems
 from batchreg.registry.problems import Problem
+from batchreg.registry.proxies import is_local, proxy_for
 
-# A manifest may have 4 MiB (the OCI distribution specification); configurations are smaller.
-MOST_BYTES = 4 << 20
-MOST_REDIRECTS = 5
+# The OCI distribution specification promises 4 MiB for a manifest; the engine takes more.
+MOST_BYTES = 32 << 20
+MOST_REDIRECTS = 10  # as of Go's HTTP client
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
@@ -33,13 +33,20 @@ Origin = tuple[str, str, int]  # scheme, host, port
 class Response:
     """What a server said. Its words stay here: any of them might be the password, sent back.
 
-    `host` is where it came from, with the port unless that is the usual one.
+    `url` is where it came from, after redirects; `host` is that of it, with the port unless that
+    is the usual one.
     """
 
     status: int
     headers: http.client.HTTPMessage
     body: bytes
     host: str
+    url: str
+
+    @property
+    def success(self) -> bool:
+        """Tell whether the Docker Engine takes the status for a success."""
+        return 200 <= self.status < 400
 
     @property
     def html(self) -> bool:
@@ -76,20 +83,24 @@ class RegistryClient:
         headers: Mapping[str, str] | None = None,
         *,
         authorization: str = "",
+        root: str = "",
     ) -> Response:
         """Send a request, follow its redirects, and return the response, whatever its status.
 
-        `authorization` is a header's value, which does not follow a redirect to another origin.
-        Raises Problem if no response comes.
+        `authorization` is a header's value. With `root`, a URL that ends with /v2/, it goes to
+        URLs below that alone, wherever redirects lead; without, it does not follow a redirect to
+        another origin. Raises Problem if no response comes.
         """
         for _ in range(MOST_REDIRECTS):
             origin = self.origin(url)
             sent = {
                 "User-Agent": f"batchreg/{__version__}",
                 "Accept": "application/json",
+                **({} if method == "HEAD" else {"Accept-Encoding": "gzip"}),
                 **(headers or {}),
-                **({"Authorization": authorization} if authorization else {}),
             }
+            if authorization and (not root or self._is_below(root, url)):
+                sent["Authorization"] = authorization
             response = self._send(origin, method, url, sent)
             where = response.headers["Location"]
             if response.status not in (301, 302, 303, 307, 308) or not where:
@@ -97,9 +108,17 @@ class RegistryClient:
             with suppress(ValueError):  # else `origin` says so
                 where = urljoin(url, where)
             url = where
-            if self.origin(url) != origin:
+            if self.origin(url) != origin and not root:
                 authorization = ""  # and it stays away, even if the next redirect leads back
         raise problems.redirect_loop(self.peer)
+
+    def _is_below(self, root: str, url: str) -> bool:
+        """Tell whether the path of a URL leads, up to its first /v2/, to the root."""
+        before, found, _ = urlsplit(url).path.partition("/v2/")
+        return bool(found) and (self.origin(url), f"{before}/v2/") == (
+            self.origin(root),
+            urlsplit(root).path,
+        )
 
     def origin(self, url: str) -> Origin:
         """Return where a URL leads; Problem if it is not safe to send a request there.
@@ -151,11 +170,20 @@ class RegistryClient:
                 if response.read(1):
                     connection.close()
                     body = b""
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            if response.headers["Content-Encoding"] == "gzip" and method != "HEAD":
+                unzip = zlib.decompressobj(wbits=31)
+                body = unzip.decompress(body, MOST_BYTES)
+                if not unzip.eof:
+                    raise ValueError
+        except (OSError, ValueError, http.client.HTTPException, zlib.error) as error:
             if connection:
                 connection.close()
             raise self._problem(error) from None
-        return Response(response.status, response.headers, body, self.peer)
+        except Problem:  # of the proxy
+            if connection:
+                connection.close()
+            raise
+        return Response(response.status, response.headers, body, self.peer, url)
 
     def _left(self) -> float:
         left = self.until - time.monotonic()
@@ -168,23 +196,31 @@ class RegistryClient:
         if origin in self._connections:
             return self._connections[origin]
         scheme, host, port = origin
-        proxy = "" if is_local(host) or proxy_bypass(host) else getproxies().get(scheme, "")
-        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        address = (via.hostname, via.port or 80) if via.hostname else (host, port)
+        via = proxy_for(scheme, host, port)
+        if via and via.scheme != "http":
+            raise problems.proxy_unsupported(self.peer, via.scheme)
+        address = (str(via.hostname), via.port or 80) if via else (host, port)
         connection = (
             http.client.HTTPConnection(*address)
             if scheme == "http"
             else http.client.HTTPSConnection(*address, context=self._tls)
         )
-        if via.hostname:
+        if via:
             self._proxy = f" (through the proxy {via.hostname})"
             user = f"{unquote(via.username or '')}:{unquote(via.password or '')}"
             headers = {"Proxy-Authorization": basic(user)} if via.username else {}
             connection.set_tunnel(host, port, headers)
         # The one hook that http.client has for how a connection gets its socket.
-        connection._create_connection = self._connect  # type: ignore[attr-defined]
+        connect = self._connect_proxy if via else self._connect
+        connection._create_connection = connect  # type: ignore[attr-defined]
         self._connections[origin] = connection
         return connection
+
+    def _connect_proxy(self, address: tuple[str, int], *_: object) -> socket.socket:
+        try:
+            return self._connect(address)
+        except OSError:
+            raise problems.proxy_down(self.peer, f"{address[0]}:{address[1]}") from None
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -232,15 +268,6 @@ class RegistryClient:
         if isinstance(error, OSError):
             return problems.unreachable(peer, error.strerror or "")
         return problems.not_http(peer)
-
-
-def is_local(host: str) -> bool:
-    """Tell whether Docker takes this host for its own machine: 127.0.0.0/8, localhost."""
-    name = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def basic(user_and_password: str) -> str:

@@ -64,6 +64,24 @@ def proxy_refused(peer: str) -> Problem:
     )
 
 
+def proxy_unsupported(peer: str, scheme: str) -> Problem:
+    return Problem(
+        "unreachable",
+        f"The proxy for {peer} is of the kind {scheme}://, which batchreg does not support.",
+        "Set HTTPS_PROXY to an http:// proxy.",
+        why="proxy",
+    )
+
+
+def proxy_down(peer: str, proxy: str) -> Problem:
+    return Problem(
+        "unreachable",
+        f"The proxy {proxy} cannot be reached.",
+        f"Check HTTPS_PROXY, or add {peer} to NO_PROXY if no proxy is needed for it.",
+        why="proxy",
+    )
+
+
 def unreachable(peer: str, reason: str) -> Problem:
     why = f" ({reason})" if reason else ""
     return Problem(
@@ -143,11 +161,14 @@ def unknown_scheme(where: str) -> Problem:
     )
 
 
-def failing(host: str, status: int) -> Problem:
+def failing(host: str, status: int, seconds: int | None) -> Problem:
+    """Say that a server has trouble of its own; `seconds`: after which it asks to try again."""
+    when = f"in {_duration(seconds)}" if seconds else "later"
     return Problem(
         "registry-error",
         f"{host} failed (HTTP {status}).",
-        "Try again later, or contact the registry's administrator.",
+        f"Try again {when}, or contact the registry's administrator.",
+        **({"retry_after": str(seconds)} if seconds else {}),
     )
 
 
@@ -175,6 +196,32 @@ def blocked(where: str) -> Problem:
         "blocked",
         f"{where} rejects this network before authentication (HTTP 403).",
         "Ask its administrator to allow your IP address.",
+    )
+
+
+def not_asked(where: str) -> Problem:
+    return Problem(
+        "registry-error",
+        f"{where} refuses the image without credentials, but does not ask for them at /v2/, so "
+        "Docker sends none.",
+        "Ask its administrator to require authentication there.",
+    )
+
+
+def moved(where: str, host: str) -> Problem:
+    return Problem(
+        "registry-error",
+        f"{where} redirects /v2/ to {host}, so Docker sends the credentials to that host alone.",
+        "Name the image with that host, or contact the registry's administrator.",
+    )
+
+
+def content_refused(host: str, where: str) -> Problem:
+    return Problem(
+        "blocked",
+        f"{host}, where {where} keeps the content of images, refuses access (HTTP 403).",
+        "Check the policy of this network's proxy or VPC endpoint for that host, or contact the "
+        "registry's administrator.",
     )
 
 
@@ -277,6 +324,20 @@ def incomplete(where: str, repository: str) -> Problem:
     )
 
 
+def damaged(where: str, repository: str) -> Problem:
+    return Problem(
+        "incomplete", f"{where} has a damaged copy of {repository}.", "Push the image again."
+    )
+
+
+def mislabeled() -> Problem:
+    return Problem(
+        "not-a-registry",
+        "The registry returned a manifest with a wrong media type or digest, which Docker refuses.",
+        "Check the registry's host, and any proxy in front of it.",
+    )
+
+
 def no_manifest() -> Problem:
     return Problem(
         "not-a-registry",
@@ -304,9 +365,10 @@ def outdated_format() -> Problem:
 def wrong_architecture(there: Sequence[str], missing: Sequence[str]) -> Problem:
     has, needs = ", ".join(there), ", ".join(missing)
     platforms = ",".join(f"linux/{name}" for name in missing)
+    fact = f"It is built for {has} and not for {needs}" if has else f"It has no image for {needs}"
     return Problem(
         "wrong-architecture",
-        f"It is built for {has} and not for {needs}, which the instances need.",
+        f"{fact}, which the instances need.",
         f"Run docker buildx build --platform {platforms}, or choose other instance types.",
         architectures=has,
     )

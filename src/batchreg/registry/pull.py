@@ -1,21 +1,27 @@
 """Do what the Docker Engine does to pull an image, up to where the layers would come.
 
-Sources: the OCI distribution API (github.com/opencontainers/distribution-spec), and for token
-servers distribution.github.io/distribution/spec/auth/token.
+tests/e2e/test_check_engine.py holds both against each other. What differs is meant to:
+- The ECS agent finds no credentials for some spellings of a host, which the engine would accept.
+- The agent pulls by digest, so a manifest with another digest is refused, tag or not.
+- The engine pulls a single image for any architecture, but its containers cannot start.
+- Where Docker Hub says that no pull is left, none is tried.
+- Credentials are sent by TLS only, except to this machine, whose certificates are verified too.
+- Of proxies, the engine knows https:// and socks5:// as well.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
-from urllib.parse import quote, urlencode
+from collections.abc import Collection
+from urllib.parse import quote
 
 from batchreg import registry_login
-from batchreg.registry import answers, problems
-from batchreg.registry.client import RegistryClient, Response, basic
+from batchreg.registry import answers, manifests, problems
+from batchreg.registry.access import Access
+from batchreg.registry.client import RegistryClient, Response
 from batchreg.registry.images import Image
 from batchreg.registry.logins import Credentials
+from batchreg.registry.manifests import Entry, Manifest
 from batchreg.registry.problems import Problem
 
 HUB_ADDRESS = "registry-1.docker.io"
@@ -27,215 +33,127 @@ def host_of(image: Image) -> str:
     return HUB_ADDRESS if image.on_hub else image.registry
 
 
+def log_in(
+    registry: Image, credentials: Credentials, client: RegistryClient
+) -> tuple[str, dict[str, str]]:
+    """Do what `docker login` does; return text and details as `PullCheck.run` does."""
+    _refuse_misspelt(registry)
+    access = Access(host_of(registry), _called(registry), "", credentials, client)
+    access.find()
+    if access.odd:
+        raise access.odd
+    if not access.authorization:
+        return "requires no credentials", {}
+    if not access.accepts_credentials():
+        raise problems.wrong_credentials(access.where)
+    return "accepts these credentials", {}
+
+
 class PullCheck:
     """The pull of an image with credentials or, without, an anonymous one."""
 
     def __init__(
         self, image: Image, credentials: Credentials | None, client: RegistryClient
     ) -> None:
-        self.image, self.credentials, self.client = image, credentials, client
-        self.where = "Docker Hub" if image.on_hub else image.registry
-        official = image.on_hub and image.path and "/" not in image.path
+        self.image, self.credentials = image, credentials
+        self.where = _called(image)
+        official = image.on_hub and "/" not in image.path
         self.repository = f"library/{image.path}" if official else image.path
-        self.host = host_of(image)
-        self.base = ""
-        self.authorization = ""
-        self.bearer: Mapping[str, str] = {}  # what the registry says about its token server
+        self.access = Access(host_of(image), self.where, self.repository, credentials, client)
 
     def run(self, architectures: Collection[str]) -> tuple[str, dict[str, str]]:
         """Return the text and the details of a success; raises Problem for anything else."""
-        self._refuse_misspelt()
-        self._find()
-        # Docker Hub counts every GET of a manifest as a pull, and no HEAD
-        # (docs.docker.com/docker-hub/usage/pulls).
-        head = self._manifest("HEAD")
-        if head.status in (401, 403, 404, 429):
-            raise self._refusal(head)
-        if answers.pulls_left(head.headers).startswith("0 "):
-            raise self._limited(head)
-        manifest = self._manifest("GET")
-        if manifest.status != 200 or manifest.html:
-            raise self._refusal(manifest)
-        platforms = answers.platforms(manifest.json(), self._config)
-        missing = sorted(set(architectures) - set(platforms)) if platforms else []
-        if missing:
-            raise problems.wrong_architecture(platforms, missing)
-        left = answers.pulls_left(manifest.headers)
-        details = {"architectures": ", ".join(platforms)}
-        facts = [details["architectures"] or "architecture unknown", self._with()]
+        _refuse_misspelt(self.image)
+        self.access.find()
+        response = self._manifest()
+        found = self._platforms(_read(response), architectures)
+        left = answers.pulls_left(response.headers)
+        details = {"architectures": ", ".join(found)}
+        facts = [details["architectures"] or "architecture unknown", self._how()]
         if left:
             details["remaining"] = left
             facts.append(f"{left} pulls left")
         return ", ".join(facts), details
 
-    def log_in(self) -> tuple[str, dict[str, str]]:
-        """Do what `docker login` does: ask for no repository."""
-        self._refuse_misspelt()
-        self._find()
-        return (
-            "accepts these credentials" if self.authorization else "requires no credentials"
-        ), {}
-
-    def _with(self) -> str:
+    def _how(self) -> str:
         if not self.credentials:
             return "without credentials"
-        return "with these credentials" if self.authorization else "no credentials required"
+        return "with these credentials" if self.access.authorization else "no credentials required"
 
-    def _refuse_misspelt(self) -> None:
-        """Refuse hosts for which the ECS agent finds no credentials, although it has some."""
-        registry, name = self.image.registry, self.image.name
-        if not self.image.on_hub and registry_login.HUB_HOST.fullmatch(registry.lower()):
-            path = re.sub(r"^(r|repository/docker)/", "", name.partition("/")[2])
-            raise problems.hub_misspelt(registry, path)
-        if registry != registry.lower():
-            fixed = name.replace(registry, registry.lower(), 1)
-            raise problems.host_in_capitals(registry, fixed)
+    def _platforms(self, manifest: Manifest, architectures: Collection[str]) -> list[str]:
+        """Return the platforms that there is an image for; Problem if one is missing or broken."""
+        if manifest.entries is None:
+            platform = self._platform(manifest)
+            found = [platform] if platform else []
+            missing = [name for name in architectures if not manifests.runs(platform, name)]
+            chosen = list[Entry]()
+        else:
+            found = manifests.available(manifest.entries)
+            missing = [name for name in architectures if name not in found]
+            chosen = manifests.chosen(manifest.entries, architectures)
+        if missing:
+            raise problems.wrong_architecture(found, sorted(missing))
+        for entry in chosen:
+            self._platform(_read(self._by_digest(entry.digest)))
+        return found
 
-    def _find(self) -> None:
-        """Find the registry, with TLS or, on this machine, without; log in if it asks for it.
+    def _manifest(self) -> Response:
+        """Return the response with the image's manifest or index, asked for as the engine does.
 
-        This machine is asked without TLS first: no credentials are sent yet, and a server that
-        does not speak TLS may wait forever for the rest of what it takes for a request.
+        The engine resolves a tag with HEAD, or with GET if HEAD does not name the digest. Docker
+        Hub counts every GET of a manifest as a pull, and no HEAD
+        (docs.docker.com/docker-hub/usage/pulls).
         """
-        problem = None
-        for scheme in ("http", "https") if self.client.local else ("https",):
-            self.base = f"{scheme}://{self.host}/v2/"
-            try:
-                response = self.client.ask("GET", self.base)
-            except Problem as found:
-                if found.details.get("why") == "timeout":
-                    raise
-                problem = problem if problem and found.details.get("why") == "plain" else found
-                continue
-            if response.status == 401:
-                self._log_in(response)
-                return
-            if response.status == 200 and not response.html:
-                return
-            blocked = response.status == 403 and not response.html
-            problem = problems.blocked(self.where) if blocked else self._trouble(response)
-        assert problem
-        raise problem
+        if self.image.digest:
+            return self._by_digest(self.image.digest)
+        tag = self.image.tag or "latest"
+        found = self.access.get(f"manifests/{tag}", "HEAD", manifests.ACCEPT)
+        if found.success and answers.pulls_left(found.headers).startswith("0 "):
+            raise self.access.limited(found)
+        digest = found.headers["Docker-Content-Digest"]
+        if not found.success or not digest:
+            found = self.access.get(f"manifests/{tag}", "GET", manifests.ACCEPT)
+            if not found.success:
+                raise self._refusal(found)
+            digest = found.headers["Docker-Content-Digest"] or manifests.digest_of(found.body)
+        told = found.headers["Content-Type"] and found.headers["Content-Length"] is not None
+        if not told or not manifests.DIGEST.fullmatch(digest):
+            raise self.access.odd or problems.mislabeled()
+        return self._by_digest(digest)
 
-    def _manifest(self, method: str) -> Response:
-        reference = self.image.digest or self.image.tag or "latest"
-        return self._get(f"manifests/{reference}", method, answers.ACCEPT)
-
-    def _config(self, digest: str) -> dict[str, Any]:
-        """Return an image's configuration, which many registries keep elsewhere."""
-        response = self._get(f"blobs/{quote(digest, ':')}")
-        if response.status == 404:
-            raise problems.incomplete(self.where, self.repository)
-        if response.status != 200 or response.html:
+    def _by_digest(self, digest: str) -> Response:
+        response = self.access.get(f"manifests/{digest}", "GET", manifests.ACCEPT)
+        if response.status == 404 and digest != self.image.digest:
+            raise self.access.odd or problems.incomplete(self.where, self.repository)
+        if not response.success:
             raise self._refusal(response)
-        return response.json()
-
-    def _get(self, path: str, method: str = "GET", accept: str = "*/*") -> Response:
-        url, headers = f"{self.base}{self.repository}/{path}", {"Accept": accept}
-        response = self.client.ask(method, url, headers, authorization=self.authorization)
-        if response.status == 401 and not self.authorization:
-            self._log_in(response)
-            response = self.client.ask(method, url, headers, authorization=self.authorization)
+        if response.html:
+            raise self.access.refusal(response)
+        if manifests.digest_of(response.body) != digest:
+            raise problems.damaged(self.where, self.repository)
         return response
 
-    # --- logging in ---
-
-    def _log_in(self, response: Response) -> None:
-        """Do what the registry asks for; raises Problem if the credentials are not accepted."""
-        offers = answers.challenges(response.headers.get_all("WWW-Authenticate") or [])
-        self.bearer = offers.get("bearer", {})
-        if self.bearer and self.repository:
-            token = self._token(f"repository:{self.repository}:pull")
-            self.authorization = f"Bearer {token}"
-        elif self.bearer or "basic" in offers:
-            if not self.credentials:
-                raise self._denied()
-            self.authorization = self._basic()
-            if not self._accepted():
-                raise problems.wrong_credentials(self.where)
-        else:
-            raise problems.unknown_scheme(self.where)
-
-    def _basic(self) -> str:
-        given = self.credentials
-        return basic(f"{given.username}:{given.password}") if given else ""
-
-    def _token(self, scope: str) -> str:
-        """Get a token for the scope or, as `docker login` does, for none, and then "" for a no."""
-        given = self.credentials
-        account = given.username.encode("utf-8", "surrogateescape") if given else b""
-        query = {"service": self.bearer.get("service", ""), "scope": scope, "account": account}
-        realm = self.bearer.get("realm", "")
-        url = f"{realm}{'&' if '?' in realm else '?'}" + urlencode(
-            {name: value for name, value in query.items() if value}
-        )
-        response = self.client.ask("GET", url, authorization=self._basic())
-        if response.status in (401, 403) and not scope:
-            return ""
-        if response.status == 401 and self.credentials:
-            raise problems.wrong_credentials(self.where)
-        # GHCR and GitLab say 403 for wrong credentials and for a missing permission alike.
-        if response.status in (401, 403):
-            raise self._denied()
-        fields = response.json()
-        token = fields.get("token") or fields.get("access_token")
-        if response.status != 200 or not isinstance(token, str):
-            raise self._trouble(response)
-        if not re.fullmatch("[!-~]+", token):
-            raise problems.invalid_token(response.host)
-        return token
-
-    def _accepted(self) -> bool:
-        """Tell whether `docker login` would succeed.
-
-        Harbor gives a token for wrong credentials as well, and then refuses it
-        (github.com/goharbor/harbor/issues/11632).
-        """
-        authorization = self._basic()
-        if self.bearer:
-            token = self._token("")
-            if not token:
-                return False
-            authorization = f"Bearer {token}"
-        response = self.client.ask("GET", self.base, authorization=authorization)
-        if response.status == 429 or response.status >= 500:
-            raise self._trouble(response)
-        return response.status not in (401, 403)
-
-    # --- what went wrong ---
+    def _platform(self, manifest: Manifest) -> str:
+        """Return the platform in an image's configuration, which many registries keep elsewhere."""
+        response = self.access.get(f"blobs/{quote(manifest.configuration, ':')}")
+        if response.status == 404:
+            raise problems.incomplete(self.where, self.repository)
+        if response.status == 403 and self.access.client.origin(
+            response.url
+        ) != self.access.client.origin(self.access.base):
+            raise problems.content_refused(response.host, self.where)
+        if not response.success:
+            raise self._refusal(response)
+        found = manifests.platform_of(response.body, manifest.layers)
+        if found is None or manifests.digest_of(response.body) != manifest.configuration:
+            damaged = problems.damaged(self.where, self.repository)
+            raise self.access.trouble(response) if response.html else damaged
+        return found
 
     def _refusal(self, response: Response) -> Problem:
         """Say why there is no manifest."""
-        if response.status in (401, 403) and not response.html:
-            offers = answers.challenges(response.headers.get_all("WWW-Authenticate") or [])
-            if offers.get("bearer", {}).get("error") == "invalid_token":
-                return problems.token_rejected(self.where)
-            return self._denied()
-        return self._missing() if response.status == 404 else self._trouble(response)
-
-    def _denied(self) -> Problem:
-        if not self.credentials:
-            return problems.credentials_needed(self.where, self.repository)
-        if not self._accepted():
-            return problems.wrong_credentials(self.where)
-        return problems.not_permitted(self.where, self.repository)
-
-    def _limited(self, response: Response) -> Problem:
-        return problems.rate_limited(
-            self.where,
-            answers.pulls_left(response.headers),
-            answers.retry_after(response.headers),
-            anonymous=not self.credentials,
-        )
-
-    def _trouble(self, response: Response) -> Problem:
-        """Say what is wrong with a response that no healthy registry gives."""
-        if response.status == 429:
-            return self._limited(response)
-        if response.status >= 500:
-            return problems.failing(response.host, response.status)
-        what = "a web page" if response.html else f"HTTP {response.status}"
-        return problems.not_a_registry(response.host, what)
+        gone = response.status == 404 and not self.access.odd
+        return self._missing() if gone else self.access.refusal(response)
 
     def _missing(self) -> Problem:
         """Say what there is instead of the tag, as far as the registry tells."""
@@ -251,7 +169,7 @@ class PullCheck:
         tags: list[str] = []
         path = "tags/list?n=1000"
         for _ in range(MOST_PAGES):
-            response = self._get(path)
+            response = self.access.get(path)
             if response.status == 404:
                 raise problems.no_repository(self.where, self.repository)
             if response.status != 200:
@@ -263,3 +181,24 @@ class PullCheck:
                 break
             path = f"tags/list?{following[1]}"
         return tags
+
+
+def _called(image: Image) -> str:
+    """Return what people call the image's registry."""
+    return "Docker Hub" if image.on_hub else image.registry
+
+
+def _read(response: Response) -> Manifest:
+    kind = (response.headers["Content-Type"] or "").partition(";")[0].strip().lower()
+    return manifests.parse(kind, response.body)
+
+
+def _refuse_misspelt(image: Image) -> None:
+    """Refuse hosts for which the ECS agent finds no credentials, although it has some."""
+    registry, name = image.registry, image.name
+    if not image.on_hub and registry_login.HUB_HOST.fullmatch(registry.lower()):
+        path = re.sub(r"^(r|repository/docker)/", "", name.partition("/")[2])
+        raise problems.hub_misspelt(registry, path)
+    if registry != registry.lower():
+        fixed = name.replace(registry, registry.lower(), 1)
+        raise problems.host_in_capitals(registry, fixed)

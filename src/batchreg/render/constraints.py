@@ -10,6 +10,9 @@ DOCKER_HUB = "https://index.docker.io/v1/"
 
 # AWS Batch refuses new compute environments on its Amazon Linux 2 images since 2026-06-30.
 IMAGE_TYPES = ("ECS_AL2023", "ECS_AL2023_NVIDIA")
+
+# What an instance without credentials does: its agent is parked, or starts without them.
+ON_FAILURE = ("park", "join")
 DEFAULT_INSTANCE_TYPES = {"ECS_AL2023": "optimal", "ECS_AL2023_NVIDIA": "g4dn"}
 PROVISIONING_MODELS = ("EC2", "SPOT")
 

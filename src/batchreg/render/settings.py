@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batchreg.errors import BatchregError
-from batchreg.render.constraints import IMAGE_TYPES, SECRET_ARN
+from batchreg.render.constraints import IMAGE_TYPES, ON_FAILURE, SECRET_ARN
 
 # The template's parameters by the option that sets them.
 PARAMETERS = {
@@ -44,7 +44,8 @@ class Settings:
     for life, so that adding and removing others does not affect it. `fargate`: a second compute
     environment and queue, for jobs whose definitions have credentials of their own.
     `generation`: of the compute environment, whose logical id has this number; a new generation
-    replaces an environment that cannot be repaired, behind the same queue.
+    replaces an environment that cannot be repaired, behind the same queue. `on_failure`: what an
+    instance without credentials does, one of ON_FAILURE.
     Raises BatchregError for a choice that cannot work.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     fargate: bool = False
     slots: tuple[int, ...] = (1,)
     generation: int = 1
+    on_failure: str = "park"
 
     def __post_init__(self) -> None:
         for arn in self.secret_arns:
@@ -74,6 +76,11 @@ class Settings:
             raise BatchregError(
                 f"batchreg does not support the image type {self.image_type!r}.",
                 f"Use {' or '.join(IMAGE_TYPES)}.",
+            )
+        if self.on_failure not in ON_FAILURE:
+            raise BatchregError(
+                f"An instance without credentials cannot {self.on_failure!r}.",
+                f"Use {' or '.join(ON_FAILURE)}.",
             )
 
 

@@ -80,9 +80,8 @@ def _parameters(template: Template, settings: Settings) -> None:
             "The default is Docker Hub.",
             Default=constraints.DOCKER_HUB,
             AllowedPattern=constraints.REGISTRY_URL,
-            ConstraintDescription="A host with a dot or a port, such as ghcr.io or "
-            "registry.example.com:5050 (with https://, leave out :443). "
-            f"For Docker Hub: {constraints.DOCKER_HUB}",
+            ConstraintDescription="A host with a dot or a port, such as ghcr.io; no :443 after "
+            f"https://. Docker Hub: {constraints.DOCKER_HUB}",
         )
         add(
             group,
@@ -92,19 +91,17 @@ def _parameters(template: Template, settings: Settings) -> None:
             "User name at the registry.",
             NoEcho=True,
             AllowedPattern=constraints.USERNAME,
-            ConstraintDescription="At least one character, no colon, no control characters, "
-            "no {{resolve:.",
+            ConstraintDescription="Not empty; no colon, no control characters, no {{resolve:.",
         )
         add(
             group,
             f"Password{n}",
             "Password or access token",
             "String",
-            "Stored in AWS Secrets Manager and nowhere else. Use a read-only access token if the "
-            "registry offers one.",
+            "Stored in AWS Secrets Manager alone. A read-only access token is best.",
             NoEcho=True,
             AllowedPattern=constraints.PASSWORD,
-            ConstraintDescription="At least one character, no line breaks or control characters, "
+            ConstraintDescription="Not empty; no line breaks, no control characters, "
             "no {{resolve:.",
         )
     add(
@@ -301,14 +298,14 @@ def _secret(template: Template, n: str) -> secretsmanager.Secret:
     secret = template.add_resource(
         secretsmanager.Secret(
             f"RegistrySecret{n}",
-            Description=Sub("Credentials for the private container registry of ${AWS::StackName}"),
+            Description=Sub("Registry credentials of ${AWS::StackName}"),
             KmsKeyId=If("HasKmsKey", Ref("KmsKeyArn"), NoValue),
             SecretString=Join("", [*pieces, '"}']),
             DeletionPolicy="Delete",
             UpdateReplacePolicy="Delete",
         )
     )
-    _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Secret with the registry credentials")
+    _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Registry credentials")
     return secret
 
 
@@ -434,7 +431,13 @@ def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTempla
                 MetadataOptions=ec2.MetadataOptions(
                     HttpTokens="required", HttpPutResponseHopLimit=1
                 ),
-                UserData=Base64(Sub(userdata.build(secret_ids, settings.user_parts))),
+                UserData=Base64(
+                    Sub(
+                        userdata.build(
+                            secret_ids, settings.user_parts, on_failure=settings.on_failure
+                        )
+                    )
+                ),
             ),
             **_lint_exception(settings),
         )

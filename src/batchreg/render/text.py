@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Deployed:
     """What a template was rendered from, and by which version of batchreg.
 
-    `user_data` is the text for `Fn::Sub` that `userdata.build` returned then.
+    `user_data` is the text for `Fn::Sub` that `userdata.build` returned then. `attached`: of a
+    companion stack, what it records of the environment; it has no user data of its own.
     """
 
     version: str
     settings: Settings
     user_data: str
+    attached: Mapping[str, Any] | None = None
 
     def user_data_with(self, values: Mapping[str, str]) -> str | None:
         """Return the user data that CloudFormation makes with {name: value}, None if one lacks."""
@@ -42,6 +44,12 @@ def read_template(body: str) -> Deployed | None:
     try:
         parsed = yaml.load(body, _Loader)
         metadata = parsed["Metadata"]["batchreg"]
+        if attached := metadata.get("Attached"):
+            settings = Settings(
+                secret_arns=tuple(metadata["SecretArns"]),
+                slots=slots_of(parsed["Parameters"]) or (1,),
+            )
+            return Deployed(metadata["Version"], settings, "", attached)
         data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
         user_data = data["UserData"]["Fn::Base64"]
         # JSON has the long form of Sub, and YAML the short one, which the loader strips of its tag.
@@ -55,11 +63,18 @@ def read_template(body: str) -> Deployed | None:
                 fargate="FargateJobQueue" in parsed["Resources"],
                 slots=slots_of(parsed["Parameters"]) or (1,),
                 generation=_generation(parsed["Resources"]),
+                on_failure=userdata.on_failure(text),
             ),
             text,
         )
     except (yaml.YAMLError, KeyError, TypeError, StopIteration, BatchregError):
         return None
+
+
+def parse(body: str) -> dict[str, Any]:
+    """Return a template, YAML or JSON, with the long names of its intrinsic functions."""
+    parsed: dict[str, Any] = yaml.load(body, _LongLoader)
+    return parsed
 
 
 def _generation(resources: Mapping[str, Any]) -> int:
@@ -77,6 +92,23 @@ class _Loader(_SafeLoader):  # type: ignore[misc]  # which base it has is known 
     """Reads the short form of an intrinsic function as its argument."""
 
 
+class _LongLoader(_SafeLoader):  # type: ignore[misc]  # which base it has is known at run time
+    """Reads the short form of an intrinsic function as its long one."""
+
+
+def _long(loader: Any, tag: str, node: Any) -> dict[str, Any]:
+    if isinstance(node, yaml.SequenceNode):
+        argument: Any = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        argument = loader.construct_mapping(node, deep=True)
+    else:
+        argument = loader.construct_scalar(node)
+        if tag == "GetAtt":
+            argument = argument.split(".", 1)
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": argument}
+
+
+_LongLoader.add_multi_constructor("!", _long)
 _Loader.add_multi_constructor("!", lambda loader, tag, node: getattr(node, "value", None))
 
 

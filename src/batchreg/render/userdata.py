@@ -19,65 +19,128 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
-# EC2 takes 16 KB before base64, and AWS Batch merges a part of its own into the same archive.
-# What that adds is not documented, so a quarter stays free.
-LIMIT = 12 * 1024
+# EC2 allows 16,384 bytes before base64. AWS Batch merges its own part into the same archive: 700 to
+# 800 bytes in the examples that AWS prints.
+LIMIT = 16 * 1024 - 1024
 
-# A run of the login lasts this long where Secrets Manager throttles or does not answer. There are
-# three, with pauses: a secret that somebody mends meanwhile still counts, and an account whose
-# secret is gone does not start and stop instances all the time.
-BOOT_DEADLINE_SECONDS = 150
-BOOT_PAUSES_SECONDS = (60, 120, 0)  # after each run
+# As in registry_login, which is too expensive to import here; a test compares them.
+# A run tries for this long where Secrets Manager throttles or does not answer. Then the agent is
+# parked, or starts without credentials.
+BOOT_DEADLINE_SECONDS = 60
+# A parked instance powers off after this long if its agent has registered by then, and after both if
+# not. A secret that is fixed meanwhile still counts, and an account whose secret is gone does not
+# start and stop instances all the time.
+POWER_OFF_SECONDS = 630
+REGISTRATION_SECONDS = 300
+# Without credentials a run begins so long after the last one has ended.
+RETRY_SECONDS = 30
 
-# How long an instance without credentials keeps trying before it gives up.
-PATIENCE_SECONDS = len(BOOT_PAUSES_SECONDS) * BOOT_DEADLINE_SECONDS + sum(BOOT_PAUSES_SECONDS)
+# How long after its boot an instance may be running without credentials.
+PATIENCE_SECONDS = POWER_OFF_SECONDS + REGISTRATION_SECONDS + RETRY_SECONDS + BOOT_DEADLINE_SECONDS
 
 # What a placeholder such as ${RegistrySecret} grows by when it becomes an ARN: the longest region,
 # a stack name of 40 characters, CloudFormation's and Secrets Manager's random suffixes.
 ARN_BYTES = 125
 
+# The agent gets all credentials in one variable, for which Linux has 128 KiB: enough for nine with
+# user names and passwords as long as CloudFormation allows. Secrets of the user's own are mostly
+# shorter, and what would be too much is left out and named on the console.
+MAX_REGISTRIES = 9
+MAX_OWN_SECRETS = 20
+
 SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 
-# Runs in cloud-final.service, which ecs.service waits for: the agent finds its credentials, or no
-# agent starts. Never a blocking `systemctl start` or `restart` here: amazon-ecs-agent #1707.
-# It writes its files itself: a cloud-config would have to get along with everybody else's, whose
-# lists replace each other, and each line would travel with an indent.
-BOOT = f"""\
+# cloud-init runs the scripts of all parts sorted by file name. Ours is to be the last, although it
+# would not matter: it only installs a service that runs the program before the agent starts. So no
+# other part can undo it, and it is in nobody's way.
+NAME = "zzzz-batchreg"
+# Version 0.1.0 had it first.
+OURS = re.compile(rf'\A.*\n.*filename="(00-batchreg|{NAME})"')
+HEADER = f"""\
+Content-Type: text/x-shellscript
+Content-Disposition: attachment; filename="{NAME}"
+
 #!/bin/sh
 mkdir -p /opt/batchreg
-%s
-for pause in {" ".join(map(str, BOOT_PAUSES_SECONDS))}; do
- python3 {SCRIPT_PATH} @/opt/batchreg/args --deadline {BOOT_DEADLINE_SECONDS}
- if grep -qs '^ECS_ENGINE_AUTH_DATA=.*auth' /etc/ecs/ecs.config; then
-  systemctl daemon-reload
-  exec systemctl --no-block enable --now batchreg.timer
- fi
- sleep $pause
-done
-echo 'batchreg: no registry login at all: powering off' >&2
-systemctl --no-block poweroff
+cd /opt/batchreg
 """
 
-SERVICE = f"""\
+# Never a blocking `systemctl start` or `restart` in user data: amazon-ecs-agent #1707.
+INSTALL = """\
+systemctl enable -q batchreg.service batchreg.timer
+systemctl --no-block start batchreg.service batchreg.timer
+"""
+
+# With these two lines in ecs.config the agent registers its instance, but cannot open the connection
+# over which tasks come (amazon-ecs-agent, wsclient/client.go and httpproxy/proxy.go).
+PARKING = """\
+HTTP_PROXY=127.0.0.1:9
+NO_PROXY=ecs.${AWS::Region}.${AWS::URLSuffix},ec2.${AWS::Region}.${AWS::URLSuffix},169.254.169.254,/var/run/docker.sock
+"""
+
+# Where Python cannot run the program, the shell does the least of what the program would do. With an
+# argument it is the end of a run: one that was killed is repeated, so that no agent starts without
+# credentials.
+RUN = f"""\
+[ -z "$1" ] || case $SERVICE_RESULT in signal|oom-kill);; *) exit 0;; esac
+cd /opt/batchreg
+why='it needs python3, 3.6 or newer'
+if python3 -c 'import sys; sys.exit(sys.version_info < (3, 6))'; then
+ python3 registry_login.py @args $1
+ code=$?
+ [ $code -lt 2 ] && [ -e /run/batchreg.json ] && exit $code
+ why="registry_login.py ended with $code"
+fi
+config=/etc/ecs/ecs.config
+mkdir -p /etc/ecs
+if grep -qsx 'HTTP_PROXY=127.0.0.1:9\\|ECS_ENGINE_AUTH_DATA=.*auth.*' $config; then
+ exit 1
+elif grep -q =join args; then
+ echo "batchreg: continuing without credentials: $why"
+elif grep -qs _PROXY= $config; then
+ sleep {POWER_OFF_SECONDS}
+ systemctl --no-block poweroff
+else
+ (echo; cat parking) >>$config
+ echo "batchreg: parked: $why"
+ [ $code ] && exec systemctl --no-block start batchreg-retry.timer
+ systemd-run -q --on-active={POWER_OFF_SECONDS + REGISTRATION_SECONDS} systemctl poweroff
+fi
+exit 1
+"""
+
+SERVICE = """\
 [Unit]
-Description=Refresh the registry logins
+Description=Registry credentials
+After=cloud-final.service
+Before=ecs.service
+StartLimitIntervalSec=0
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 {SCRIPT_PATH} @/opt/batchreg/args -q
+ExecStart=/bin/sh /opt/batchreg/run
+ExecStopPost=/bin/sh /opt/batchreg/run --deadline=5
 StandardOutput=journal+console
+[Install]
+WantedBy=ecs.service
+"""
+
+# The program starts it where there are no credentials, and stops it once there are.
+RETRY_TIMER = f"""\
+[Timer]
+Unit=batchreg.service
+OnUnitInactiveSec={RETRY_SECONDS}
+AccuracySec=1s
 """
 
 # The random delay keeps a fleet that booted in one moment from asking in one moment.
 TIMER = """\
 [Timer]
-OnActiveSec=${CredentialRefreshMinutes}min
 OnUnitActiveSec=${CredentialRefreshMinutes}min
 RandomizedDelaySec=1min
 AccuracySec=1s
 [Install]
 WantedBy=timers.target
 """
-
 
 # A ${ within ${...}, or one that nothing closes. How CloudFormation reads these is not documented.
 NESTED = re.compile(r"\$\{[^}]*(\$\{|$)")
@@ -102,53 +165,104 @@ KNOWN = {
 }
 
 
-def build(secret_ids: Sequence[str], user_parts: Sequence[str] = ()) -> str:
-    """Return the archive as text for `Fn::Sub`.
+def part(
+    secret_ids: Sequence[str],
+    *,
+    on_failure: str = "park",
+    image_pull_behavior: str | None = "${ImagePullBehavior}",
+    packed: bool = False,
+) -> str:
+    """Return our MIME part as text for `Fn::Sub`: a script that installs the program.
 
-    `secret_ids` are names, ARNs or placeholders such as `${RegistrySecret}`; `user_parts` are MIME
-    parts with their headers. Raises BatchregError where the archive outgrows LIMIT.
+    It may go after anybody's parts. `secret_ids` are as in `build`, and `on_failure` as in
+    `Settings`. Without an `image_pull_behavior` the agent keeps its own.
     """
+    head = variable_portion(
+        secret_ids, on_failure=on_failure, image_pull_behavior=image_pull_behavior
+    )
+    return head + escape(constant_portion(packed))
+
+
+def variable_portion(
+    secret_ids: Sequence[str],
+    *,
+    on_failure: str = "park",
+    image_pull_behavior: str | None = "${ImagePullBehavior}",
+) -> str:
+    """Return the beginning of `part`, text for `Fn::Sub`: whatever differs between two of them."""
     arguments = [
         "--region=${AWS::Region}",
         "--url-suffix=${AWS::URLSuffix}",
-        *(f"-s{secret_id}" for secret_id in secret_ids),
-        "--setting=ECS_IMAGE_PULL_BEHAVIOR=${ImagePullBehavior}",
+        # One word each: before 3.8 Python's argparse refuses others in a file.
+        *(f"--secret-id={secret_id}" for secret_id in secret_ids),
+        *([f"--setting=ECS_IMAGE_PULL_BEHAVIOR={image_pull_behavior}"] * bool(image_pull_behavior)),
+        f"--on-failure={on_failure}",
     ]
-    files = {
-        SCRIPT_PATH: escape(script()),
-        "/opt/batchreg/args": "\n".join(arguments) + "\n",
-        "/etc/systemd/system/batchreg.service": SERVICE,
-        "/etc/systemd/system/batchreg.timer": TIMER,
-    }
-    boot = BOOT % "".join(map(_written, files.items())).rstrip()
-    # Ours first, so that no other part's shell script can keep it from running.
-    parts = [
-        'Content-Type: text/x-shellscript; charset="us-ascii"\n'
-        'Content-Disposition: attachment; filename="00-batchreg"\n\n' + boot,
-        *map(escape, user_parts),
-    ]
+    return (
+        HEADER
+        + _written("args", "\n".join(arguments) + "\n")
+        + _written("parking", PARKING)
+        + _written("/etc/systemd/system/batchreg.timer", TIMER)
+    )
+
+
+@cache
+def constant_portion(packed: bool = False) -> str:
+    """Return the rest of `part`, the same for all, as plain text without placeholders.
+
+    `packed`: with the program compressed, for archives that have too little room for it.
+    """
+    return (
+        (_packed if packed else _written)(SCRIPT_PATH, script())
+        + _written("run", RUN)
+        + "cd /etc/systemd/system\n"
+        + _written("batchreg.service", SERVICE)
+        + _written("batchreg-retry.timer", RETRY_TIMER)
+        + INSTALL
+    )
+
+
+def build(
+    secret_ids: Sequence[str], user_parts: Sequence[str] = (), *, on_failure: str = "park"
+) -> str:
+    """Return the archive as text for `Fn::Sub`: `user_parts` and then `part`.
+
+    `secret_ids` are names, ARNs or placeholders such as `${RegistrySecret}`; `user_parts` are MIME
+    parts with their headers. Raises BatchregError where the archive exceeds LIMIT.
+    """
+    placeholders = sum(secret_id.startswith("${") for secret_id in secret_ids)
+    most = MAX_REGISTRIES if placeholders else MAX_OWN_SECRETS
+    if len(secret_ids) > most:
+        raise BatchregError(
+            f"{len(secret_ids)} registries are too many for one stack.", f"Use {most} at most."
+        )
+    for packed in (False, True):
+        text = archive(
+            [*map(escape, user_parts), part(secret_ids, on_failure=on_failure, packed=packed)]
+        )
+        size = len(text) + ARN_BYTES * placeholders
+        if size <= LIMIT:
+            return text
+    raise BatchregError(
+        f"The user data is {size:,} bytes; the limit is {LIMIT:,}.",
+        f"Shorten your own part by {size - LIMIT:,} bytes."
+        if user_parts
+        else "Use fewer registries, or secrets with shorter names.",
+    )
+
+
+def archive(parts: Sequence[str]) -> str:
+    """Return a MIME archive of `parts`, each with its headers."""
     boundary = "==batchreg=="
     while any(f"--{boundary}" in part for part in parts):
         boundary += "="
-    text = "".join(
+    return "".join(
         [
             f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{boundary}"\n\n',
             *(f"--{boundary}\n{part.rstrip()}\n\n" for part in parts),
             f"--{boundary}--\n",
         ]
     )
-    size = len(text) + ARN_BYTES * sum(secret_id.startswith("${") for secret_id in secret_ids)
-    if size > LIMIT:
-        raise BatchregError(
-            f"The user data is {size:,} bytes long, and {LIMIT:,} are the limit: "
-            + (
-                f"shorten your own part by {size - LIMIT:,}, for example by fetching a longer "
-                "script from S3."
-                if user_parts
-                else f"{len(secret_ids)} registries are too many for one stack."
-            )
-        )
-    return text
 
 
 def for_instance(
@@ -158,6 +272,7 @@ def for_instance(
     *,
     refresh_minutes: int = 30,
     image_pull_behavior: str = "default",
+    on_failure: str = "park",
 ) -> str:
     """Return the archive for a launch template that something else than CloudFormation makes."""
     for secret_id in secret_ids:
@@ -172,7 +287,7 @@ def for_instance(
     if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", region):
         raise BatchregError(f"{region!r} is not a region: write it like eu-central-1.")
     return resolve(
-        build(secret_ids, user_parts),
+        build(secret_ids, user_parts, on_failure=on_failure),
         {
             "AWS::Region": region,
             "AWS::URLSuffix": url_suffix(region),
@@ -190,12 +305,21 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
 
 
 def user_parts(text: str) -> tuple[str, ...]:
-    """Return the user's own parts of what `build` made."""
+    """Return the user's own parts of what `build` returned."""
+    theirs = (part for part in _parts(text) if not OURS.search(part))
+    return tuple(part.rstrip().replace("${!", "${") for part in theirs)
+
+
+def on_failure(text: str) -> str:
+    """Return the `on_failure` of what `build` returned."""
+    ours = "".join(part for part in _parts(text) if OURS.search(part))
+    found = re.search(r"(?m)^--on-failure=(\w+)$", ours)
+    return found[1] if found else "park"
+
+
+def _parts(text: str) -> list[str]:
     boundary = text.split('boundary="', 1)[1].split('"', 1)[0]
-    parts = re.split(f"--{boundary}(?:--)?\n", text)[2:-1]  # header and our script first
-    if parts and f"\n path: {SCRIPT_PATH}\n" in parts[-1]:  # of stacks from before 0.1.0
-        parts.pop()
-    return tuple(part.rstrip().replace("${!", "${") for part in parts)
+    return re.split(f"--{boundary}(?:--)?\n", text)[1:-1]
 
 
 def read_parts(path: Path) -> tuple[str, ...]:
@@ -271,6 +395,27 @@ def script() -> str:
     return re.sub(r"(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), text)
 
 
-def _written(item: tuple[str, str]) -> str:
-    path, content = item
+def _written(path: str, content: str) -> str:
+    """Return the shell command that writes a file."""
     return f"cat > {path} <<'EOF'\n{content}EOF\n"
+
+
+def _packed(path: str, content: str) -> str:
+    """Return the shell command that unpacks a file, always the same for the same content.
+
+    The header of the gzip file is ours: Python's own depends on its version and the system.
+    """
+    import zlib
+    from base64 import encodebytes
+
+    raw = content.encode()
+    deflate = zlib.compressobj(9, wbits=-15)
+    packed = (
+        b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
+        + deflate.compress(raw)
+        + deflate.flush()
+        + zlib.crc32(raw).to_bytes(4, "little")
+        + len(raw).to_bytes(4, "little")
+    )
+    text = encodebytes(packed).decode("ascii")
+    return f"base64 -d <<'EOF' | gzip -d > {path}\n{text}EOF\n"

@@ -11,6 +11,7 @@ from enum import StrEnum
 LINE = re.compile(r"\bbatchreg: ([^\r\n]{1,300})")
 
 PARKED, RELEASED = "parked: ", "released"
+WITHOUT = "continuing without credentials: "
 POWERING_OFF = "powering off"
 HAS_CREDENTIALS = re.compile(r"\bhas the (logins|credentials)\b")
 
@@ -21,6 +22,7 @@ class State(StrEnum):
     UNKNOWN = "unknown"  # it has said nothing
     READY = "ready"  # it has credentials
     WAITING = "waiting"  # it has said something, but not that it has any
+    WITHOUT = "without credentials"  # it takes jobs, but cannot pull from the registry
     PARKED = "parked"  # it has joined the cluster, and takes no jobs until it has some
     POWERED_OFF = "powered off"  # it has given up
 
@@ -34,12 +36,14 @@ def lines(output: str, most: int = 10) -> tuple[str, ...]:
 def state_of(said: Sequence[str]) -> tuple[State, str]:
     """Return an instance's state, and the line that tells why; `said` are lines, oldest first.
 
-    For PARKED it is the program's own reason, without its prefix.
+    For PARKED and WITHOUT it is the program's own reason, without its prefix.
     """
     state, why = State.UNKNOWN, ""
     for line in said:
         if line.startswith(PARKED):
             state, why = State.PARKED, line.removeprefix(PARKED)
+        elif line.startswith(WITHOUT):
+            state, why = State.WITHOUT, line.removeprefix(WITHOUT)
         elif line.startswith(RELEASED) or HAS_CREDENTIALS.search(line):
             state, why = State.READY, line
         elif POWERING_OFF in line:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from batchreg.stack.following import (
     without_failure,
 )
 from batchreg.stack.plan import Plan
+from batchreg.stack.preview import Change as Setting
 from batchreg.stack.screen import Ask, Screen
 from batchreg.stack.states import Sleep, Stack, StackFailed
 
@@ -30,11 +31,13 @@ def deploy(
     *,
     dry_run: bool = False,
     wait: bool = True,
+    running: Callable[[], int] = lambda: 0,
     sleep: Sleep = time.sleep,
 ) -> Stack | None:
     """Do what the plan says and return the stack; None if there is none, as after a dry run.
 
-    Raises StackFailed if CloudFormation fails, and BatchregError if the user says no.
+    `running` counts the jobs that run now; it is called only if an update affects them. Raises
+    StackFailed if CloudFormation fails, and BatchregError if the user says no.
     """
     present, body = plan.stack, plan.present_body
     if present and present.busy:
@@ -51,11 +54,11 @@ def deploy(
     if creates or not present or not unchanged(plan, present, body):
         change_set = _create(client, plan, parameters, present, creates, screen, sleep)
     if not change_set or change_set.id is None:
-        _protect(client, plan, present, screen, dry_run)
-        screen.note(f"{plan.name} is up to date: nothing to change.")
+        if not _protect(client, plan, present, screen, dry_run):
+            screen.note(f"{plan.name} is up to date: nothing to change.")
         return present
     with changesets.discarding_on_failure(client, change_set):
-        _preview(change_set, screen)
+        _preview(client, plan, change_set, present, body, screen, running)
         agreed = not dry_run and ask(
             f"{'Create' if creates else 'Update'} {states.placed(change_set.stack_id)}?"
         )
@@ -93,15 +96,44 @@ def _create(
         )
 
 
-def _preview(change_set: ChangeSet, screen: Screen) -> None:
+def _preview(
+    client: Any,
+    plan: Plan,
+    change_set: ChangeSet,
+    present: Stack | None,
+    body: str,
+    screen: Screen,
+    running: Callable[[], int],
+) -> None:
+    """Show what changes: the settings with both values, the resources, and the effect on jobs."""
+    from batchreg.stack import preview
+
+    old = None
+    if present and not change_set.creates:
+        # After an operation of an earlier run, the template is another one.
+        body = body or states.template_of(client, present)
+        old = preview.deployment(body, present.parameters, tags=present.tags)
+    if old and present:
+        values = {**present.parameters, **plan.parameters}
+        tags = {**present.tags, **plan.tags}
+        secrets = frozenset(plan.masked & plan.parameters.keys())
+        new = preview.deployment(plan.body, values, tags=tags, secrets=secrets)
+        assert new  # it is ours
+        seen = preview.compare(old, new)
+        protection = _protection(plan, present)
+        screen.settings((*seen.changes, *protection))
+        screen.changes(change_set.changes)
+        if text := preview.effect_on_jobs(seen, new, running() if seen.affects_jobs else 0):
+            screen.note(text)
+        return
     screen.changes(change_set.changes)
-    if any(
-        (change.action, change.type) == ("Modify", "AWS::EC2::LaunchTemplate")
-        for change in change_set.changes
-    ):
-        screen.note(
-            "New instances replace the running ones; jobs that run there have six hours to finish."
-        )
+
+
+def _protection(plan: Plan, present: Stack) -> tuple[Setting, ...]:
+    if plan.protect in (None, present.protected):
+        return ()
+    words = ["off", "on"]
+    return (Setting("termination protection", words[present.protected], words[bool(plan.protect)]),)
 
 
 def _execute(
@@ -244,14 +276,16 @@ def _tags(plan: Plan, present: Stack | None) -> dict[str, str] | None:
 
 def _protect(
     client: Any, plan: Plan, present: Stack | None, screen: Screen, dry_run: bool = False
-) -> None:
+) -> bool:
+    """Switch termination protection if the plan says so; return whether that is a change."""
     if not present or plan.protect in (None, present.protected):
-        return
+        return False
     word = "on" if plan.protect else "off"
     if dry_run:
         screen.note(f"Dry run: a deploy would turn termination protection {word}.")
-        return
+        return True
     client.update_termination_protection(
         StackName=present.name, EnableTerminationProtection=plan.protect
     )
     screen.note(f"Termination protection is {word}.")
+    return True

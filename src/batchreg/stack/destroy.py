@@ -31,6 +31,7 @@ def destroy(
     ask: Ask,
     *,
     terminate_jobs: bool = False,
+    keep_jobs: bool = False,
     retain: Sequence[str] = (),
     role_arn: str | None = None,
     wait: bool = True,
@@ -38,6 +39,7 @@ def destroy(
 ) -> None:
     """Delete the stack; `retain` names resources to leave behind after a delete that got stuck.
 
+    `keep_jobs`: its outputs name a queue that is not part of it, whose jobs are none of its business.
     Raises BatchregError if jobs still run or the stack is protected, StackFailed with the first
     cause if the delete fails twice.
     """
@@ -59,7 +61,7 @@ def destroy(
             "CloudFormation leaves resources behind only after a delete has failed.",
             "Try without --retain first.",
         )
-    queues = _unfinished(batch, present)
+    queues = {} if keep_jobs else _unfinished(batch, present)
     running = [job for found in queues.values() for job in found]
     screen.deletions(_resources(client, present))
     if running and not terminate_jobs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from batchreg.stack import slots
 from batchreg.stack.states import LOSES_PARAMETERS, Stack
 
 if TYPE_CHECKING:
+    from troposphere import Template
+
     from batchreg.render.text import Deployed
 
 DEFAULT_VPC = "default-vpc"
@@ -68,7 +70,8 @@ class Plan:
     `body`: the template. `parameters`: the values to set; the others stay, or are the defaults.
     `declared`: {parameter: whether it has a default}. `masked`: parameters whose present value
     nobody can read. `kept`: parameters whose present value can stay. `stack` and `present_body`:
-    the stack and its template as they are now.
+    the stack and its template as they are now. `new_secrets`: ARNs of secrets of the user's own
+    that the stack does not use yet.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Plan:
     kept: frozenset[str] = frozenset()
     stack: Stack | None = None
     present_body: str = ""
+    new_secrets: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     role_arn: str | None = None
     protect: bool | None = None
@@ -95,10 +99,12 @@ def resolve(
     stack: Stack | None = None,
     present_body: str = "",
     deployed: Deployed | None = None,
+    build: Callable[[Settings], Template] | None = None,
 ) -> Plan:
     """Return the plan for a stack; `deployed` is what its template `present_body` says.
 
-    Raises BatchregError for options that contradict each other or the stack.
+    `build`: returns the template, if not that of a normal stack. Raises BatchregError for options
+    that contradict each other or the stack.
     """
     from batchreg.render import template
     from batchreg.render.text import to_yaml
@@ -118,7 +124,7 @@ def resolve(
         given |= _credentials(inputs, assigned, urls)
     else:
         given = slots.of_one(given, urls)
-    built = template.build(settings)
+    built = (build or template.build)(settings)
     declared = {name: hasattr(parameter, "Default") for name, parameter in built.parameters.items()}
     given = _without_unused(inputs, given, declared)
     sources = _sources(inputs, assigned, urls)
@@ -144,6 +150,11 @@ def resolve(
         kept=frozenset(before),
         stack=stack,
         present_body=present_body,
+        new_secrets=tuple(
+            arn
+            for arn in settings.secret_arns
+            if not deployed or arn not in deployed.settings.secret_arns
+        ),
         tags=inputs.tags,
         role_arn=inputs.role_arn,
         protect=inputs.protect,

@@ -6,6 +6,7 @@ such as a registry inside a VPC, or what the caller is not allowed to look at, i
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from batchreg.registry.check import check_login
 from batchreg.registry.logins import Credentials
 from batchreg.registry.names import host_of
 from batchreg.registry.public import misspelt
+from batchreg.render.constraints import KMS_KEY_ARN
 from batchreg.stack.network import route_to_internet
 
 SECONDS = 15  # for all checks together; each call of AWS's and of a registry's ends earlier
@@ -146,30 +148,35 @@ def _routes(ec2: Any, subnets: dict[str, dict[str, Any]], vpcs: list[str]) -> It
 
 def key(kms: Any, region: str, arn: str, option: str = "--kms-key-arn") -> list[Check]:
     """Return the check of a customer managed key: of this region, there, and enabled."""
-    if _region(arn) not in ("", region):
-        problem = Problem(
-            f"KMS key {arn} is in {_region(arn)}, the stack is in {region}.",
-            f"Give {option} a key of {region}.",
+    return [Check(f"KMS key {arn}", partial(_key, kms, region, arn, option))]
+
+
+def _key(kms: Any, region: str, arn: str, option: str = "") -> Iterator[Problem]:
+    """Yield what is wrong with a key; without an option, one that a secret names in any way."""
+    from botocore.exceptions import ClientError
+
+    where = f"Check {option}." if option else "Choose another key for the secret."
+    if option and not re.fullmatch(KMS_KEY_ARN, arn):
+        yield Problem(
+            f"{arn!r} is not the ARN of a KMS key.",
+            f"Give {option} the ARN of a key (not of an alias).",
         )
-        return [Check("The KMS key", lambda: [problem])]
-
-    def find() -> Iterator[Problem]:
-        from botocore.exceptions import ClientError
-
-        try:
-            found = kms.describe_key(KeyId=arn)["KeyMetadata"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NotFoundException":
-                raise
-            yield Problem(f"There is no KMS key {arn}.", f"Check {option}.")
-            return
-        if found.get("KeyState", "Enabled") != "Enabled":
-            yield Problem(
-                f"KMS key {arn} is {found['KeyState']}.",
-                "Enable it, or cancel its deletion, in the KMS console.",
-            )
-
-    return [Check(f"KMS key {arn}", find)]
+        return
+    if _region(arn) not in ("", region):
+        yield Problem(f"KMS key {arn} is in {_region(arn)}, the stack is in {region}.", where)
+        return
+    try:
+        found = kms.describe_key(KeyId=arn)["KeyMetadata"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NotFoundException":
+            raise
+        yield Problem(f"There is no KMS key {arn}.", where)
+        return
+    if found.get("KeyState", "Enabled") != "Enabled":
+        yield Problem(
+            f"KMS key {arn} is {found['KeyState']}.",
+            "Enable it, or cancel its deletion, in the KMS console.",
+        )
 
 
 def secrets(manager: Any, kms: Any, region: str, arns: Sequence[str]) -> list[Check]:
@@ -196,8 +203,7 @@ def _secret(manager: Any, kms: Any, region: str, arn: str) -> Iterator[Problem]:
             return
         owner = described.get("KmsKeyId", "")
         if owner and "alias/aws/" not in owner:
-            for check in key(kms, region, owner, "the secret"):
-                yield from check.find()
+            yield from _key(kms, region, owner)
     except ClientError as error:
         if error.response["Error"]["Code"] == "ResourceNotFoundException":
             yield Problem(

@@ -7,12 +7,14 @@ it is pure: CloudFormation is not asked, so a dry run shows the same.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from batchreg.registry.names import named
 from batchreg.render.settings import Settings, slots_of, suffix
+from batchreg.render.text import parse, read_template
 
 # An update of one of these replaces the instances of a compute environment.
 # Source: docs.aws.amazon.com/batch/latest/userguide/infrastructure-updates.html
@@ -34,7 +36,7 @@ REPLACES_INSTANCES = frozenset(
         "UpdateToLatestImageVersion",
     )
 )
-MASK = "****"
+ENVIRONMENT = "compute environment"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,16 @@ class Preview:
     changes: tuple[Change, ...]
     replaced: tuple[str, ...]
 
+    @property
+    def affects_jobs(self) -> bool:
+        return bool(self.replaced) or any(change.setting == ENVIRONMENT for change in self.changes)
+
+
+def deployment(body: str, values: Mapping[str, str], **more: Any) -> Deployment | None:
+    """Return the deployment of a template's text; None for a template that is not batchreg's."""
+    deployed = read_template(body)
+    return Deployment(parse(body), deployed.settings, values, **more) if deployed else None
+
 
 def compare(old: Deployment, new: Deployment) -> Preview:
     """Return what differs between the stack as it is and as it would be."""
@@ -79,6 +91,39 @@ def compare(old: Deployment, new: Deployment) -> Preview:
         (*_registries(old, new), *_structure(old, new), *_values(old, new), *_tags(old, new)),
         tuple(_replaced(old, new)),
     )
+
+
+def effect_on_jobs(preview: Preview, new: Deployment, running: int) -> str:
+    """Return what an update does to running jobs, empty if it leaves the instances alone.
+
+    `running`: how many jobs run now, 0 if that is not known.
+    """
+    jobs = f"{running} running job{'' if running == 1 else 's'}" if running else "Running jobs"
+    if not preview.affects_jobs:
+        return ""
+    if not preview.replaced:
+        return (
+            "A new compute environment takes the place of the present one, behind the same queue; "
+            "waiting jobs run there."
+            + (f" {jobs} in the present one are terminated with it." if running else "")
+        )
+    minutes = int(new.value("JobTimeoutMinutes"))
+    policy = (
+        "are terminated at once (--terminate-jobs)"
+        if new.value("TerminateJobs") == "true"
+        else f"may continue for {_duration(minutes)} (--job-timeout-minutes) and are then terminated"
+    )
+    why = ", ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower() for name in preview.replaced)
+    return (
+        f"AWS Batch replaces the instances (new {why}). {jobs} {policy}; a terminated job is retried "
+        "if its retry strategy allows it."
+    )
+
+
+def _duration(minutes: int) -> str:
+    hours, rest = divmod(minutes, 60)
+    number, unit = (minutes, "minute") if rest else (hours, "hour")
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
 def _registries(old: Deployment, new: Deployment) -> Iterator[Change]:
@@ -105,6 +150,8 @@ def _registries(old: Deployment, new: Deployment) -> Iterator[Change]:
 
 def _structure(old: Deployment, new: Deployment) -> Iterator[Change]:
     before, after = old.settings, new.settings
+    if before.generation != after.generation:
+        yield Change(ENVIRONMENT, "as deployed", "replaced by a new one")
     if before.image_type != after.image_type:
         yield Change("image type", before.image_type, after.image_type)
     if before.fargate != after.fargate:
@@ -147,7 +194,7 @@ def _replaced(old: Deployment, new: Deployment) -> Iterator[str]:
     The launch template counts where its own content changes: its version is a property.
     """
     before, after = (
-        _evaluated(one, one.template["Resources"].get("ComputeEnvironment", {}))
+        _evaluated(one, one.template["Resources"].get(_environment(one), {}))
         .get("Properties", {})
         .get("ComputeResources", {})
         for one in (old, new)
@@ -156,13 +203,18 @@ def _replaced(old: Deployment, new: Deployment) -> Iterator[str]:
         _evaluated(one, one.template["Resources"].get("LaunchTemplate", {})).get("Properties")
         for one in (old, new)
     ]
-    if not before or not after:
+    if not before or not after or _environment(old) != _environment(new):
         return
     for name in sorted({*before, *after} & REPLACES_INSTANCES):
         if before.get(name) != after.get(name) or (
             name == "LaunchTemplate" and templates[0] != templates[1]
         ):
             yield name
+
+
+def _environment(one: Deployment) -> str:
+    """Return the logical id of the compute environment on EC2."""
+    return f"ComputeEnvironment{suffix(one.settings.generation)}"
 
 
 def _property(one: Deployment, resource: str, name: str) -> str:

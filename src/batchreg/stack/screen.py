@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from batchreg.stack.changesets import Change
     from batchreg.stack.events import Event
+    from batchreg.stack.preview import Change as Setting
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Screen(Protocol):
 
     def changes(self, changes: Sequence[Change]) -> None:
         """Show what a change set would do."""
+
+    def settings(self, settings: Sequence[Setting]) -> None:
+        """Show the settings that an update would change, with both values."""
 
     def deletions(self, resources: Sequence[Resource]) -> None:
         """Show what would be deleted."""

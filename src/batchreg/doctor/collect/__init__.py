@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchreg.aws import url_suffix
 from batchreg.doctor import facts
@@ -19,71 +19,14 @@ from batchreg.doctor.collect import batch, credentials, instances, network
 from batchreg.doctor.collect import launch_template as templates
 from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
 from batchreg.doctor.collect.redact import without
+from batchreg.doctor.collect.stages import DONE, Computing, Origin, Scope, is_fargate, on_ec2
 from batchreg.doctor.facts import Facts
 from batchreg.errors import BatchregError
 from batchreg.registry import images
 from batchreg.registry.logins import Credentials
-from batchreg.registry.names import host_of, key_of
 from batchreg.registry_login import HUB
-from batchreg.stack import states as stacks
-
-if TYPE_CHECKING:
-    from batchreg.render.text import Deployed
 
 Check = Callable[..., Any]  # registry.check
-Raw = dict[str, Any]
-
-DONE: Future[Any] = Future()  # of what there is nothing to ask for
-DONE.set_result(None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What to look at: a stack, possibly a job, possibly an image; `profile` as the user gave it."""
-
-    stack: str
-    region: str
-    profile: str = ""
-    job: str | None = None
-    image: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where looking begins: the stack, its template (to come), and the job that was asked about."""
-
-    stack: stacks.Stack | None = None
-    exists: bool | None = None  # None: not allowed to look
-    template: Future[str | None] = field(default=DONE, repr=False)
-    job: Raw = field(default_factory=dict, repr=False)
-
-    @property
-    def deployed(self) -> Deployed | None:
-        """What the stack's template was rendered from, None if it is not batchreg's."""
-        from batchreg.render.text import read_template
-
-        return read_template(self.template.result() or "")
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        return self.stack.outputs if self.stack else {}
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        return self.stack.parameters if self.stack else {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Computing:
-    """What runs the jobs: compute environments as AWS Batch describes them, by name.
-
-    `raws` is None where it could not be looked at; `main` are the resources of the one on EC2.
-    """
-
-    names: tuple[str, ...]
-    raws: Mapping[str, Raw] | None
-    main: Mapping[str, Any]
-    profile: str
 
 
 def collect(
@@ -199,7 +142,7 @@ class Collector:
             name for queue in queues.result() or () for name in queue.environments
         ]
         raws = self.begin(batch.environments, arns).result() if arns else None
-        main = _on_ec2(raws or {})
+        main = on_ec2(raws or {})
         profile = main.get("instanceRole") or origin.outputs.get("InstanceProfileArn", "")
         return Computing(names=tuple(map(name_of, arns)), raws=raws, main=main, profile=profile)
 
@@ -217,20 +160,20 @@ class Collector:
 
     def secrets(self, origin: Origin) -> list[credentials.Read] | None:
         """Look at the stack's secrets, or at those that its template names, and at the job's."""
-        own = _own_secrets(origin)
-        deployed = None if own else origin.deployed
-        arns = list(own) or list(deployed.settings.secret_arns if deployed else ())
+        of_stack = {one.arn: one for one in origin.registries}
         of_job = batch.own_secret(origin.job)
-        everything = dict.fromkeys([*arns, *_some(of_job)])
+        everything = dict.fromkeys([*of_stack, *_some(of_job)])
         found = {arn: self.begin(credentials.secret, arn) for arn in everything}
-        reads = [
-            one.result().marked(
-                owned=arn in own,
-                registry=own.get(arn, ""),
-                of_job=arn == of_job and arn not in arns,
+        reads = []
+        for arn, one in found.items():
+            known = of_stack.get(arn)
+            reads.append(
+                one.result().marked(
+                    owned=bool(known and known.slot),
+                    registry=known.host if known and known.key else "",
+                    of_job=not known,
+                )
             )
-            for arn, one in found.items()
-        ]
         return reads or None
 
     def role(
@@ -298,7 +241,7 @@ class Collector:
         clusters = [
             one["ecsClusterArn"]
             for one in (computing.raws or {}).values()
-            if one.get("ecsClusterArn") and not _fargate(one)
+            if one.get("ecsClusterArn") and not is_fargate(one)
         ]
         connected: dict[str, bool] | None = {} if clusters else None
         lost = False
@@ -313,11 +256,13 @@ class Collector:
         machines = raw.result()
         if machines is None:
             return None, lost
-        doubtful = [
-            one for one in machines if connected is None or not connected.get(one["InstanceId"])
-        ][: instances.CONSOLES]
+        # Those without a connected agent first; one without credentials may be connected all the same.
+        doubtful = sorted(
+            machines, key=lambda one: bool(connected and connected.get(one["InstanceId"]))
+        )
         consoles = {
-            one["InstanceId"]: self.begin(instances.console, one["InstanceId"]) for one in doubtful
+            one["InstanceId"]: self.begin(instances.console, one["InstanceId"])
+            for one in doubtful[: instances.CONSOLES]
         }
         return tuple(
             instances.instance(one, connected, consoles.get(one["InstanceId"], DONE).result())
@@ -363,20 +308,6 @@ class Collector:
         )
 
 
-def _own_secrets(origin: Origin) -> dict[str, str]:
-    """Return {ARN: registry} of the secrets that the stack made."""
-    found = {}
-    for name, arn in origin.outputs.items():
-        if name.startswith("RegistrySecret") and name.endswith("Arn"):
-            slot = name.removeprefix("RegistrySecret").removesuffix("Arn")
-            url = origin.parameters.get(f"RegistryUrl{slot}", "")
-            try:
-                found[arn] = host_of(key_of(url)) if url else ""
-            except BatchregError:
-                found[arn] = ""
-    return found
-
-
 def _environments(computing: Computing, lost: bool) -> tuple[facts.Environment, ...] | None:
     raws = computing.raws
     if raws is None:
@@ -387,18 +318,6 @@ def _environments(computing: Computing, lost: bool) -> tuple[facts.Environment, 
 
 def _quota(caller: Caller, main: Mapping[str, Any]) -> facts.Quota | None:
     return instances.quota(caller, main.get("instanceTypes", ()), spot=main.get("type") == "SPOT")
-
-
-def _fargate(raw: Raw) -> bool:
-    return str(raw.get("computeResources", {}).get("type", "")).startswith("FARGATE")
-
-
-def _on_ec2(raws: Mapping[str, Raw]) -> Raw:
-    """Return the resources of the compute environment on EC2, empty where there is none."""
-    found: list[Raw] = [
-        raw.get("computeResources", {}) for raw in raws.values() if not _fargate(raw)
-    ]
-    return found[0] if found else {}
 
 
 def _ending(outputs: Mapping[str, str], kind: str) -> list[str]:
@@ -420,3 +339,6 @@ def _split(text: str | None) -> list[str]:
 
 def _tuple(items: Iterable[Any] | None) -> tuple[Any, ...] | None:
     return None if items is None else tuple(items)
+
+
+__all__ = ["Collector", "Computing", "Origin", "Scope", "collect"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from batchreg.doctor.facts import Facts
+from batchreg.doctor.facts import Environment, Facts
 
 
 class Layer(Flag):
@@ -78,3 +78,8 @@ class Table(list[Rule]):
             return look
 
         return enter
+
+
+def present(facts: Facts) -> Iterator[Environment]:
+    """Yield the compute environments that exist."""
+    return (environment for environment in facts.environments or () if environment.exists)

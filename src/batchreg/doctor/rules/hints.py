@@ -6,9 +6,9 @@ import re
 from datetime import datetime
 
 from batchreg.doctor.facts import Facts, Instance
-from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table
+from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table, present
 from batchreg.doctor.rules.commands import aws, batchreg, deploy
-from batchreg.doctor.rules.stack import copy_version, present, restore_launch_template
+from batchreg.doctor.rules.repairs import copy_version, restore_launch_template
 from batchreg.render.userdata import PATIENCE_SECONDS
 from batchreg.stack.console_lines import State, state_of
 
@@ -69,8 +69,8 @@ def parked(facts: Facts) -> Found:
 def no_credentials(facts: Facts) -> Found:
     for instance in facts.instances or ():
         state, why = state_of(instance.console or ())
-        if state in (State.WAITING, State.POWERED_OFF):
-            yield Evidence(f"{instance.id} said: {why}", step=_step_for(why))
+        if state in (State.WAITING, State.POWERED_OFF, State.WITHOUT):
+            yield Evidence(f"{instance.id} reports: {why}", step=_step_for(why))
 
 
 @rule(

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from batchreg.doctor.facts import Facts, Job, Secret
 from batchreg.doctor.rules import NO_CREDENTIALS, NOTHING, Evidence, Found, Layer, Table
 from batchreg.doctor.rules.commands import batchreg, deploy, repeated
-from batchreg.doctor.rules.credentials import own_registries, readable, rewrite
+from batchreg.doctor.rules.credentials import own_registries, readable
+from batchreg.doctor.rules.repairs import rewrite
 from batchreg.errors import BatchregError
 from batchreg.registry.images import parse
 from batchreg.registry_login import HUB

@@ -7,15 +7,15 @@ import re
 from collections.abc import Callable, Iterator
 
 from batchreg.doctor.facts import Facts, Job
-from batchreg.doctor.rules import Evidence, Found, Layer, Table
+from batchreg.doctor.rules import Evidence, Found, Layer, Table, present
 from batchreg.doctor.rules.commands import aws, batchreg, deploy
-from batchreg.doctor.rules.credentials import attach_agent_policy
-from batchreg.doctor.rules.stack import STUCK, present
+from batchreg.doctor.rules.repairs import attach_agent_policy
 
 RULES = Table()
 rule = RULES.rule
 
 JOBS = "docs.aws.amazon.com/batch/latest/userguide/"
+STUCK = JOBS + "job_stuck_in_runnable.html"
 LAUNCHES = "docs.aws.amazon.com/autoscaling/ec2/userguide/ts-as-instancelaunchfailure.html"
 STOPPED = "docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html"
 

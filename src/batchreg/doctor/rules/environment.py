@@ -1,0 +1,307 @@
+"""The compute environments and the job queues."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from batchreg.doctor.facts import Environment, Facts, Queue
+from batchreg.doctor.rules import Evidence, Found, Layer, Table, present
+from batchreg.doctor.rules.commands import aws, deploy
+from batchreg.doctor.rules.repairs import replace_environment, restore_launch_template
+
+RULES = Table()
+rule = RULES.rule
+
+INVALID = "docs.aws.amazon.com/batch/latest/userguide/invalid_compute_environment.html"
+BATCH = "docs.aws.amazon.com/batch/latest/APIReference/"
+
+# Why a compute environment is INVALID, by its reason; the first that fits. Source: INVALID, and
+# what people quote (tests/faults).
+REASONS = (
+    ("environment-invalidated", r"INVALIDATED"),
+    ("user-data-not-mime", r"MIME"),
+    ("service-role", r"sts:AssumeRole|service.?role|assume role"),
+    ("cluster-missing", r"Clusters? (can ?not be blank|not found)|ClusterNotFound"),
+    ("machine-image", r"\bAMI\b|InvalidAMI|ImageId"),
+    ("environment-invalid", r""),
+)
+
+CREATE_SERVICE_LINKED_ROLE = (
+    "iam",
+    "create-service-linked-role",
+    "--aws-service-name",
+    "batch.amazonaws.com",
+)
+
+
+def invalid(facts: Facts, cause: str) -> Iterator[Environment]:
+    """Yield the compute environments that are INVALID for this cause."""
+    for environment in present(facts):
+        if environment.status == "INVALID":
+            reason = next(
+                name
+                for name, pattern in REASONS
+                if re.search(pattern, environment.reason, re.IGNORECASE)
+            )
+            if reason == cause:
+                yield environment
+
+
+@rule(
+    "environment-missing",
+    "The compute environment does not exist",
+    layer=Layer.ENVIRONMENT,
+    source=BATCH + "API_DescribeComputeEnvironments.html",
+)
+def environment_missing(facts: Facts) -> Found:
+    for environment in facts.environments or ():
+        if not environment.exists:
+            yield Evidence(
+                f"AWS Batch has no compute environment named {environment.name}.",
+                *replace_environment(facts, environment),
+            )
+
+
+@rule(
+    "environment-invalidated",
+    "AWS Batch has invalidated the compute environment: none of its instances joined the cluster",
+    layer=Layer.ENVIRONMENT,
+    source=INVALID,
+)
+def environment_invalidated(facts: Facts) -> Found:
+    for environment in invalid(facts, "environment-invalidated"):
+        fix, step = replace_environment(facts, environment)
+        yield Evidence(
+            f"{environment.name}: {environment.reason}",
+            fix,
+            "It does not recover by itself. Fix the other findings first, or the next compute "
+            f"environment ends the same way. {step}".rstrip(),
+        )
+
+
+@rule(
+    "user-data-not-mime",
+    "The instances' user data is not a MIME archive",
+    layer=Layer.ENVIRONMENT,
+    source="docs.aws.amazon.com/batch/latest/userguide/launch-templates.html",
+)
+def user_data_not_mime(facts: Facts) -> Found:
+    for environment in invalid(facts, "user-data-not-mime"):
+        yield Evidence(
+            f"{environment.name} is INVALID: {environment.reason}", *restore_launch_template(facts)
+        )
+    template = facts.launch_template
+    if template and template.exists and not template.mime:
+        yield Evidence(
+            f"AWS Batch cannot merge its own part into the user data of version "
+            f"{template.version} of the launch template {template.id}.",
+            *restore_launch_template(facts),
+        )
+
+
+@rule(
+    "service-role", "AWS Batch cannot use its service role", layer=Layer.ENVIRONMENT, source=INVALID
+)
+def service_role(facts: Facts) -> Found:
+    for environment in invalid(facts, "service-role"):
+        yield Evidence(
+            f"{environment.name} is INVALID: {environment.reason}", *repair_service_role(facts)
+        )
+    for job in facts.jobs or ():
+        for reason in job.reasons if job.stuck else ():
+            if "SERVICE_ROLE_PERMISSIONS" in reason:
+                yield Evidence(f"{job.label}: {reason}", *repair_service_role(facts))
+
+
+@rule(
+    "cluster-missing",
+    "The ECS cluster of the compute environment does not exist",
+    layer=Layer.ENVIRONMENT,
+    source=INVALID,
+)
+def cluster_missing(facts: Facts) -> Found:
+    lost = [environment for environment in present(facts) if not environment.cluster_exists]
+    for environment in [*lost, *invalid(facts, "cluster-missing")]:
+        yield Evidence(
+            f"{environment.name} has lost the ECS cluster that AWS Batch created for it.",
+            *replace_environment(facts, environment),
+        )
+
+
+@rule("machine-image", "The machine image cannot be used", layer=Layer.ENVIRONMENT, source=INVALID)
+def machine_image(facts: Facts) -> Found:
+    for environment in invalid(facts, "machine-image"):
+        text = f"{environment.name} is INVALID: {environment.reason}"
+        if facts.launch_template and facts.launch_template.machine_image:
+            yield Evidence(text, *restore_launch_template(facts))
+        elif "AL2023" in environment.image_type:
+            yield Evidence(
+                text,
+                step="Check that the image exists and is shared with this account, then deploy "
+                f"again: {deploy(facts)}",
+            )
+        else:
+            image_type = "ECS_AL2023_NVIDIA" if "NVIDIA" in environment.image_type else "ECS_AL2023"
+            yield Evidence(text, fix=deploy(facts, "--image-type", image_type))
+
+
+@rule(
+    "environment-invalid",
+    "The compute environment is INVALID",
+    layer=Layer.ENVIRONMENT,
+    source=INVALID,
+)
+def environment_invalid(facts: Facts) -> Found:
+    for environment in invalid(facts, "environment-invalid"):
+        fix, step = replace_environment(facts, environment)
+        yield Evidence(
+            f"{environment.name}: {environment.reason or 'AWS Batch gives no reason.'}",
+            step=f"Fix what it reports. If it stays INVALID: {fix or step}",
+        )
+
+
+@rule(
+    "service-linked-role-missing",
+    "The account has no service-linked role for AWS Batch",
+    layer=Layer.ENVIRONMENT,
+    source="docs.aws.amazon.com/batch/latest/userguide/using-service-linked-roles.html",
+)
+def service_linked_role_missing(facts: Facts) -> Found:
+    own = any(
+        environment.service_role and "AWSServiceRoleForBatch" not in environment.service_role
+        for environment in present(facts)
+    )
+    if facts.service_linked_role is False and not own:
+        yield Evidence(
+            "IAM has no role named AWSServiceRoleForBatch.",
+            fix=aws(facts, *CREATE_SERVICE_LINKED_ROLE),
+        )
+
+
+@rule(
+    "environment-disabled",
+    "The compute environment is disabled",
+    layer=Layer.ENVIRONMENT,
+    source=BATCH + "API_UpdateComputeEnvironment.html",
+)
+def environment_disabled(facts: Facts) -> Found:
+    for environment in present(facts):
+        if environment.state == "DISABLED":
+            yield Evidence(
+                f"{environment.name} is DISABLED.",
+                fix=aws(
+                    facts,
+                    *("batch", "update-compute-environment", "--state", "ENABLED"),
+                    *("--compute-environment", environment.name),
+                ),
+            )
+
+
+@rule(
+    "queue-missing",
+    "The job queue does not exist",
+    layer=Layer.ENVIRONMENT,
+    source=BATCH + "API_DescribeJobQueues.html",
+)
+def queue_missing(facts: Facts) -> Found:
+    for queue in facts.queues or ():
+        if not queue.exists:
+            names = _environments_for(queue, facts)
+            text = f"AWS Batch has no job queue named {queue.name}."
+            if names:
+                # Under the same name it has the same ARN, which is all that the stack knows of it.
+                yield Evidence(
+                    text,
+                    fix=aws(
+                        facts,
+                        *("batch", "create-job-queue", "--job-queue-name", queue.name),
+                        *("--priority", "1", "--compute-environment-order"),
+                        f"order=1,computeEnvironment={names[0]}",
+                    ),
+                )
+            else:
+                yield Evidence(
+                    text,
+                    step="Restore the compute environment first, then create the queue again "
+                    "under the same name.",
+                )
+
+
+@rule(
+    "queue-disabled",
+    "The job queue is disabled",
+    layer=Layer.ENVIRONMENT,
+    source=BATCH + "API_UpdateJobQueue.html",
+)
+def queue_disabled(facts: Facts) -> Found:
+    for queue in facts.queues or ():
+        if queue.exists and queue.state == "DISABLED":
+            yield Evidence(
+                f"{queue.name} is DISABLED.",
+                fix=aws(
+                    facts,
+                    *("batch", "update-job-queue", "--state", "ENABLED"),
+                    *("--job-queue", queue.name),
+                ),
+            )
+
+
+@rule(
+    "queue-invalid",
+    "The job queue is INVALID",
+    layer=Layer.ENVIRONMENT,
+    source=BATCH + "API_JobQueueDetail.html",
+    symptom_of=Layer.ENVIRONMENT,
+)
+def queue_invalid(facts: Facts) -> Found:
+    for queue in facts.queues or ():
+        if queue.exists and queue.status == "INVALID":
+            yield Evidence(
+                f"{queue.name}: {queue.reason or 'AWS Batch gives no reason.'}",
+                step=f"Fix what it reports, then deploy again: {deploy(facts)}",
+            )
+
+
+@rule(
+    "queue-elsewhere",
+    "The job queue does not use the stack's compute environment",
+    layer=Layer.ENVIRONMENT,
+    source=BATCH + "API_ComputeEnvironmentOrder.html",
+)
+def queue_elsewhere(facts: Facts) -> Found:
+    for queue in facts.queues or ():
+        ours = _environments_for(queue, facts)
+        if ours and queue.exists and not set(queue.environments) & set(ours):
+            # What it uses now stays, after the stack's: jobs that run there are not disturbed.
+            order = [ours[0], *queue.environments][:3]
+            yield Evidence(
+                f"{queue.name} uses {', '.join(queue.environments) or 'none'}, not "
+                f"{' or '.join(ours)}.",
+                fix=aws(
+                    facts,
+                    *("batch", "update-job-queue", "--job-queue", queue.name),
+                    "--compute-environment-order",
+                    *(
+                        f"order={number},computeEnvironment={name}"
+                        for number, name in enumerate(order, 1)
+                    ),
+                ),
+            )
+
+
+def repair_service_role(facts: Facts) -> tuple[str, str]:
+    """Return (fix, step): the service-linked role can be created, another one must be corrected."""
+    own = next((found.service_role for found in present(facts) if found.service_role), "")
+    if facts.service_linked_role is False and not own:
+        return aws(facts, *CREATE_SERVICE_LINKED_ROLE), ""
+    role = own.rsplit("/", 1)[-1] or "AWSServiceRoleForBatch"
+    return "", (
+        f"In the IAM console, check that the role {role} trusts batch.amazonaws.com and has the "
+        "managed policy AWSBatchServiceRole (or is the service-linked role)."
+    )
+
+
+def _environments_for(queue: Queue, facts: Facts) -> list[str]:
+    """Return the stack's compute environments of the queue's kind: a queue cannot mix them."""
+    return [one.name for one in present(facts) if one.fargate == ("Fargate" in queue.name)]

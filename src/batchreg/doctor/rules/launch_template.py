@@ -1,0 +1,106 @@
+"""The launch template and its user data."""
+
+from __future__ import annotations
+
+from batchreg.doctor.facts import Facts, LaunchTemplate
+from batchreg.doctor.rules import Evidence, Found, Layer, Table
+from batchreg.doctor.rules.commands import deploy, second_stack
+from batchreg.doctor.rules.repairs import restore_launch_template
+
+RULES = Table()
+rule = RULES.rule
+
+PROGRAM = "registry_login.py, the program on the instance"
+USER_DATA = "docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html"
+
+
+@rule(
+    "launch-template-missing",
+    "The launch template does not exist",
+    layer=Layer.LAUNCH,
+    source="docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeLaunchTemplateVersions.html",
+)
+def launch_template_missing(facts: Facts) -> Found:
+    template = facts.launch_template
+    if template and not template.exists:
+        version = f" in version {template.version}" if template.version else ""
+        text = f"EC2 has no launch template {template.id}{version}."
+        if template.restorable:
+            yield Evidence(text, *restore_launch_template(facts))
+        else:
+            yield Evidence(text, step=second_stack(facts))
+
+
+@rule(
+    "user-data-without-credentials",
+    "The instances' user data fetches no credentials",
+    layer=Layer.LAUNCH,
+    source=PROGRAM,
+)
+def user_data_without_credentials(facts: Facts) -> Found:
+    template = _existing(facts)
+    if template and template.mime and not template.fetches_credentials:
+        yield Evidence(
+            f"Version {template.version} of the launch template {template.id} does not run "
+            "registry_login.py with a secret.",
+            *restore_launch_template(facts),
+        )
+
+
+@rule(
+    "user-data-blocks",
+    "The instances' user data waits for the ECS agent, which waits for the user data",
+    layer=Layer.LAUNCH,
+    source="github.com/aws/amazon-ecs-agent/issues/1707",
+)
+def user_data_blocks(facts: Facts) -> Found:
+    template = _existing(facts)
+    if template and template.blocks:
+        text = f"It runs `{template.blocks}`, and ecs.service starts when the user data has ended."
+        fix, step = restore_launch_template(facts) if template.differs else ("", "")
+        yield Evidence(
+            text,
+            fix,
+            step
+            or "Put --no-block after systemctl in your part of the user data, then deploy it: "
+            f"{deploy(facts, '--user-data')} FILE",
+        )
+
+
+@rule(
+    "user-data-too-long",
+    "The instances' user data is too long",
+    layer=Layer.LAUNCH,
+    source=USER_DATA,
+)
+def user_data_too_long(facts: Facts) -> Found:
+    template = _existing(facts)
+    if template and template.bytes > 16_384:
+        fix, step = restore_launch_template(facts) if template.differs else ("", "")
+        yield Evidence(
+            f"It is {template.bytes:,} bytes; the limit is 16,384.",
+            fix,
+            step
+            or f"Shorten your part of the user data, then deploy it: {deploy(facts, '--user-data')} "
+            "FILE",
+        )
+
+
+@rule(
+    "metadata-off",
+    "The instances cannot get the credentials of their role",
+    layer=Layer.LAUNCH,
+    source="docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-IMDS-existing-instances.html",
+)
+def metadata_off(facts: Facts) -> Found:
+    template = _existing(facts)
+    if template and template.metadata == "disabled":
+        yield Evidence(
+            f"The launch template {template.id} disables the instance metadata service.",
+            *restore_launch_template(facts),
+        )
+
+
+def _existing(facts: Facts) -> LaunchTemplate | None:
+    template = facts.launch_template
+    return template if template and template.exists else None

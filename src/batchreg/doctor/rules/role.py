@@ -1,0 +1,172 @@
+"""The instances' role, and what it is allowed to do."""
+
+from __future__ import annotations
+
+import json
+
+from batchreg.doctor.facts import Denial, Facts, Role
+from batchreg.doctor.rules import Evidence, Found, Layer, Table
+from batchreg.doctor.rules.commands import aws, deploy, second_stack
+from batchreg.doctor.rules.repairs import attach_agent_policy
+
+RULES = Table()
+rule = RULES.rule
+
+SIMULATION = "docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html"
+AGENT_ROLE = "docs.aws.amazon.com/AmazonECS/latest/developerguide/instance_IAM_role.html"
+ENCRYPTION = "docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html"
+
+READ_POLICY = "ReadRegistryLogin"  # of the template's instance role
+
+
+@rule("profile-missing", "The instances have no role", layer=Layer.ROLE, source=AGENT_ROLE)
+def profile_missing(facts: Facts) -> Found:
+    role = facts.role
+    if not role:
+        return
+    profile = ("--instance-profile-name", role.profile)
+    put = aws(facts, "iam", "add-role-to-instance-profile", *profile, "--role-name", role.name)
+    if not role.exists:
+        yield Evidence(f"IAM has no role named {role.name}.", step=second_stack(facts))
+    elif not role.profile_exists:
+        create = aws(facts, "iam", "create-instance-profile", *profile)
+        yield Evidence(
+            f"IAM has no instance profile named {role.profile}.",
+            fix=f"{create} && {put}" if role.name else "",
+            step="" if role.name else second_stack(facts),
+        )
+    elif not role.in_profile and role.name:
+        take = aws(
+            facts, "iam", "remove-role-from-instance-profile", *profile, "--role-name", role.held
+        )
+        yield Evidence(
+            f"The instance profile {role.profile} has "
+            f"{f'the role {role.held}' if role.held else 'no role'}, not {role.name}.",
+            fix=f"{take} && {put}" if role.held else put,
+        )
+    elif not role.in_profile:
+        yield Evidence(
+            f"The instance profile {role.profile} has no role.", step=second_stack(facts)
+        )
+
+
+@rule(
+    "role-not-trusted",
+    "EC2 is not allowed to give the role to instances",
+    layer=Layer.ROLE,
+    source=AGENT_ROLE,
+)
+def role_not_trusted(facts: Facts) -> Found:
+    role = facts.role
+    if role and role.exists and not role.trusted:
+        text = f"The trust policy of {role.name} does not allow ec2.amazonaws.com."
+        if not role.trust:
+            yield Evidence(
+                text, step="Add ec2.amazonaws.com to the trust policy, in the IAM console."
+            )
+            return
+        # Whoever else is trusted stays so.
+        policy = json.loads(role.trust)
+        statements = policy.get("Statement", [])
+        policy["Statement"] = [
+            *([statements] if isinstance(statements, dict) else statements),
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "ec2.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            },
+        ]
+        yield Evidence(
+            text,
+            fix=aws(
+                facts,
+                *("iam", "update-assume-role-policy", "--role-name", role.name),
+                *("--policy-document", json.dumps(policy)),
+            ),
+        )
+
+
+@rule(
+    "role-denied",
+    "The instances are not allowed to read the secret",
+    layer=Layer.ROLE,
+    source=SIMULATION,
+)
+def role_denied(facts: Facts) -> Found:
+    for role, denial in _denied(facts, "secretsmanager:"):
+        # The policy that the stack gave to its role, whole and under its own name: a foreign one
+        # would keep CloudFormation from deleting the role.
+        arns = [one.arn for one in facts.secrets or () if one.arn and not one.of_job]
+        policy = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": denial.action, "Resource": arns}],
+        }
+        fix = aws(
+            facts,
+            *("iam", "put-role-policy", "--role-name", role.name),
+            *("--policy-name", READ_POLICY, "--policy-document", json.dumps(policy)),
+        )
+        yield _refusal(role, denial, fix if arns else "")
+
+
+@rule(
+    "key-denied",
+    "The instances are not allowed to decrypt the secret",
+    layer=Layer.ROLE,
+    source=ENCRYPTION,
+)
+def key_denied(facts: Facts) -> Found:
+    for role, denial in _denied(facts, "kms:"):
+        known = facts.stack.kms_key if facts.stack else ""
+        fix = deploy(facts, "--kms-key-arn", denial.resource) if not known else ""
+        yield _refusal(
+            role,
+            denial,
+            fix,
+            f"Allow {denial.action} on the key, in the policy of the role {role.name} or in the "
+            "key's own policy.",
+        )
+
+
+@rule(
+    "role-without-ecs",
+    "The instances are not allowed to join the ECS cluster",
+    layer=Layer.ROLE,
+    source=AGENT_ROLE,
+)
+def role_without_ecs(facts: Facts) -> Found:
+    for role, denial in _denied(facts, "ecs:"):
+        yield _refusal(role, denial, attach_agent_policy(facts, role))
+
+
+def _denied(facts: Facts, service: str) -> list[tuple[Role, Denial]]:
+    role = facts.role
+    if not role or not role.exists:
+        return []
+    return [(role, denial) for denial in role.denied if denial.action.startswith(service)]
+
+
+def _refusal(role: Role, denial: Denial, fix: str, step: str = "") -> Evidence:
+    """Return what IAM said and what helps: an allow statement helps only where nothing allows."""
+    what = f"{denial.action} on {denial.resource}"
+    match denial.by:
+        case "statement":
+            policy = f" ({denial.policy})" if denial.policy else ""
+            return Evidence(
+                f"A policy{policy} explicitly denies {role.name} {what}.",
+                step="No allow statement overrides an explicit deny: remove it from that policy, or "
+                "ask whoever manages the policy.",
+            )
+        case "boundary":
+            return Evidence(
+                f"The permissions boundary of {role.name} does not allow {what}.",
+                step=f"Allow {denial.action} in the boundary as well, or ask whoever manages it: "
+                "the role's own policies cannot.",
+            )
+        case "organization":
+            return Evidence(
+                f"A service control policy of your organization does not allow {role.name} {what}.",
+                step="This cannot be fixed in this account: ask the administrator of the "
+                "organization.",
+            )
+    return Evidence(f"No policy allows {role.name} {what}.", fix, "" if fix else step)

@@ -1,0 +1,100 @@
+"""Attach and detach, killed between any two calls of AWS, continue when they are run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+from attach_archives import multipart, shell
+from attach_lab import Lab
+from conftest import BATCHREG
+from lab.environ import clean
+from lab.forwarder import Call, Drop, Forwarder
+from local_aws import LocalAws
+from test_attach import LOGIN
+
+THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
+READS = ("Describe", "Get", "List", "/v1/describe", "/v1/list", "Validate")
+
+
+class Killer(Forwarder):
+    """Kills a program before AWS gets a certain one of its calls."""
+
+    def __init__(self, target: str, point: int | None) -> None:
+        super().__init__(target)
+        self._point, self._seen, self._lock = point, 0, threading.Lock()
+        self.pid = 0
+
+    def before(self, call: Call) -> None:
+        with self._lock:
+            self._seen += 1
+            if self._seen == self._point:
+                os.kill(self.pid, signal.SIGKILL)
+            if self._point and self._seen >= self._point:
+                raise Drop
+
+
+def run(aws: LocalAws, *arguments: str, point: int | None = None) -> tuple[int, list[str]]:
+    """Run a command, killed before a call; return its exit status and the calls until then."""
+    with Killer(aws.endpoint, point) as killer:
+        environ = clean(**{**aws.environ, **LOGIN, "AWS_ENDPOINT_URL": killer.url})
+        process = subprocess.Popen(
+            [BATCHREG, *arguments], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        killer.pid = process.pid
+        output, _ = process.communicate(timeout=60)
+        assert point or process.returncode == 0, output.decode()
+        return process.returncode, [call.operation for call in killer.calls]
+
+
+def points(calls: list[str]) -> Iterator[int]:
+    """Yield the numbers of the calls before which the account is as before no other.
+
+    Reads in parallel or in a loop change nothing, so that one of each stands for all.
+    """
+    changed, seen = 0, set()
+    for number, operation in enumerate(calls, 1):
+        if (changed, operation) not in seen:
+            seen.add((changed, operation))
+            yield number
+        changed += not operation.startswith(READS)
+
+
+def works(lab: Lab) -> bool:
+    """Tell whether new instances of the environment start, with their own scripts."""
+    return lab.environment["status"] in ("VALID", "UPDATING") and b"/etc/theirs" in lab.user_data()
+
+
+def made(aws: LocalAws, name: str) -> Lab:
+    lab = Lab(aws, name)
+    return lab.make({"launchTemplateId": lab.template("base", THEIRS), "version": "$Latest"})
+
+
+@pytest.mark.parametrize("command", ["attach", "detach"])
+def test_killed_anywhere_it_continues_and_the_environment_always_works(aws, stack, command):
+    """SIGKILL leaves no time to clean up."""
+    first = made(aws, f"{stack}0")
+    calls = run(aws, "attach", first.name, "--yes")[1]
+    if command == "detach":
+        calls = run(aws, "detach", first.name, "--yes")[1]
+    assert {"ExecuteChangeSet", "/v1/updatecomputeenvironment"} & set(calls)
+    for point in points(calls):
+        lab = made(aws, f"{stack}-{point}")
+        before = lab.environment
+        if command == "detach":
+            run(aws, "attach", lab.name, "--yes")
+        status, _ = run(aws, command, lab.name, "--yes", point=point)
+        assert status == -signal.SIGKILL, point
+        assert works(lab), point
+        if command == "attach":
+            run(aws, "attach", lab.name, "--yes")
+            assert b"/opt/batchreg/" in lab.user_data(), point
+            assert works(lab), point
+        run(aws, "detach", lab.name, "--yes")
+        assert lab.companion is None, point
+        after = lab.environment
+        assert {**after, "statusReason": ""} == {**before, "statusReason": ""}, point
