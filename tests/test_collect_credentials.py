@@ -314,7 +314,8 @@ class Iam:
     """IAM's answers about one role, with a customer managed key beside the secret."""
 
     def __init__(self, region: str, service: Any) -> None:
-        self.region, self.stubs = region, Stubs("iam", region=region)
+        self.region = region
+        self.stubs = Stubs("iam", "secretsmanager", region=region)
         when = {"CreateDate": NOW, "Path": "/"}
         self.document = {"Statement": {"Effect": "Allow", "Principal": {"Service": service}}}
         self.role = {
