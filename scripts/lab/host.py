@@ -23,6 +23,8 @@ from lab.task import Task, TaskEngine, TaskError
 if TYPE_CHECKING:
     from local_aws import LocalAws
 
+# What a script starts with --no-block may be under way when the script has ended.
+AGENT_RESTARTED = "while systemctl list-jobs ecs.service | grep -q ecs; do sleep 0.02; done"
 CLIENTS = ("iam", "logs", "secretsmanager", "sts")
 LIMIT = 16_384  # bytes of user data
 BOOT_SECONDS = 120
@@ -73,6 +75,11 @@ def _parts(archive: bytes) -> list[bytes]:
     return [part + b"\n" for part in parts]
 
 
+def _newest(machine: Machine) -> str:
+    """Return the name of the agent's last start, empty before the first."""
+    return max((path.name for path in machine.mounted_root.glob("run/agent/[0-9]*")), default="")
+
+
 class Host(threading.Thread):
     """One instance, from its boot to its end; a thread, because its processes end with theirs."""
 
@@ -86,7 +93,8 @@ class Host(threading.Thread):
         self.connected = False  # so that it takes tasks
         self.lost = ""  # why it has ended by itself
         self._closing = threading.Event()
-        self._config: dict[str, str] = {}
+        self._start = ""  # the agent's last one
+        self._config: dict[str, str] = {}  # that it has read then
         self._services = {name: aws.client(name) for name in CLIENTS}
         self._logged = threading.Lock()
 
@@ -148,41 +156,42 @@ class Host(threading.Thread):
 
     def _watch(self, machine: Machine) -> None:
         """Follow the starts of the agent, and do what Run Command asks for."""
-        root = machine.mounted_root
         me = {"InstanceId": self.instance_id, "Environment": self.environment["arn"]}
-        newest = ""
         while not self._closing.wait(0.05):
             if machine.ended:
                 self.lost = "it has ended"
                 return
-            starts = sorted(path.name for path in root.glob("run/agent/[0-9]*"))
-            if starts and starts[-1] != newest:
-                newest = starts[-1]
-                self._config = read_ecs_config((root / "etc/ecs/ecs.config").read_bytes())
-                # An agent that is sent through a proxy of nobody's gets no tasks: it is parked.
-                self.connected = "HTTP_PROXY" not in self._config
-                self.aws.agent("Join", {**me, "Connected": self.connected})
-                self.joined = True
+            self._look(machine, me)
             if self.joined and (script := self.aws.agent("Take", me)):
-                done = machine.run(["sh", "-c", script["Script"]])
-                status = "Failed" if done.returncode else "Success"
+                status = "Failed" if self._run_command(machine, script["Script"]) else "Success"
+                self._look(machine, me)
                 self.aws.agent("Report", {**script, "Status": status})
+
+    def _run_command(self, machine: Machine, script: str) -> int:
+        """Run a script, and wait for the end of a restart of the agent that it has begun."""
+        before = machine.show("ecs.service", "InvocationID")
+        status = machine.run(["sh", "-c", script]).returncode
+        machine.run(["sh", "-c", AGENT_RESTARTED])
+        if machine.show("ecs.service", "InvocationID") != before:
+            machine.wait_until(lambda: _newest(machine) != self._start)
+        return status
+
+    def _look(self, machine: Machine, me: Data) -> None:
+        """Read the agent's configuration when the agent has started, and at no other time."""
+        root = machine.mounted_root
+        if (start := _newest(machine)) != self._start:
+            self._start = start
+            self._config = read_ecs_config((root / "etc/ecs/ecs.config").read_bytes())
+            # An agent that is sent through a proxy of nobody's gets no tasks: it is parked.
+            self.connected = "HTTP_PROXY" not in self._config
+            self.aws.agent("Join", {**me, "Connected": self.connected})
+            self.joined = True
 
     # --- Tasks ---
 
     def start_task(self, order: Data) -> None:
         """Take a task from Batch."""
         container, task_id = order["container"], secrets.token_hex(16)
-        role = container.get("jobRoleArn")
-        variables = {
-            "AWS_EXECUTION_ENV": "AWS_ECS_EC2",
-            "AWS_ENDPOINT_URL": self.aws.endpoint,
-            **(
-                {"AWS_CONTAINER_CREDENTIALS_FULL_URI": self._metadata.task(role)}
-                if role
-                else {"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata.url}
-            ),
-        }
         options = container.get("logConfiguration", {}).get("options", {})
         prefix = options.get("awslogs-stream-prefix", order["definition"])
         stream = {
@@ -206,18 +215,38 @@ class Host(threading.Thread):
             order,
             login=self._login,
             behavior=self._config.get("ECS_IMAGE_PULL_BEHAVIOR", "default"),
-            variables=variables,
+            variables=self._variables,
             report=report,
             log=lambda lines: self._log(stream, lines),
         )
 
+    def _variables(self, container: Mapping[str, Any]) -> dict[str, str]:
+        """Return what the agent adds to a container's environment; only the endpoints are ours."""
+        role = container.get("jobRoleArn")
+        kind = "FARGATE" if self.environment["fargate"] else "EC2"
+        found = {"AWS_EXECUTION_ENV": f"AWS_ECS_{kind}", "AWS_ENDPOINT_URL": self.aws.endpoint}
+        if role:
+            found["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = self._metadata.task(role)
+        else:
+            found["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = self._metadata.url
+        for each in container.get("secrets", []):
+            # An ARN has seven parts; a key of a JSON secret may follow, then a stage and a version.
+            parts = each["valueFrom"].split(":")
+            text = self._read_secret(":".join(parts[:7]), container.get("executionRoleArn", ""))
+            key = parts[7] if len(parts) > 7 else ""
+            found[each["name"]] = str(json.loads(text)[key]) if key else text
+        return found
+
     def _login(self, container: Mapping[str, Any]) -> Login | None:
         """Return the login for a task's image: the one that it carries, or the instance's."""
-        if own := container.get("repositoryCredentials"):
-            return self._secret(own["credentialsParameter"], container.get("executionRoleArn", ""))
-        return auth_for(container["image"], self._config)
+        own = container.get("repositoryCredentials")
+        if not own:
+            return auth_for(container["image"], self._config)
+        text = self._read_secret(own["credentialsParameter"], container.get("executionRoleArn", ""))
+        found = json.loads(text)
+        return {name: found[name] for name in ("username", "password")}
 
-    def _secret(self, secret: str, role: str) -> Login:
+    def _read_secret(self, secret: str, role: str) -> str:
         """Read a secret with the rights of the execution role."""
         try:
             (decision,) = self._services["iam"].simulate_principal_policy(
@@ -232,12 +261,11 @@ class Host(threading.Thread):
                     f"{role} is not authorized to perform: secretsmanager:GetSecretValue",
                 )
             value = self._services["secretsmanager"].get_secret_value(SecretId=secret)
-            found = json.loads(value["SecretString"])
         except ClientError as error:
             raise TaskError(
                 "", f"Asm fetching secret from the service for {secret}: {error}"
             ) from None
-        return {name: found[name] for name in ("username", "password")}
+        return str(value["SecretString"])
 
     def _open_log(self, logGroupName: str, logStreamName: str) -> None:
         logs = self._services["logs"]

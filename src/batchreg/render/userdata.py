@@ -43,8 +43,10 @@ PATIENCE_SECONDS = POWER_OFF_SECONDS + REGISTRATION_SECONDS + RETRY_SECONDS + BO
 ARN_BYTES = 125
 
 # The agent gets all credentials in one variable, for which Linux has 128 KiB: enough for nine with
-# user names and passwords as long as CloudFormation allows.
+# user names and passwords as long as CloudFormation allows. Secrets of the user's own are mostly
+# shorter, and what would be too much is left out and named on the console.
 MAX_REGISTRIES = 9
+MAX_OWN_SECRETS = 20
 
 SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 
@@ -52,6 +54,8 @@ SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 # would not matter: it only installs a service that runs the program before the agent starts. So no
 # other part can undo it, and it is in nobody's way.
 NAME = "zzzz-batchreg"
+# Version 0.1.0 had it first.
+OURS = re.compile(rf'\A.*\n.*filename="(00-batchreg|{NAME})"')
 HEADER = f"""\
 Content-Type: text/x-shellscript
 Content-Disposition: attachment; filename="{NAME}"
@@ -226,16 +230,16 @@ def build(
     `secret_ids` are names, ARNs or placeholders such as `${RegistrySecret}`; `user_parts` are MIME
     parts with their headers. Raises BatchregError where the archive exceeds LIMIT.
     """
-    if len(secret_ids) > MAX_REGISTRIES:
+    placeholders = sum(secret_id.startswith("${") for secret_id in secret_ids)
+    most = MAX_REGISTRIES if placeholders else MAX_OWN_SECRETS
+    if len(secret_ids) > most:
         raise BatchregError(
-            f"{len(secret_ids)} registries are too many for one stack.",
-            f"Use {MAX_REGISTRIES} at most.",
+            f"{len(secret_ids)} registries are too many for one stack.", f"Use {most} at most."
         )
     for packed in (False, True):
         text = archive(
             [*map(escape, user_parts), part(secret_ids, on_failure=on_failure, packed=packed)]
         )
-        placeholders = sum(secret_id.startswith("${") for secret_id in secret_ids)
         size = len(text) + ARN_BYTES * placeholders
         if size <= LIMIT:
             return text
@@ -302,17 +306,18 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
 
 def user_parts(text: str) -> tuple[str, ...]:
     """Return the user's own parts of what `build` returned."""
-    return tuple(part.rstrip().replace("${!", "${") for part in _parts(text)[:-1])
+    theirs = (part for part in _parts(text) if not OURS.search(part))
+    return tuple(part.rstrip().replace("${!", "${") for part in theirs)
 
 
 def on_failure(text: str) -> str:
     """Return the `on_failure` of what `build` returned."""
-    found = re.search(r"(?m)^--on-failure=(\w+)$", _parts(text)[-1])
+    ours = "".join(part for part in _parts(text) if OURS.search(part))
+    found = re.search(r"(?m)^--on-failure=(\w+)$", ours)
     return found[1] if found else "park"
 
 
 def _parts(text: str) -> list[str]:
-    """Return the parts of an archive of `build`, ours last."""
     boundary = text.split('boundary="', 1)[1].split('"', 1)[0]
     return re.split(f"--{boundary}(?:--)?\n", text)[1:-1]
 
