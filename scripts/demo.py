@@ -1,26 +1,53 @@
-"""The main job, step by step, on an embedded AWS: from a template to a pulled private image."""
+"""The main job, step by step, on an embedded AWS: a job that fails, the reason, the fix, success."""
 
 from __future__ import annotations
 
-import base64
 import re
 import secrets
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from lab.agent import auth_for, read_ecs_config
 from lab.environ import clean
-from lab.instance import Instance
-from lab.parts import Engine, PullError, Registry, missing
-from lint_templates import batch_regions, lint
+from lab.images import with_bash
+from lab.parts import Registry, missing
 from local_aws import LocalAws
 
-BATCHREG = Path(sys.executable).with_name("batchreg")
+BIN = Path(sys.executable).parent
 STACK = "demo"
+WORKFLOW = """\
+version 1.0
+workflow genome {
+    input { String image }
+    call align { input: image = image }
+    call sort { input: image = image, reads = align.reads }
+    call count { input: image = image, sorted = sort.sorted }
+    output { Int lines = count.lines }
+}
+task align {
+    input { String image }
+    command <<< printf 'c\\nb\\na\\n' >>>
+    output { File reads = stdout() }
+    runtime { docker: image }
+}
+task sort {
+    input { String image  File reads }
+    command <<< sort "~{reads}" >>>
+    output { File sorted = stdout() }
+    runtime { docker: image }
+}
+task count {
+    input { String image  File sorted }
+    command <<< wc -l < "~{sorted}" >>>
+    output { Int lines = read_int(stdout()) }
+    runtime { docker: image }
+}
+"""
 
 
 def say(text: str) -> None:
@@ -33,102 +60,116 @@ def show(text: str) -> None:
         print(f"    {line}", flush=True)
 
 
-def run(arguments: str, environ: dict[str, str], folder: Path) -> str:
-    """Run a batchreg command, show it with what it prints, and return its stdout."""
-    print(f"  $ batchreg {arguments}", flush=True)
-    result = subprocess.run(
-        [str(BATCHREG), *arguments.split()], cwd=folder, text=True, capture_output=True, env=environ
+@dataclass
+class Demo:
+    """A user at a shell in an empty folder."""
+
+    aws: LocalAws
+    folder: Path
+
+    def run(self, line: str, *, fails: bool = False, **environ: str) -> None:
+        """Run a command, show it with what it prints, and end where it goes another way."""
+        print(f"  $ {line}", flush=True)
+        program, *arguments = line.split()
+        result = subprocess.run(
+            [BIN / program, *arguments],
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=clean(**{**self.aws.environ, "HOME": str(self.folder), **environ}),
+        )
+        show(result.stdout)
+        if (result.returncode != 0) != fails:
+            sys.exit(f"{line} ended with exit status {result.returncode}")
+
+    def workflow(self, image: str) -> None:
+        """Run a workflow of three steps, with the engine's own settings."""
+        (self.folder / "genome.wdl").write_text(WORKFLOW)
+        (stack,) = self.aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+        outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
+        settings: Mapping[str, str] = {
+            "MINIWDL__SCHEDULER__CONTAINER_BACKEND": "aws_batch_job_no_efs",
+            "MINIWDL__FILE_IO__ROOT": str(self.folder),
+            "MINIWDL__AWS__TASK_QUEUE": outputs["JobQueueArn"],
+            "MINIWDL__AWS__DESCRIBE_PERIOD": "0.2",
+            "MINIWDL__AWS__SUBMIT_PERIOD": "0.1",
+        }
+        print("  $ miniwdl run genome.wdl", flush=True)
+        result = subprocess.run(
+            [BIN / "miniwdl", "run", "genome.wdl", f"image={image}", "--dir", "runs"],
+            cwd=self.folder,
+            text=True,
+            capture_output=True,
+            env=clean(**{**self.aws.environ, **settings, "HOME": str(self.folder)}),
+        )
+        show("\n".join(re.findall(r"(?m)^.* (?:call-\w+ done|done)$", result.stderr)))
+        show(result.stdout if result.returncode == 0 else result.stderr)
+        if result.returncode:
+            sys.exit("The workflow failed.")
+
+
+def deploy(demo: Demo, host: str, password: str) -> None:
+    demo.run(
+        f"batchreg deploy --stack-name {STACK} --username lab --registry-url {host} --yes",
+        BATCHREG_PASSWORD=password,
     )
-    show(result.stderr + (result.stdout if len(result.stdout) < 5000 else ""))
-    if result.returncode:
-        sys.exit(f"batchreg {arguments} failed with exit status {result.returncode}")
-    return result.stdout
 
 
-def launch_template_user_data(aws: LocalAws) -> bytes:
-    """Return what an instance of the deployed launch template would get from EC2."""
-    (stack,) = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    (version,) = aws.client("ec2").describe_launch_template_versions(
-        LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"]
-    )["LaunchTemplateVersions"]
-    return base64.b64decode(version["LaunchTemplateData"]["UserData"])
+def tell(demo: Demo, registry: Registry) -> None:
+    """Tell the whole story, from a queue to a workflow."""
+    submit = f"batchreg submit --stack-name {STACK}"
+    say("1. A stack: a queue whose instances have the registry's credentials")
+    deploy(demo, registry.host, registry.password)
+
+    say("2. A job with a private image. An instance boots, pulls it and runs it")
+    image = registry.push("lab/align", "1", with_bash())
+    demo.run(f"{submit} {image} -- echo Hello from a private image")
+
+    say("3. Somebody revokes the token. The next image does not come any more")
+    password = secrets.token_urlsafe(12)
+    registry.change_password(password)
+    image = registry.push("lab/align", "2", with_bash())
+    demo.run(f"{submit} {image} -- echo Hello again", fails=True)
+
+    say("4. The reason")
+    demo.run(f"batchreg doctor --stack-name {STACK} --image {image}", fails=True)
+
+    say("5. The fix: the new token, for the instances that run as well")
+    demo.run(f"batchreg rotate --stack-name {STACK} --follow --yes", BATCHREG_PASSWORD=password)
+
+    say("6. The same job")
+    demo.run(f"{submit} {image} -- echo Hello again")
+
+    say("7. A workflow engine, miniwdl, that knows nothing of registries")
+    demo.workflow(image)
+
+    say("8. The end")
+    demo.run(f"batchreg destroy --stack-name {STACK} --yes")
 
 
 def main() -> None:
-    began = time.monotonic()
-    bare = clean()
-    password = secrets.token_urlsafe(12) + "\"\\$'{}"
-    left_out = missing(["registry", "engine", "instance"])
+    left_out = missing(["registry", "engine", "machine"])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchreg-demo-")))
-        aws = stack.enter_context(LocalAws())
-        environ = {**bare, **aws.environ, "BATCHREG_PASSWORD": password}
+        aws = stack.enter_context(LocalAws(jobs=not left_out))
+        began = time.monotonic()
+        (folder / "home").mkdir()
+        demo = Demo(aws, folder / "home")
         print(f"An embedded AWS listens at {aws.endpoint}; nothing leaves this machine.")
-        host = "registry.example.com"
-        if not left_out:
+        if left_out:
+            say("1. A stack: a queue whose instances have the registry's credentials")
+            deploy(demo, "registry.example.com", "a password")
+            say("2. The end")
+            demo.run(f"batchreg destroy --stack-name {STACK} --yes")
+        else:
+            password = secrets.token_urlsafe(12) + "\"\\$'{}"
             registry = stack.enter_context(Registry("lab", password, directory=folder / "registry"))
-            engine = stack.enter_context(Engine(folder / "engine"))
-            host, image = registry.host, registry.push("lab/align", "3")
-            print(f"A private registry listens at {host}; a Docker Engine runs beside it.")
-
-        say("1. The CloudFormation template, linted for every region that has AWS Batch")
-        (folder / "template.yaml").write_text(run("render", bare, folder))
-        findings = lint(str(folder / "template.yaml"))
-        show(findings.stdout or f"cfn-lint: no finding in {len(batch_regions())} regions")
-        if findings.returncode:
-            sys.exit(1)
-
-        if not left_out:
-            say("2. Without a login, the registry keeps its image")
-            print(f"  docker pull {image}")
-            try:
-                engine.pull(image)
-                sys.exit("The pull worked without a login.")
-            except PullError as refusal:
-                show(str(refusal))
-
-        say("3. Deploy; the password comes from BATCHREG_PASSWORD")
-        run(
-            f"deploy --stack-name {STACK} --username lab --registry-url {host} --yes",
-            environ,
-            folder,
-        )
-        run(f"status --stack-name {STACK}", environ, folder)
-
-        if not left_out:
-            say("4. An instance boots with the launch template's user data (the real cloud-init)")
-            instance = stack.enter_context(
-                Instance(
-                    directory=folder / "instance",
-                    environ=aws.environ,
-                    files={"/etc/ecs/ecs.config": b"ECS_CLUSTER=demo\n"},
-                )
-            )
-            boot = instance.boot(launch_template_user_data(aws))
-            show("\n".join(re.findall("^batchreg: .*$", boot.console, re.MULTILINE)))
-            show(f"cloud-init: {', '.join(boot.errors) or 'no error'}, {boot.seconds:.1f} s")
-            config = boot.ecs_config or b""
-            print(f"  /etc/ecs/ecs.config, mode {boot.ecs_config_mode or 0:o}:")
-            show(re.sub('"auth":"[^"]*"', '"auth":"********"', config.decode()))
-
-            say("5. With nothing but that file's login, as the ECS agent does it")
-            print(f"  docker pull {image}")
-            engine.pull(image, auth_for(image, read_ecs_config(config)))
-            show("pulled")
-            print(f"  docker run {image} echo 'Hello from a private image'")
-            status, output = engine.run(
-                image, ["/bin/busybox", "echo", "Hello from a private image"]
-            )
-            show(output)
-            if status:
-                sys.exit(f"The container ended with exit status {status}")
-
-        say("6. Destroy")
-        run(f"destroy --stack-name {STACK} --yes", environ, folder)
-    print(f"\nDone in {time.monotonic() - began:.0f} s.")
+            print(f"A private registry listens at {registry.host}.")
+            tell(demo, registry)
+        print(f"\nDone in {time.monotonic() - began:.0f} s.")
     if left_out:
-        print(f"Left out: the instance's boot and the pull, because of this: {left_out}")
+        print(f"Left out: jobs, their instances and images, because of this: {left_out}")
 
 
 if __name__ == "__main__":

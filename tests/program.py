@@ -72,6 +72,7 @@ class Instance:
         self,
         *secret_ids: str,
         deadline: float = 30,
+        patience: float = 600,
         python: str = sys.executable,
         options: tuple[str, ...] = (),
     ) -> list[str]:
@@ -82,6 +83,7 @@ class Instance:
             f"--endpoint-url={self.server.url}",
             f"--ecs-config={self.config}",
             f"--deadline={deadline}",
+            *([f"--patience={patience}"] if "--on-failure" in str(options) else []),
             *(f"--secret-id={name}" for name in secret_ids),
             *options,
         ]

@@ -10,6 +10,7 @@ import pytest
 from attach_archives import ACCEPTED, REFUSED, multipart, shell
 from attach_lab import Lab
 from conftest import Run
+from lab.forwarder import Forwarder
 from local_aws import LocalAws
 
 LOGIN = {"BATCHREG_PASSWORD": 'pa"ss\\wörd ${AWS::Region}', "BATCHREG_USERNAME": "lab"}
@@ -331,3 +332,60 @@ def test_emit_changes_nothing_and_needs_no_password(lab, run):
         assert LOGIN["BATCHREG_PASSWORD"] not in result.stdout
     assert lab.companion is None
     assert lab.environment == before
+
+
+def test_other_commands_work_on_a_companion_stack_or_name_the_one_that_does(lab, run):
+    """It has the outputs of a stack that batchreg deploys."""
+    lab.make({"launchTemplateId": lab.template("base", THEIRS), "version": "$Latest"})
+    run("attach", lab.name, "--yes")
+    stack = ("--stack-name", lab.stack_name)
+    text = run("status", *stack).stdout
+    assert f"Attached             yes  {lab.name}, created by" in text
+    rotated = run("rotate", *stack, "--no-check", "--yes", BATCHREG_PASSWORD="next")
+    assert "has a new password" in rotated.stderr
+    assert "SUCCEEDED" in run("submit", *stack, "ghcr.io/lab/align:3").stderr
+    assert "SUCCEEDED" in run("submit", *stack, "--auth", "job", "ghcr.io/lab/align:3").stderr
+    refused = run("deploy", *stack, "--yes", status=1)
+    assert f"To change it: batchreg attach {lab.name}" in refused.stderr
+    run("destroy", *stack, "--yes")
+    assert lab.companion is None
+    assert lab.specification == {"launchTemplateId": lab.templates["base"], "version": "$Latest"}
+
+
+def test_status_shows_a_newer_base_template_and_a_reverted_one(lab, run):
+    """What the environment's owner does later."""
+    base = {"launchTemplateId": lab.template("base", THEIRS), "version": "$Latest"}
+    lab.make(base)
+    run("attach", lab.name, "--yes")
+    lab.template("base", THEIRS, KeyName="newer")
+    stack = ("--stack-name", lab.stack_name)
+    text = run("status", *stack).stdout
+    assert f"Launch template      newer  {lab.templates['base']}: 1 → 2" in text
+    standing = json.loads(run("status", *stack, "--json").stdout)["attached"]
+    assert standing["uses"] == "ours"
+    lab.batch.update_compute_environment(
+        computeEnvironment=lab.name, computeResources={"launchTemplate": base}
+    )
+    text = run("status", *stack).stdout
+    assert f"Attached             reverted  {lab.name}" in text
+    assert f"batchreg attach {lab.name}" in text
+    run("attach", lab.name, "--yes", **KEPT)
+    assert "Attached             yes" in run("status", *stack).stdout
+
+
+def test_dry_run_takes_at_most_eight_round_trips_one_after_another(lab, batchreg, aws):
+    """On AWS each takes a tenth of a second."""
+    lab.make(SPECIFICATIONS["one override"](lab))
+    with Forwarder(aws.endpoint) as calls:
+        environ = {**aws.environ, **LOGIN, "AWS_ENDPOINT_URL": calls.url}
+        assert batchreg("attach", lab.name, "--dry-run", environ=environ).returncode == 0
+    longest: list[int] = []
+    found = sorted(calls.calls, key=lambda call: call.began)
+    for call in found:
+        before = [
+            length
+            for length, earlier in zip(longest, found, strict=False)
+            if earlier.ended <= call.began
+        ]
+        longest.append(1 + max(before, default=0))
+    assert max(longest) <= 8

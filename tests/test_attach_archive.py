@@ -103,8 +103,8 @@ def test_size_counts_the_whole_archive():
 
     part = PART + "${RegistrySecret}"
     empty = archive.splice(archive.read(padded(0)), part).size
-    fits = archive.LIMIT - empty - (archive.LIMIT - empty) % 3
-    assert archive.splice(archive.read(padded(fits)), part).size <= archive.LIMIT
+    fits = userdata.LIMIT - empty - (userdata.LIMIT - empty) % 3
+    assert archive.splice(archive.read(padded(fits)), part).size <= userdata.LIMIT
     with pytest.raises(
         BatchregError, match=r"user data of lt-1 is 15,36\d bytes; the limit is"
     ) as e:

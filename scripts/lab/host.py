@@ -23,6 +23,8 @@ from lab.task import Task, TaskEngine, TaskError
 if TYPE_CHECKING:
     from local_aws import LocalAws
 
+# What a script starts with --no-block may be under way when the script has ended.
+AGENT_RESTARTED = "while systemctl list-jobs ecs.service | grep -q ecs; do sleep 0.02; done"
 CLIENTS = ("iam", "logs", "secretsmanager", "sts")
 LIMIT = 16_384  # bytes of user data
 BOOT_SECONDS = 120
@@ -73,6 +75,11 @@ def _parts(archive: bytes) -> list[bytes]:
     return [part + b"\n" for part in parts]
 
 
+def _newest(machine: Machine) -> str:
+    """Return the name of the agent's last start, empty before the first."""
+    return max((path.name for path in machine.mounted_root.glob("run/agent/[0-9]*")), default="")
+
+
 class Host(threading.Thread):
     """One instance, from its boot to its end; a thread, because its processes end with theirs."""
 
@@ -86,7 +93,8 @@ class Host(threading.Thread):
         self.connected = False  # so that it takes tasks
         self.lost = ""  # why it has ended by itself
         self._closing = threading.Event()
-        self._config: dict[str, str] = {}
+        self._start = ""  # the agent's last one
+        self._config: dict[str, str] = {}  # that it has read then
         self._services = {name: aws.client(name) for name in CLIENTS}
         self._logged = threading.Lock()
 
@@ -148,25 +156,36 @@ class Host(threading.Thread):
 
     def _watch(self, machine: Machine) -> None:
         """Follow the starts of the agent, and do what Run Command asks for."""
-        root = machine.mounted_root
         me = {"InstanceId": self.instance_id, "Environment": self.environment["arn"]}
-        newest = ""
         while not self._closing.wait(0.05):
             if machine.ended:
                 self.lost = "it has ended"
                 return
-            starts = sorted(path.name for path in root.glob("run/agent/[0-9]*"))
-            if starts and starts[-1] != newest:
-                newest = starts[-1]
-                self._config = read_ecs_config((root / "etc/ecs/ecs.config").read_bytes())
-                # An agent that is sent through a proxy of nobody's gets no tasks: it is parked.
-                self.connected = "HTTP_PROXY" not in self._config
-                self.aws.agent("Join", {**me, "Connected": self.connected})
-                self.joined = True
+            self._look(machine, me)
             if self.joined and (script := self.aws.agent("Take", me)):
-                done = machine.run(["sh", "-c", script["Script"]])
-                status = "Failed" if done.returncode else "Success"
+                status = "Failed" if self._run_command(machine, script["Script"]) else "Success"
+                self._look(machine, me)
                 self.aws.agent("Report", {**script, "Status": status})
+
+    def _run_command(self, machine: Machine, script: str) -> int:
+        """Run a script, and wait for the end of a restart of the agent that it has begun."""
+        before = machine.show("ecs.service", "InvocationID")
+        status = machine.run(["sh", "-c", script]).returncode
+        machine.run(["sh", "-c", AGENT_RESTARTED])
+        if machine.show("ecs.service", "InvocationID") != before:
+            machine.wait_until(lambda: _newest(machine) != self._start)
+        return status
+
+    def _look(self, machine: Machine, me: Data) -> None:
+        """Read the agent's configuration when the agent has started, and at no other time."""
+        root = machine.mounted_root
+        if (start := _newest(machine)) != self._start:
+            self._start = start
+            self._config = read_ecs_config((root / "etc/ecs/ecs.config").read_bytes())
+            # An agent that is sent through a proxy of nobody's gets no tasks: it is parked.
+            self.connected = "HTTP_PROXY" not in self._config
+            self.aws.agent("Join", {**me, "Connected": self.connected})
+            self.joined = True
 
     # --- Tasks ---
 

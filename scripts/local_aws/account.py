@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from botocore.loaders import Loader
+from ministack.core import router
 from ministack.core.responses import now_iso
 from ministack.services import ec2, iam
 
@@ -27,6 +29,10 @@ MANAGED = {
 
 def install() -> None:
     """Add it to ministack, before the server starts."""
+    # To know a service that it lacks, ministack would load botocore's models of all, and say nothing
+    # to anybody for several seconds.
+    router._KNOWN_AWS_SERVICE_NAMES = frozenset({*Loader().list_available_services("service-2")})
+    router._KNOWN_AWS_SERVICE_NAMES |= {"servicequotas"}  # signs by another name
     ec2._ensure_defaults_initialized()
     ec2._route_tables[ec2._DEFAULT_RTB_ID]["Routes"].append(
         {

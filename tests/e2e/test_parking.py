@@ -209,7 +209,9 @@ def test_instance_without_a_python_that_will_do_is_parked_or_joins(server, start
     server.secrets["ghcr"] = SECRET
     why = "it needs python3, 3.6 or newer"
     shadow = {"usr/local/bin/python3": OLD_PYTHON}
-    hurried = user_data().replace(b"--on-active=930", b"--on-active=4")
+    hurried = user_data().replace(
+        b"--on-active=930", b"--timer-property=AccuracySec=1ms --on-active=4"
+    )
     parked = start(hurried, **shadow)
     parked.wait_until(lambda: f"batchreg: parked: {why}" in parked.console)
     assert config(parked).endswith(PARKING)

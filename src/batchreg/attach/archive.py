@@ -19,9 +19,6 @@ from batchreg.render import userdata
 if TYPE_CHECKING:
     from email.message import Message
 
-# EC2 takes 16 KB before base64, and AWS Batch merges a part of its own into the same archive.
-LIMIT = 16_384 - 1_024
-
 GZIP = b"\x1f\x8b"
 # cloud-init looks for MIME-Version in this many bytes, and takes anything else for one part.
 HEADER_BYTES = 4_096
@@ -114,14 +111,14 @@ def splice(archive: Archive, part: str) -> Spliced:
     """Return the archive with `part` at its end.
 
     `part`: ours, with its headers, as text for `Fn::Sub`. Raises BatchregError where the archive
-    outgrows LIMIT.
+    outgrows userdata.LIMIT.
     """
     spliced = _spliced(archive, part)
-    if spliced.size > LIMIT:
+    if spliced.size > userdata.LIMIT:
         raise BatchregError(
             f"With batchreg's part, the user data of {archive.owner} is "
-            f"{spliced.size:,} bytes; the limit is {LIMIT:,}.",
-            f"Shorten it by {spliced.size - LIMIT:,} bytes in a new version of the launch "
+            f"{spliced.size:,} bytes; the limit is {userdata.LIMIT:,}.",
+            f"Shorten it by {spliced.size - userdata.LIMIT:,} bytes in a new version of the launch "
             f"template, {ELSEWHERE}.",
         )
     return spliced

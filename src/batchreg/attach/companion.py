@@ -6,9 +6,11 @@ names of a stack that batchreg deploys, so that the other commands work on it as
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from troposphere import (
@@ -43,8 +45,7 @@ from batchreg.render.text import to_yaml
 # docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_LIMIT = 51_200
 
-# Texts of ours that are as long as this are worth a place in Mappings where several copies use them.
-SHARED_CHARACTERS = 300
+JOIN: dict[str, Any] = {"on_failure": "join", "image_pull_behavior": None}
 MAPPING = "RegistryCredentials"
 
 GREEN = "ComputeEnvironment"
@@ -120,14 +121,18 @@ def places(copies: Sequence[Copied]) -> tuple[str, ...]:
 
 
 def our_part(attachment: Attachment) -> str:
-    """Return our part of the user data, as text for `Fn::Sub`; it changes no setting but ours."""
-    secret_ids = attachment.secret_arns or tuple(
+    """Return our part of the user data, as text for `Fn::Sub`.
+
+    An environment worked before we came, so that its instances join without credentials as well,
+    and the agent keeps every other setting. The program is packed: the room is theirs.
+    """
+    return userdata.part(_secret_ids(attachment), **JOIN, packed=True)
+
+
+def _secret_ids(attachment: Attachment) -> tuple[str, ...]:
+    return attachment.secret_arns or tuple(
         f"${{RegistrySecret{suffix(slot)}}}" for slot in attachment.slots
     )
-    text = userdata.build(secret_ids).replace(
-        "--setting=ECS_IMAGE_PULL_BEHAVIOR=${ImagePullBehavior}\n", ""
-    )
-    return text.split("--==batchreg==\n")[1].partition("--==batchreg==--")[0]
 
 
 def secret_policy(role: InstanceRole) -> dict[str, Any]:
@@ -147,19 +152,6 @@ def secret_policy(role: InstanceRole) -> dict[str, Any]:
             }
         ],
     }
-
-
-def shared(part: str) -> tuple[str, dict[str, str]]:
-    """Return our part with its long constant texts replaced by placeholders, and the texts."""
-    texts: dict[str, str] = {}
-    pieces = re.split(r"(\$\{[^!][^}]*\})", part)
-    for index, piece in enumerate(pieces):
-        if len(piece) >= SHARED_CHARACTERS:
-            name = f"Text{len(texts) + 1}"
-            # What takes a placeholder's place is not read again: a literal ${ needs no escape.
-            texts[name] = piece.replace("${!", "${")
-            pieces[index] = f"${{{name}}}"
-    return "".join(pieces), texts
 
 
 def _take(template: Template, base: Template, *names: str) -> None:
@@ -247,21 +239,49 @@ def _policies(template: Template, attachment: Attachment) -> None:
 def _launch_templates(template: Template, attachment: Attachment) -> tuple[str, ...]:
     """Add a launch template for each distinct copy; return the logical ids, one for each copy."""
     placed = places(attachment.copies)
-    whole = our_part(attachment)
-    part, texts = whole, dict[str, str]()
+    whole = part = our_part(attachment)
+    program = {}
     if len(set(placed)) > 1:
-        part, texts = shared(whole)
-        template.add_mapping(MAPPING, {"UserData": texts})
-    found = {name: FindInMap(MAPPING, "UserData", name) for name in texts}
+        # What takes a placeholder's place is not read again, so that the text needs no escapes.
+        template.add_mapping(MAPPING, {"UserData": {"Program": userdata.constant_portion(True)}})
+        program = {"Program": FindInMap(MAPPING, "UserData", "Program")}
+        part = userdata.variable_portion(_secret_ids(attachment), **JOIN) + "${Program}"
     for logical_id, copied in dict(zip(placed, attachment.copies, strict=True)).items():
         spliced = archive.splice(copied.archive, whole)
-        ours = spliced.ours.replace(whole.rstrip(), part.rstrip())
+        ours = spliced.ours.replace(whole.rstrip(), part)
         data = ec2.LaunchTemplateData.from_dict("LaunchTemplateData", copied.copy.data)
-        data.UserData = Join("", [spliced.theirs, Base64(Sub(ours, **found))])
+        data.UserData = Join("", [spliced.theirs, Base64(Sub(ours, **program))])
         template.add_resource(
-            ec2.LaunchTemplate(logical_id, LaunchTemplateData=data, **_lint_exception(attachment))
+            ec2.LaunchTemplate(
+                logical_id,
+                LaunchTemplateData=data,
+                VersionDescription=_description(attachment, copied),
+                **_lint_exception(attachment),
+            )
         )
     return placed
+
+
+def _description(attachment: Attachment, copied: Copied) -> str:
+    """Say what a version was copied from, and change with what `detach` has to know.
+
+    CloudFormation ignores an update of a template's metadata alone.
+    """
+    environment = attachment.environment
+    known = [
+        environment.specification,
+        environment.update_policy.terminate_jobs,
+        environment.update_policy.job_timeout_minutes,
+        attachment.image_type,
+    ]
+    digest = sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
+    base = copied.base
+    what = (
+        f"Copy of {base.id}, version {base.version}"
+        if base.id
+        else "For an environment without one"
+    )
+    return f"{what} ({digest})"
 
 
 def _lint_exception(attachment: Attachment) -> dict[str, Any]:
@@ -303,8 +323,8 @@ def _outputs(template: Template, attachment: Attachment) -> None:
 
     for name in template.resources:
         if name.startswith("LaunchTemplate"):
-            add(f"{name}Id", Ref(name), "Copy of a launch template, with the credentials")
-            add(f"{name}Version", GetAtt(name, "LatestVersionNumber"), "Its newest version")
+            add(f"{name}Id", Ref(name), "Copied launch template")
+            add(f"{name}Version", GetAtt(name, "LatestVersionNumber"), "Its version")
     add("InstanceRoleArn", attachment.role.arn, "Role of the instances, created elsewhere")
     if attachment.green:
         add("ComputeEnvironmentArn", Ref(GREEN), "Copy of the compute environment")

@@ -49,6 +49,39 @@ class Survey:
         return look.bases(self.original, self.versions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How an attached environment is doing.
+
+    `uses`: as in Survey; OURS too where the companion has a copy of the environment. `newer`: the
+    launch templates that have another version today than what was copied, as "id: old → new".
+    """
+
+    environment: str
+    created_by: str
+    uses: str
+    newer: tuple[str, ...]
+
+
+def standing(survey: Survey) -> Standing:
+    """Return what status and doctor say of an attached environment."""
+    recorded = survey.recorded
+    assert recorded
+    copied = [(base_id, version) for _, base_id, version in recorded.copies]
+    today = [(base.id, base.version) for base in survey.bases]
+    same = survey.uses != CHANGED and len(copied) == len(today)
+    return Standing(
+        environment=survey.present.name,
+        created_by=recorded.created_by,
+        uses=OURS if recorded.blue_green else survey.uses,
+        newer=tuple(
+            f"{base_id}: {old} → {new}"
+            for (base_id, old), (_, new) in (zip(copied, today, strict=True) if same else ())
+            if old != new
+        ),
+    )
+
+
 def companion_name(environment_name: str) -> str:
     """Return the default name of an environment's companion stack."""
     return f"batchreg-{re.sub('[^A-Za-z0-9-]', '-', environment_name)}"[:128]

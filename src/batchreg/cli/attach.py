@@ -19,8 +19,9 @@ from batchreg.attach import attach as attaching
 from batchreg.attach import survey
 from batchreg.attach.attach import Choices, Plan
 from batchreg.aws import Connect, Session
-from batchreg.cli import inputs, prompts, runner, target
+from batchreg.cli import inputs, preflight, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.target import Target
 from batchreg.stack.plan import Inputs
 
 
@@ -33,6 +34,7 @@ def run(
     wait: bool,
     dry_run: bool,
     emit: str | None,
+    no_check: bool = False,
     check: tuple[str, ...] = (),
     job_timeout_minutes: int | None,
     terminate_jobs: bool,
@@ -58,7 +60,7 @@ def run(
             image_type=image_type or "",
             blue_green=blue_green,
         ),
-        how=How(yes=yes, wait=wait, dry_run=dry_run, emit=emit, check=check),
+        how=How(yes=yes, wait=wait, dry_run=dry_run, emit=emit, no_check=no_check, check=check),
         screen=show,
     )
     return runner.run(command, show, name=name)
@@ -72,6 +74,7 @@ class How:
     wait: bool
     dry_run: bool
     emit: str | None
+    no_check: bool
     check: tuple[str, ...]
 
 
@@ -124,6 +127,15 @@ class Attach:
             return 0
         for line in () if plan.is_attached else attaching.lines(plan):
             self.screen.note(line)
+        client = session.client("cloudformation")
+        preflight.require_ready(
+            Target(plan.stack.name, session, client, plan.survey.stack),
+            plan.stack,
+            None,
+            self.screen,
+            check=not self.how.no_check,
+            force=False,
+        )
         if self.how.dry_run:
             self.screen.note(f"Dry run: no changes were made to {plan.name}.")
             self.screen.emit("result", stack=plan.stack.name, status=None, outputs={})

@@ -140,6 +140,12 @@ def deploy(**options: Any) -> int:
         "--check",
         multiple=True,
         metavar="IMAGE",
+        help="Deploy only if the credentials pull this image; repeat it for more.",
+    ),
+    option(
+        "--check",
+        multiple=True,
+        metavar="IMAGE",
         help="Attach only if the credentials pull this image; repeat it for more.",
     ),
 )

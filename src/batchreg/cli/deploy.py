@@ -122,6 +122,7 @@ class Deploy:
         deployed = target.require_batchreg_stack(
             found.stack, body, self.screen, force=self.how.force
         )
+        target.refuse_companion(deployed, self.stack_name)
         plan = resolve(given, found.stack, body, deployed)
         if not invalid or not deployed:
             return Resolved(found, plan)

@@ -1,15 +1,18 @@
-"""`destroy`: delete the stack."""
+"""`destroy`: delete the stack; of a companion stack, `detach`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.cli import prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.stack import states
 from batchreg.stack.destroy import destroy
+
+if TYPE_CHECKING:
+    from batchreg.cli.detach import Detached
 
 
 def run(
@@ -48,16 +51,29 @@ class Destroy:
         target.check_name(self.stack_name)
         return self.stack_name
 
-    def resolve(self, name: str) -> Target:
+    def resolve(self, name: str) -> tuple[Target, Detached | None]:
         found = target.find(name, **self.place)
-        target.require_batchreg_stack(found.stack, found.template(), self.screen, force=self.force)
-        return found
+        deployed = target.require_batchreg_stack(
+            found.stack, found.template(), self.screen, force=self.force
+        )
+        if not deployed or not deployed.attached:
+            return found, None
+        from batchreg.cli import detach
 
-    def ask(self, found: Target) -> Target:
-        return found  # `stack.destroy` asks, after it has shown what will be deleted
+        policy = {"job_timeout_minutes": None, "terminate_jobs": self.how["terminate_jobs"]}
+        return found, detach.resolve(found.session, name, self.screen, policy)
 
-    def act(self, found: Target) -> int:
-        if found.stack is None:
+    def ask(self, resolved: tuple[Target, Detached | None]) -> tuple[Target, Detached | None]:
+        return resolved  # `stack.destroy` asks, after it has shown what will be deleted
+
+    def act(self, resolved: tuple[Target, Detached | None]) -> int:
+        found, detached = resolved
+        if detached:
+            from batchreg.cli import detach
+
+            how = {name: self.how[name] for name in ("role_arn", "wait")}
+            detach.act(found.session, detached, self.screen, prompts.asker(self.yes), how)
+        elif found.stack is None:
             self.screen.note(
                 f"There is no stack {found.name} in {found.region}: nothing to destroy."
             )

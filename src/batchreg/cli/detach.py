@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +19,12 @@ from batchreg.errors import BatchregError
 from batchreg.render.text import read_template
 from batchreg.stack import following, states
 from batchreg.stack.destroy import destroy
-from batchreg.stack.screen import Screen
+from batchreg.stack.screen import Ask, Screen
 from batchreg.stack.states import Stack
 
 AGAIN = "detach again"
+
+Detached = Plan | Stack  # a stack that was never created has nothing to give back
 
 
 def run(
@@ -69,39 +72,51 @@ class Detach:
             target.check_name(self.stack_name)
         return self.stack_name
 
-    def resolve(self, stack_name: str | None) -> tuple[Session, Plan | Stack | None]:
+    def resolve(self, stack_name: str | None) -> tuple[Session, Detached | None]:
         session = target.session(**self.place)
         name = stack_name or self._companion(session)
-        found = find(session, name, self.screen)
-        if not found:
-            return session, None
-        stack, recorded = found
-        if not recorded:
-            return session, stack
-        return session, detaching.plan(stack, recorded, *_around(session, recorded), **self.policy)
+        return session, resolve(session, name, self.screen, self.policy)
 
-    def ask(
-        self, resolved: tuple[Session, Plan | Stack | None]
-    ) -> tuple[Session, Plan | Stack | None]:
-        return resolved  # `detach.detach` asks, after it has shown what it will do
+    def ask(self, resolved: tuple[Session, Detached | None]) -> tuple[Session, Detached | None]:
+        return resolved  # `act` asks, after it has shown what will be done
 
-    def act(self, resolved: tuple[Session, Plan | Stack | None]) -> int:
+    def act(self, resolved: tuple[Session, Detached | None]) -> int:
         session, plan = resolved
-        ask = prompts.asker(self.yes)
-        if plan is None:
-            name = self.name or self.stack_name
-            self.screen.note(f"There is nothing to detach from {name}.")
-        elif isinstance(plan, Stack):
-            clients = (session.client("cloudformation"), session.client("batch"))
-            destroy(*clients, plan, self.screen, ask, keep_jobs=True, **self.how)
+        name = self.name or self.stack_name
+        if plan:
+            act(session, plan, self.screen, prompts.asker(self.yes), self.how)
         else:
-            detaching.detach(session.client, plan, self.screen, ask, **self.how)
-        self.screen.emit("result", name=self.name or self.stack_name)
+            self.screen.note(f"There is nothing to detach from {name}.")
+        self.screen.emit("result", name=name)
         return 0
 
     def _companion(self, session: Session) -> str:
         answer, _ = survey.find(session.client, self.name or "")
         return survey.companion_name(answer["computeEnvironmentName"])
+
+
+def resolve(
+    session: Session, name: str, screen: Screen, policy: Mapping[str, Any]
+) -> Detached | None:
+    """Return what to detach, None if there is no such stack; `policy` is for `detach.plan`."""
+    found = find(session, name, screen)
+    if not found:
+        return None
+    stack, recorded = found
+    return (
+        detaching.plan(stack, recorded, *_around(session, recorded), **policy)
+        if recorded
+        else stack
+    )
+
+
+def act(session: Session, plan: Detached, screen: Screen, ask: Ask, how: Mapping[str, Any]) -> None:
+    """Detach; `how` is for `detach.detach`."""
+    if isinstance(plan, Stack):
+        clients = (session.client("cloudformation"), session.client("batch"))
+        destroy(*clients, plan, screen, ask, keep_jobs=True, **how)
+    else:
+        detaching.detach(session.client, plan, screen, ask, **how)
 
 
 def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded | None] | None:

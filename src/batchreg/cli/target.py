@@ -111,6 +111,16 @@ def require_batchreg_stack(
     return deployed
 
 
+def refuse_companion(deployed: Deployed | None, name: str) -> None:
+    """Refuse a companion stack, which only `attach` and `detach` can change."""
+    if deployed and deployed.attached:
+        environment = str(deployed.attached["ComputeEnvironment"])
+        raise BatchregError(
+            f"{name} is the companion stack of the compute environment {environment}.",
+            f"To change it: {command_here('attach', environment)}",
+        )
+
+
 def _batchreg_stacks(client: Any) -> list[str]:
     """Return the names of stacks here that look like batchreg's; at most one page of stacks."""
     names: list[str] = []

@@ -43,8 +43,10 @@ PATIENCE_SECONDS = POWER_OFF_SECONDS + REGISTRATION_SECONDS + RETRY_SECONDS + BO
 ARN_BYTES = 125
 
 # The agent gets all credentials in one variable, for which Linux has 128 KiB: enough for nine with
-# user names and passwords as long as CloudFormation allows.
+# user names and passwords as long as CloudFormation allows. Secrets of the user's own are mostly
+# shorter, and what would be too much is left out and named on the console.
 MAX_REGISTRIES = 9
+MAX_OWN_SECRETS = 20
 
 SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 
@@ -226,16 +228,16 @@ def build(
     `secret_ids` are names, ARNs or placeholders such as `${RegistrySecret}`; `user_parts` are MIME
     parts with their headers. Raises BatchregError where the archive exceeds LIMIT.
     """
-    if len(secret_ids) > MAX_REGISTRIES:
+    placeholders = sum(secret_id.startswith("${") for secret_id in secret_ids)
+    most = MAX_REGISTRIES if placeholders else MAX_OWN_SECRETS
+    if len(secret_ids) > most:
         raise BatchregError(
-            f"{len(secret_ids)} registries are too many for one stack.",
-            f"Use {MAX_REGISTRIES} at most.",
+            f"{len(secret_ids)} registries are too many for one stack.", f"Use {most} at most."
         )
     for packed in (False, True):
         text = archive(
             [*map(escape, user_parts), part(secret_ids, on_failure=on_failure, packed=packed)]
         )
-        placeholders = sum(secret_id.startswith("${") for secret_id in secret_ids)
         size = len(text) + ARN_BYTES * placeholders
         if size <= LIMIT:
             return text

@@ -34,6 +34,7 @@ class Status:
 
     `differs`: rendering it again would not give the deployed template. `secrets`: {ARN: time of
     the last change, or why it is unknown}. `registries`: {ARN: what people call its registry}.
+    `attached`: of a companion stack, the name of the environment that has its credentials.
     """
 
     stack: str
@@ -48,6 +49,7 @@ class Status:
     secrets: dict[str, str]
     registries: dict[str, str]
     outputs: dict[str, str]
+    attached: str | None = None
 
 
 def look(clients: Any, present: Stack) -> Status:
@@ -64,13 +66,18 @@ def look(clients: Any, present: Stack) -> Status:
         deployed = read_template(body.result())
         found = registries.of(present, deployed.settings if deployed else None)
         secrets = {each.arn: pool.submit(_last_change, manager, each.arn) for each in found}
-        difference = tuple(_difference(body.result(), deployed.settings)) if deployed else ()
+        # A companion stack's template depends on the environment, which batchreg attach looks at.
+        settings = deployed.settings if deployed and not deployed.attached else None
+        difference = tuple(_difference(body.result(), settings)) if settings else ()
         return Status(
             stack=present.name,
             status=present.status,
             reason=present.reason,
             version=deployed.version if deployed else None,
-            differs=bool(difference) if deployed else None,
+            differs=bool(difference) if settings else None,
+            attached=str(deployed.attached["ComputeEnvironment"])
+            if deployed and deployed.attached
+            else None,
             difference=difference,
             compute_environments=environments.result(),
             job_queues=queues.result(),
