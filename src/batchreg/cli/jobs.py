@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -284,7 +284,8 @@ def _print(item: jobs.State | Line, console: AnyScreen, out: Callable[[str], Non
     """Show a state or a line of the log; `out` prints what goes to stdout."""
     if isinstance(item, Line):
         if isinstance(console, JsonScreen):
-            out(json.dumps({"type": "log", "time": item.time, "text": item.text}))
+            time = datetime.fromtimestamp(item.time / 1000, UTC).isoformat(timespec="milliseconds")
+            out(json.dumps({"type": "log", "time": time, "text": item.text}))
         else:
             if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
                 sys.stdout.reconfigure(errors="replace")

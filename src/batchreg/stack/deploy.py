@@ -138,8 +138,7 @@ def _preview(
 def _protection(plan: Plan, present: Stack) -> tuple[Setting, ...]:
     if plan.protect in (None, present.protected):
         return ()
-    words = ["off", "on"]
-    return (Setting("termination protection", words[present.protected], words[bool(plan.protect)]),)
+    return (Setting("termination protection", present.protected, bool(plan.protect)),)
 
 
 def _execute(

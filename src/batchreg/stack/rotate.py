@@ -15,6 +15,7 @@ from batchreg.render.settings import suffix
 from batchreg.stack import changesets, registries, repair
 from batchreg.stack.deploy import masking
 from batchreg.stack.following import Operation, explaining_interrupt, follow, without_failure
+from batchreg.stack.instances import registered
 from batchreg.stack.registries import CURRENT, Problem, StackRegistry, Stored, read
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Sleep, Stack
@@ -167,16 +168,7 @@ def instances(batch: Any, ecs: Any, environment: str) -> list[str]:
     cluster = found[0].get("ecsClusterArn") if found else None
     if not cluster:
         return []
-    pages = ecs.get_paginator("list_container_instances").paginate(cluster=cluster)
-    arns = [arn for page in pages for arn in page["containerInstanceArns"]]
-    return [
-        instance["ec2InstanceId"]
-        for start in range(0, len(arns), 100)  # the most that one call accepts
-        for instance in ecs.describe_container_instances(
-            cluster=cluster, containerInstances=arns[start : start + 100]
-        )["containerInstances"]
-        if instance.get("ec2InstanceId")
-    ]
+    return list(registered(ecs, cluster))
 
 
 def reachable(ssm: Any, wanted: Sequence[str]) -> list[str]:
