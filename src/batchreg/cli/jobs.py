@@ -60,7 +60,7 @@ def submit(
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
     spec = _with_credentials(spec, session, present, auth, console)
-    definition = definitions.register(batch, definitions.definition(spec))
+    definition = definitions.register(batch, definitions.definition(spec), present.name)
     client = session.client("logs")
     try:
         job_id = jobs.submit(
