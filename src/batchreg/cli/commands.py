@@ -550,7 +550,9 @@ def user_data(
 def job_definition(**options: Any) -> None:
     """Print a job definition as JSON, for tools of your own.
 
-    For Terraform, Step Functions or a script, say. What follows -- is the container's command.
+    For Terraform, Step Functions or a script, say. What follows -- is the container's command. AWS
+    is called only for --auth job and --fargate: without them, give the stack's JobRole with
+    --job-role-arn.
     """
     from batchreg.cli import jobs as job_commands
 

@@ -423,7 +423,7 @@ job_options = under(
         "--job-role-arn",
         "job_role",
         metavar="ARN",
-        help="IAM role that the container assumes.  [default: none]",
+        help="IAM role that the container assumes.  [default: the stack's JobRole, if it has one]",
     ),
     option(
         "--retries",
