@@ -78,6 +78,11 @@ def test_every_parameter_is_shown_by_its_label():
         ),
         (Settings(fargate=True), [Change("Fargate queue", False, True)], ()),
         (
+            Settings(on_failure="join"),
+            [Change("without credentials", "park", "join")],
+            ("LaunchTemplate",),
+        ),
+        (
             Settings(user_parts=("Content-Type: text/x-shellscript\n\n#!/bin/sh\n",)),
             [Change("your user data", "none", "44 bytes")],
             ("LaunchTemplate",),

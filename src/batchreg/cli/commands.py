@@ -30,6 +30,7 @@ from batchreg.cli.options import (
     job_options,
     json_option,
     number,
+    on_failure_option,
     output_option,
     password_stdin_option,
     pull_option,
@@ -505,6 +506,7 @@ def render(output: str | None, style: str, **shape: Any) -> None:
     ),
     refresh_option(default=constraints.DEFAULT_REFRESH_MINUTES),
     pull_option(default=constraints.PULL_BEHAVIORS[0]),
+    on_failure_option(default=constraints.ON_FAILURE[0]),
     user_data_option(),
 )
 @output_option()
@@ -514,6 +516,7 @@ def user_data(
     region: str,
     credential_refresh_minutes: int,
     image_pull_behavior: str,
+    on_failure: str,
     output: str | None,
     user_data: Path | None,
 ) -> None:
@@ -532,6 +535,7 @@ def user_data(
             userdata.read_parts(user_data) if user_data else (),
             refresh_minutes=credential_refresh_minutes,
             image_pull_behavior=image_pull_behavior,
+            on_failure=on_failure,
         ),
         output,
     )

@@ -156,11 +156,13 @@ def _structure(old: Deployment, new: Deployment) -> Iterator[Change]:
         yield Change("image type", before.image_type, after.image_type)
     if before.fargate != after.fargate:
         yield Change("Fargate queue", before.fargate, after.fargate)
+    if before.on_failure != after.on_failure:
+        yield Change("without credentials", before.on_failure, after.on_failure)
     if before.user_parts != after.user_parts:
         yield Change("your user data", _size(before.user_parts), _size(after.user_parts))
-    elif _property(old, "LaunchTemplate", "UserData") != _property(
-        new, "LaunchTemplate", "UserData"
-    ):
+    elif before.on_failure == after.on_failure and _property(
+        old, "LaunchTemplate", "UserData"
+    ) != _property(new, "LaunchTemplate", "UserData"):
         yield Change("batchreg's user data", "as deployed", "as this version writes it")
 
 
