@@ -32,12 +32,14 @@ def deploy(
     dry_run: bool = False,
     wait: bool = True,
     running: Callable[[], int] = lambda: 0,
+    restore: Callable[[Stack], bool] = lambda stack: False,
     sleep: Sleep = time.sleep,
 ) -> Stack | None:
     """Do what the plan says and return the stack; None if there is none, as after a dry run.
 
-    `running` counts the jobs that run now; it is called only if an update affects them. Raises
-    StackFailed if CloudFormation fails, and BatchregError if the user says no.
+    `running` counts the jobs that run now; it is called only if an update affects them. `restore`
+    repairs what CloudFormation does not look at, and returns whether it had to. Raises StackFailed
+    if CloudFormation fails, and BatchregError if the user says no.
     """
     present, body = plan.stack, plan.present_body
     if present and present.busy:
@@ -54,7 +56,8 @@ def deploy(
     if creates or not present or not unchanged(plan, present, body):
         change_set = _create(client, plan, parameters, present, creates, screen, sleep)
     if not change_set or change_set.id is None:
-        if not _protect(client, plan, present, screen, dry_run):
+        protected = _protect(client, plan, present, screen, dry_run)
+        if not (present and restore(present)) and not protected:
             screen.note(f"{plan.name} is up to date: nothing to change.")
         return present
     with changesets.discarding_on_failure(client, change_set):
@@ -70,7 +73,10 @@ def deploy(
         return present
     if not agreed:
         raise BatchregError(nothing[0].upper() + nothing[1:])
-    return _execute(client, plan, change_set, screen, wait, sleep)
+    done = _execute(client, plan, change_set, screen, wait, sleep)
+    if done and wait and not creates:
+        restore(done)
+    return done
 
 
 def _create(
@@ -132,8 +138,7 @@ def _preview(
 def _protection(plan: Plan, present: Stack) -> tuple[Setting, ...]:
     if plan.protect in (None, present.protected):
         return ()
-    words = ["off", "on"]
-    return (Setting("termination protection", words[present.protected], words[bool(plan.protect)]),)
+    return (Setting("termination protection", present.protected, bool(plan.protect)),)
 
 
 def _execute(
