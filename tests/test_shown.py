@@ -21,9 +21,9 @@ import pytest
 from account import Account
 from attach_lab import Lab
 from local_aws import LocalAws
+from pages import NAMES, PAGES, shown, words_of
 from registry_server import Proxy, RegistryServer, index
 from secrets_server import certificate
-from test_docs import NAMES, PAGES, shown, words_of
 
 from batchreg.cli.commands import cli
 
