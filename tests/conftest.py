@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from account import Account
+from account import Account, Run
 from checks import IMAGES, PASSWORD
 from lab.environ import clean
 from local_aws import LocalAws
@@ -27,8 +27,6 @@ from batchreg.registry_login import SecretsManager, read_all
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture

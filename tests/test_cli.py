@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import batchreg as package
+from batchreg.cli.commands import cli
 
 ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry/ghcr-AbCdEf"
 
@@ -173,6 +174,17 @@ def test_value_from_the_environment_is_refused_by_the_variables_name(batchreg):
     """The flag was not given, so it is not what is wrong."""
     result = batchreg("render", environ={"BATCHREG_IMAGE_TYPE": "ECS_AL2"})
     assert result.stderr.startswith("batchreg: Invalid value in BATCHREG_IMAGE_TYPE: 'ECS_AL2' is")
+
+
+def test_file_of_a_stack_says_nothing_about_an_attached_environment(tmp_path, monkeypatch):
+    """Its name is no companion stack's, and nobody has asked for another machine image."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "batchreg.yaml").write_text(
+        "stack_name: genomics\nimage_type: ECS_AL2023\nusername: lab\n"
+    )
+    given = cli.commands["attach"].make_context("attach", ["research"]).params
+    assert given["username"] == "lab"
+    assert (given["stack_name"], given["image_type"]) == (None, None)
 
 
 def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
