@@ -143,6 +143,7 @@ def vanishing(aws: LocalAws) -> Iterator[tuple[str, dict[str, str]]]:
     ec2 = aws.client("ec2")
     (present,) = ec2.describe_subnets(SubnetIds=aws.subnet_ids[:1])["Subnets"]
     subnet = ec2.create_subnet(VpcId=present["VpcId"], CidrBlock="172.31.240.0/24")["Subnet"]
+    ec2.modify_subnet_attribute(SubnetId=subnet["SubnetId"], MapPublicIpOnLaunch={"Value": True})
 
     def delete(operation: str, count: int) -> None:
         if operation == "CreateChangeSet":
