@@ -7,40 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from account import Run
 from attach_archives import ACCEPTED, REFUSED, multipart, shell
-from attach_lab import Lab
+from attach_lab import KEPT, LOGIN, THEIRS, Lab
 from lab.forwarder import Forwarder
-from local_aws import LocalAws
-
-LOGIN = {
-    "BATCHREG_PASSWORD": 'pa"ss\\wörd ${AWS::Region}',
-    "BATCHREG_USERNAME": "lab",
-    "BATCHREG_NO_CHECK": "true",  # there is no such registry
-}
-KEPT = {"BATCHREG_PASSWORD": "", "BATCHREG_USERNAME": ""}  # a second run needs no credentials
-THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
-
-Attach = Callable[..., Any]
-
-
-@pytest.fixture
-def lab(aws: LocalAws, stack: str) -> Lab:
-    """An account where nothing exists yet but the network."""
-    return Lab(aws, stack)
-
-
-@pytest.fixture
-def run(batchreg: Run, aws: LocalAws) -> Attach:
-    """Run a command of batchreg with credentials for AWS and for the registry."""
-
-    def call(*arguments: str, status: int = 0, **environ: str) -> Any:
-        result = batchreg(*arguments, environ={**aws.environ, **LOGIN, **environ})
-        assert result.returncode == status, result.stdout + result.stderr
-        assert "Traceback" not in result.stderr
-        return result
-
-    return call
 
 
 def without_template(environment: dict[str, Any]) -> dict[str, Any]:
