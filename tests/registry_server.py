@@ -8,21 +8,19 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
 import socket
-import ssl
-import struct
-import sys
 import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+from serving import Handler, Listener, Reset
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -82,10 +80,6 @@ class Stored:
 
 class Hang(Exception):
     """Say nothing for as long as the server lives."""
-
-
-class Reset(Exception):
-    """End the connection without an answer."""
 
 
 def raising(error: type[Exception]) -> Step:
@@ -166,7 +160,7 @@ class RegistryServer:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> RegistryServer:
-        self._server = _Listener(self)
+        self._server = _Listener(self, (self.address, 0), _Handler)
         self.host = f"{self.address}:{self._server.server_address[1]}"
         self.realm = self.realm or f"{self.url}/token"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -275,33 +269,14 @@ def _stored(manifest: object) -> Stored:
     return Stored(body, str(kind))
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, owner: RegistryServer) -> None:
-        self.owner = owner
-        self.tls = None
-        if owner.certificate:
-            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.tls.load_cert_chain(owner.certificate)
-        super().__init__((owner.address, 0), _Handler)
-
+class _Listener(Listener):
     def get_request(self) -> tuple[socket.socket, object]:
-        connection, address = super().get_request()
+        found = super().get_request()
         self.owner.connections += 1
-        if self.tls:
-            connection = self.tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        error = sys.exc_info()[1]
-        if error and not isinstance(error, ConnectionError | ssl.SSLError):
-            self.owner.errors.append(error)
+        return found
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: _Listener
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -317,10 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         except Reset:
-            self.close_connection = True
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(self.connection.detach())
-            return
+            return self.reset()
         for byte in b"HTTP/1.1" if reply.head_pause else b"":
             if self.server.owner.ended.wait(reply.head_pause):
                 return
@@ -347,9 +319,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = serve
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 class Proxy:
     """An HTTP proxy whose CONNECT leads to `target`, whatever host is asked for."""
@@ -361,7 +330,7 @@ class Proxy:
     def __enter__(self) -> Proxy:
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Tunnel(Handler):
             def do_CONNECT(self) -> None:
                 proxy.asked.append((self.path, self.headers.get("Proxy-Authorization", "")))
                 self.close_connection = True
@@ -375,10 +344,7 @@ class Proxy:
                         _pump(self.connection, there)
                         back.join()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Tunnel)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))

@@ -9,25 +9,20 @@ from __future__ import annotations
 import base64
 import calendar
 import json
-import os
 import re
-import socket
-import ssl
-import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from pathlib import Path
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from serving import Handler, Listener, Reset
 
 REGION = "eu-central-1"
 ROLE = "batchreg-InstanceRole-1ABC"
@@ -65,10 +60,6 @@ class Answer:
     content_type: str = "application/x-amz-json-1.1"
     missing: int = 0  # bytes that Content-Length promises and that never come
     pause: float = 0  # seconds before each byte
-
-
-class Reset(Exception):
-    """End the connection without an answer."""
 
 
 # What one request meets: an answer, or None to be served as usual, perhaps later.
@@ -182,7 +173,7 @@ class SecretsServer:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> SecretsServer:
-        self._server = _Listener(self)
+        self._server = Listener(self, ("127.0.0.1", self.port), _Handler)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
@@ -328,33 +319,8 @@ class SecretsServer:
         )
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, owner: SecretsServer) -> None:
-        self.owner = owner
-        self.tls = None
-        if owner.certificate:
-            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.tls.load_cert_chain(owner.certificate)
-        super().__init__(("127.0.0.1", owner.port), _Handler)
-
-    def get_request(self) -> tuple[socket.socket, object]:
-        connection, address = super().get_request()
-        if self.tls:  # the handshake comes with the first byte read, in the request's own thread
-            connection = self.tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        error = sys.exc_info()[1]
-        if error and not isinstance(error, (ConnectionError, ssl.SSLError)):
-            self.owner.errors.append(error)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Listener
+class _Handler(Handler):
+    server: Listener
 
     def serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -371,11 +337,7 @@ class _Handler(BaseHTTPRequestHandler):
                 Received(place, self.command, self.path, headers, body)
             )
         except Reset:
-            self.close_connection = True
-            # No lingering: closing then sends RST instead of FIN.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(self.connection.detach())
-            return
+            return self.reset()
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body) + answer.missing))
@@ -389,6 +351,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         return formatdate(self.server.owner.now() if timestamp is None else timestamp, usegmt=True)
-
-    def log_message(self, *_: object) -> None:
-        pass

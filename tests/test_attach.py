@@ -13,8 +13,12 @@ from conftest import Run
 from lab.forwarder import Forwarder
 from local_aws import LocalAws
 
-LOGIN = {"BATCHREG_PASSWORD": 'pa"ss\\wörd ${AWS::Region}', "BATCHREG_USERNAME": "lab"}
-KEPT = dict.fromkeys(LOGIN, "")  # a second run needs no credentials
+LOGIN = {
+    "BATCHREG_PASSWORD": 'pa"ss\\wörd ${AWS::Region}',
+    "BATCHREG_USERNAME": "lab",
+    "BATCHREG_NO_CHECK": "true",  # there is no such registry
+}
+KEPT = {"BATCHREG_PASSWORD": "", "BATCHREG_USERNAME": ""}  # a second run needs no credentials
 THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
 
 Attach = Callable[..., Any]
@@ -347,6 +351,7 @@ def test_other_commands_work_on_a_companion_stack_or_name_the_one_that_does(lab,
     assert "SUCCEEDED" in run("submit", *stack, "--auth", "job", "ghcr.io/lab/align:3").stderr
     refused = run("deploy", *stack, "--yes", status=1)
     assert f"To change it: batchreg attach {lab.name}" in refused.stderr
+    assert "role-denied" not in run("doctor", *stack).stdout
     run("destroy", *stack, "--yes")
     assert lab.companion is None
     assert lab.specification == {"launchTemplateId": lab.templates["base"], "version": "$Latest"}
@@ -389,3 +394,32 @@ def test_dry_run_takes_at_most_eight_round_trips_one_after_another(lab, batchreg
         ]
         longest.append(1 + max(before, default=0))
     assert max(longest) <= 8
+
+
+def test_wrong_password_is_refused_before_anything_is_created(lab, run, serve):
+    """The registry is asked first; --no-check skips that."""
+    lab.make()
+    address = f"http://{serve().host}"
+    arguments = ("attach", lab.name, "--yes", "--registry-url", address, "--username", "ada")
+    result = run(*arguments, status=1, BATCHREG_PASSWORD="wrong", BATCHREG_NO_CHECK="")
+    assert "No changes were made" in result.stderr
+    assert lab.companion is None
+    run(*arguments, "--no-check", BATCHREG_PASSWORD="wrong")
+    assert lab.companion
+
+
+def test_secret_of_ones_own_is_read_through_the_role(lab, run, aws):
+    """Their secret's policy is theirs."""
+    lab.make()
+    secret = {"username": "u", "password": "p", "registry_url": "ghcr.io"}
+    arn = aws.client("secretsmanager").create_secret(
+        Name=lab.name, SecretString=json.dumps(secret)
+    )["ARN"]
+    given = ("--secret-arn", arn)
+    result = run("attach", lab.name, "--yes", *given, **KEPT)
+    assert "gets an inline policy" in result.stderr
+    (policy,) = lab.iam.list_role_policies(RoleName=f"{lab.name}-ecs")["PolicyNames"]
+    document = lab.iam.get_role_policy(RoleName=f"{lab.name}-ecs", PolicyName=policy)
+    assert arn in json.dumps(document["PolicyDocument"])
+    run("detach", lab.name, "--yes")
+    assert lab.iam.list_role_policies(RoleName=f"{lab.name}-ecs")["PolicyNames"] == []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import botocore.session
@@ -14,13 +12,11 @@ import click
 import pytest
 import write_reference
 import yaml
+from pages import NAMES, PAGES, ROOT, shown, words_of
 
 from batchreg.cli import config
 from batchreg.cli.commands import cli
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 KEYS = config.keys(cli)
 # Options of the programs that a page may show beside batchreg.
 FOREIGN = {
@@ -29,6 +25,7 @@ FOREIGN = {
     "--capabilities",
     "--cli-input-json",
     "--no-block",
+    "--scripted",
     "--unit",
     "--with",
 }
@@ -42,20 +39,6 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def shown(page: Path) -> Iterator[str]:
-    """Yield the batchreg command lines of a page: indented ones, and those in backquotes."""
-    text = page.read_text()
-    joined = re.sub(r"\\\n\s*", "", text)
-    yield from re.findall(r"(?m)^ {4,}\$? ?(batchreg .*)$", joined)
-    yield from re.findall(r"`(batchreg [^`]*)`", " ".join(text.split()))
-
-
-def words_of(line: str) -> list[str]:
-    """Return the words of a command line up to its comment, pipe or redirection."""
-    line = re.split(r"\s+#|\s+[>|&]|; | - |\.\.\.", line)[0]
-    return [word.strip(",") for word in shlex.split(line)][1:]
 
 
 LINES = [

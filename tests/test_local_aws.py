@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from cloud import Cloud, eventually
 from local_aws import PROGRAM, LocalAws
+from pages import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,18 @@ def test_prints_what_a_shell_needs(cloud: Cloud) -> None:
         ["sh", "-c", "".join(lines) + "env"], text=True, capture_output=True, check=True
     ).stdout
     assert set(cloud.aws.environ) <= {line.split("=")[0] for line in printed.splitlines()}
+
+
+def test_starts_as_the_readme_says() -> None:
+    """From the environment that make has set up, which is where ministack is."""
+    (line,) = re.findall(r"(?m)^    (\S+ scripts/local_aws .*)$", (ROOT / "README.md").read_text())
+    with subprocess.Popen(
+        [*line.split(), "--port", "0"], cwd=ROOT, text=True, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        endpoint = process.stdout.readline().strip().partition("=")[2]
+        eventually(lambda: is_up(endpoint), bool)
+        process.send_signal(signal.SIGINT)
 
 
 def test_ctrl_c_ends_it_quietly() -> None:

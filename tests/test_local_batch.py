@@ -396,3 +396,36 @@ def test_a_list_is_filtered_by_name(runner: Runner) -> None:
     filters = [{"name": "JOB_NAME", "values": ["uni*"]}]
     found = runner.batch.list_jobs(jobQueue=queue, filters=filters)["jobSummaryList"]
     assert [job["jobId"] for job in found] == [job_id]
+
+
+def test_a_definition_may_describe_an_ecs_task(runner: Runner) -> None:
+    """The newer way, with overrides of its own."""
+    task = {
+        "containers": [
+            {
+                "name": "main",
+                "image": "ghcr.io/b",
+                "command": ["true"],
+                "environment": [{"name": "A", "value": "1"}],
+            }
+        ],
+        "taskRoleArn": "arn:aws:iam::123456789012:role/Job",
+    }
+    definition = runner.define(ecsProperties={"taskProperties": [task]})
+    override = {"containers": [{"name": "main", "environment": [{"name": "B", "value": "2"}]}]}
+    job_id = runner.submit(
+        jobDefinition=definition, ecsPropertiesOverride={"taskProperties": [override]}
+    )
+    container = runner.waiting()[job_id]["container"]
+    assert (container["image"], container["jobRoleArn"]) == ("ghcr.io/b", task["taskRoleArn"])
+    assert [each["name"] for each in container["environment"]] == ["A", "B"]
+
+
+def test_a_job_that_is_too_large_waits_and_says_so(runner: Runner) -> None:
+    """Larger than the environment, which has 16 vCPUs."""
+    needs = [{"type": "VCPU", "value": "17"}, {"type": "MEMORY", "value": "512"}]
+    job_id = runner.submit(containerOverrides={"resourceRequirements": needs})
+    assert job_id not in runner.waiting()
+    job = runner.look(job_id)
+    assert job["status"] == "RUNNABLE"
+    assert job["statusReason"].startswith("MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - ")

@@ -247,3 +247,44 @@ def test_a_stack_makes_a_policy_for_a_secret_and_for_a_role(account: Account) ->
     cloud.delete("policies")
     assert "ResourcePolicy" not in secrets.get_resource_policy(SecretId=arn)
     assert account.iam.list_role_policies(RoleName="instances")["PolicyNames"] == []
+
+
+def test_latest_is_the_version_of_the_last_update(account: Account) -> None:
+    """A new version alone reaches no instance."""
+    account.environment("latest")
+
+    def user_data() -> str:
+        started = account.cloud.aws.work()["environments"]["latest"]
+        return base64.b64decode(started["userData"]).decode()
+
+    changed = USER_DATA.replace("HOME", "PATH")
+    account.version(changed)
+    assert user_data() == USER_DATA
+    account.update("latest", instanceTypes=["c7i"])
+    assert user_data() == changed
+    account.version()
+
+
+def test_an_override_counts_for_its_instance_types(account: Account) -> None:
+    """Others start with the environment's own template."""
+    account.version(USER_DATA.replace("HOME", "PATH"))
+    template = {"launchTemplateId": account.template, "version": "1"}
+    override = {**template, "version": "$Latest", "targetInstanceTypes": ["c7i"]}
+    account.environment(
+        "types", instanceTypes=["m7i"], launchTemplate={**template, "overrides": [override]}
+    )
+    for kind, word in (("m7i", "HOME"), ("c7i.large", "PATH")):
+        account.update("types", instanceTypes=[kind])
+        started = account.cloud.aws.work()["environments"]["types"]
+        assert word in base64.b64decode(started["userData"]).decode()
+    account.version()
+
+
+def test_an_environment_that_no_instance_has_joined_is_lost(account: Account) -> None:
+    """The second instance that ends before it has joined invalidates it, for good."""
+    account.environment("lost")
+    for status in ("VALID", "INVALID"):
+        account.cloud.aws.lost("lost", "it has ended")
+        assert account.look("lost")["status"] == status
+    assert "none of the instances joined" in account.look("lost")["statusReason"]
+    assert account.update("lost", instanceTypes=["c7i"])["status"] == "INVALID"

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from account import Account
 from local_aws import LocalAws
+from pages import NAMES, PAGES, shown, words_of
 from registry_server import Proxy, RegistryServer, index
 from secrets_server import certificate
-from test_docs import NAMES, PAGES, shown, words_of
 
 from batchreg.cli.commands import cli
 

@@ -349,6 +349,9 @@ def test_parts_of_the_user_come_back_from_the_archive(tmp_path):
     own = read(tmp_path, f'#!/bin/bash\necho "${{HOME}}" {userdata.SCRIPT_PATH}')
     assert userdata.user_parts(userdata.build(["s"], own)) == own
     assert userdata.user_parts(userdata.build(["s"])) == ()
+    # Version 0.1.0 wrote ours first, under another name.
+    old = userdata.part(["s"]).replace(userdata.NAME, "00-batchreg")
+    assert userdata.user_parts(userdata.archive([old, *map(userdata.escape, own)])) == own
 
 
 @pytest.mark.parametrize("region", lint_templates.batch_regions())

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+from serving import Handler
 
 SERVICE, ISSUER = "lab registry", "lab tokens"
 
@@ -61,7 +63,7 @@ class TokenServer:
         )
         owner = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Tokens(Handler):
             def do_GET(self) -> None:
                 status, body = owner.answer(self.path, self.headers.get("Authorization", ""))
                 self.send_response(status)
@@ -69,10 +71,7 @@ class TokenServer:
                 self.end_headers()
                 self.wfile.write(json.dumps(body).encode())
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
         return self

@@ -192,16 +192,6 @@ class Host(threading.Thread):
     def start_task(self, order: Data) -> None:
         """Take a task from Batch."""
         container, task_id = order["container"], secrets.token_hex(16)
-        role = container.get("jobRoleArn")
-        variables = {
-            "AWS_EXECUTION_ENV": "AWS_ECS_EC2",
-            "AWS_ENDPOINT_URL": self.aws.endpoint,
-            **(
-                {"AWS_CONTAINER_CREDENTIALS_FULL_URI": self._metadata.task(role)}
-                if role
-                else {"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata.url}
-            ),
-        }
         options = container.get("logConfiguration", {}).get("options", {})
         prefix = options.get("awslogs-stream-prefix", order["definition"])
         stream = {
@@ -225,18 +215,38 @@ class Host(threading.Thread):
             order,
             login=self._login,
             behavior=self._config.get("ECS_IMAGE_PULL_BEHAVIOR", "default"),
-            variables=variables,
+            variables=self._variables,
             report=report,
             log=lambda lines: self._log(stream, lines),
         )
 
+    def _variables(self, container: Mapping[str, Any]) -> dict[str, str]:
+        """Return what the agent adds to a container's environment; only the endpoints are ours."""
+        role = container.get("jobRoleArn")
+        kind = "FARGATE" if self.environment["fargate"] else "EC2"
+        found = {"AWS_EXECUTION_ENV": f"AWS_ECS_{kind}", "AWS_ENDPOINT_URL": self.aws.endpoint}
+        if role:
+            found["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = self._metadata.task(role)
+        else:
+            found["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = self._metadata.url
+        for each in container.get("secrets", []):
+            # An ARN has seven parts; a key of a JSON secret may follow, then a stage and a version.
+            parts = each["valueFrom"].split(":")
+            text = self._read_secret(":".join(parts[:7]), container.get("executionRoleArn", ""))
+            key = parts[7] if len(parts) > 7 else ""
+            found[each["name"]] = str(json.loads(text)[key]) if key else text
+        return found
+
     def _login(self, container: Mapping[str, Any]) -> Login | None:
         """Return the login for a task's image: the one that it carries, or the instance's."""
-        if own := container.get("repositoryCredentials"):
-            return self._secret(own["credentialsParameter"], container.get("executionRoleArn", ""))
-        return auth_for(container["image"], self._config)
+        own = container.get("repositoryCredentials")
+        if not own:
+            return auth_for(container["image"], self._config)
+        text = self._read_secret(own["credentialsParameter"], container.get("executionRoleArn", ""))
+        found = json.loads(text)
+        return {name: found[name] for name in ("username", "password")}
 
-    def _secret(self, secret: str, role: str) -> Login:
+    def _read_secret(self, secret: str, role: str) -> str:
         """Read a secret with the rights of the execution role."""
         try:
             (decision,) = self._services["iam"].simulate_principal_policy(
@@ -251,12 +261,11 @@ class Host(threading.Thread):
                     f"{role} is not authorized to perform: secretsmanager:GetSecretValue",
                 )
             value = self._services["secretsmanager"].get_secret_value(SecretId=secret)
-            found = json.loads(value["SecretString"])
         except ClientError as error:
             raise TaskError(
                 "", f"Asm fetching secret from the service for {secret}: {error}"
             ) from None
-        return {name: found[name] for name in ("username", "password")}
+        return str(value["SecretString"])
 
     def _open_log(self, logGroupName: str, logStreamName: str) -> None:
         logs = self._services["logs"]

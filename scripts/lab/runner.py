@@ -58,9 +58,9 @@ class Runner:
         host = self._host(order["environment"], environment)
         if host is None or not host.connected or order["jobId"] in host.tasks:
             return
-        if _vcpus(order) + sum(host.vcpus.values()) > environment["maxvCpus"]:
+        if order["vcpus"] + sum(host.vcpus.values()) > environment["maxvCpus"]:
             return
-        host.vcpus[order["jobId"]] = _vcpus(order)
+        host.vcpus[order["jobId"]] = order["vcpus"]
         host.start_task(order)
 
     def _host(self, name: str, environment: Data) -> Host | None:
@@ -98,9 +98,3 @@ class Runner:
             if not host.tasks:
                 del self._retired[host]
                 host.close()
-
-
-def _vcpus(order: Data) -> float:
-    container = order["container"]
-    needs = {each["type"]: each["value"] for each in container.get("resourceRequirements", [])}
-    return float(needs.get("VCPU", container.get("vcpus", 1)))

@@ -183,11 +183,15 @@ class Task:
         *,
         login: Callable[[Mapping[str, Any]], Login | None],
         behavior: str,
-        variables: Mapping[str, str],
+        variables: Callable[[Mapping[str, Any]], Mapping[str, str]],
         report: Callable[..., None],
         log: Callable[[list[str]], None],
     ) -> None:
-        """Start it. `order` is what Batch wants to run, `login` finds the image's credentials."""
+        """Start it. `order` is what Batch wants to run.
+
+        `login` finds the credentials of a container's image, `variables` what the agent adds to its
+        environment; both may raise TaskError.
+        """
         self._engine, self._order = engine, order
         self._login, self._behavior, self._variables = login, behavior, variables
         self._report, self._log = report, log
@@ -216,6 +220,9 @@ class Task:
         except TaskError as error:
             reason = {"reason": error.reason} if error.reason else {}
             self._report("STOPPED", statusReason=error.task_reason, **reason)
+        except Exception as error:  # a mistake of this program's: no job waits for ever for its end
+            self._report("STOPPED", statusReason=f"The embedded AWS failed: {error!r}")
+            raise
         finally:
             if self._container:
                 self._engine.forget(self._container)
@@ -224,7 +231,7 @@ class Task:
         container = self._order["container"]
         image = self._engine.fetch(container["image"], self._login(container), self._behavior)
         given = {each["name"]: each.get("value", "") for each in container.get("environment", [])}
-        variables = {**given, **self._variables, **self._order["variables"]}
+        variables = {**given, **self._variables(container), **self._order["variables"]}
         if self._stopping.is_set():
             raise TaskError("", NOT_STARTED)
         self._container = self._engine.create(

@@ -221,7 +221,7 @@ class LocalAws:
                 **(headers or {}),
             },
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # on a busy machine
             return json.load(answer)
 
 

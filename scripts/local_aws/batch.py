@@ -34,13 +34,12 @@ from local_aws.jobs import (
     get_job_queue_snapshot,
     list_jobs,
     local_aws_jobs,
-    local_aws_task,
-    local_aws_work,
     stop_job,
     submit_job,
     terminate_job,
 )
 from local_aws.requests import ask, find
+from local_aws.running import local_aws_task, local_aws_work
 
 Data = dict[str, Any]
 

@@ -27,6 +27,9 @@ def check_limits(request: Data) -> None:
 
 def register_job_definition(request: Data) -> Data:
     check_limits(request)
+    tasks = request.get("ecsProperties", {}).get("taskProperties", [])
+    if request["type"] != "container" or any(len(task["containers"]) > 1 for task in tasks):
+        raise ValueError("The embedded AWS has jobs of one node with one container only")
     answer = ask(batch._register_job_definition, request)
     batch._job_definitions[answer["jobDefinitionName"]][-1].update(request)
     return answer

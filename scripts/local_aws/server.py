@@ -38,11 +38,11 @@ def serve(listener: socket.socket) -> None:
     import hypercorn.asyncio
     from hypercorn.config import Config
 
-    from local_aws import account, batch, cloudformation, environments, instances, jobs
+    from local_aws import account, batch, cloudformation, environments, instances, jobs, running
 
     environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
     if hurry := os.environ.get("LOCAL_AWS_HURRY"):
-        jobs.HURRY = float(hurry)
+        running.HURRY = float(hurry)
         jobs.local_aws_jobs({"status": "RUN"})
     batch.install()
     cloudformation.install(pace)

@@ -259,6 +259,23 @@ def test_a_secret_that_cannot_be_read_is_the_tasks_reason(lab, role):
     assert "reason" not in job["container"]
 
 
+def test_a_secret_of_a_container_is_in_its_environment(lab):
+    """Read with the execution role's rights, whole or by a key."""
+    secret = lab.outputs["RegistrySecretArn"]
+    job = lab.end(
+        "sh",
+        "-c",
+        'echo "$NAME"; echo "$ALL"',
+        secrets=[
+            {"name": "NAME", "valueFrom": f"{secret}:username::"},
+            {"name": "ALL", "valueFrom": secret},
+        ],
+        executionRoleArn=lab.outputs["JobExecutionRoleArn"],
+    )
+    name, text = lab.log(job)
+    assert (name, json.loads(text)["username"]) == (lab.registry.username,) * 2
+
+
 # Attempts, arrays, dependencies
 
 
@@ -290,11 +307,11 @@ def test_a_job_is_tried_again_and_its_attempts_are_kept(lab):
 # Environments
 
 
-def test_jobs_run_on_until_their_time_is_over_when_the_environment_is_updated(lab):
-    """A new instance takes the next job; the old one's job has its minutes."""
+def test_jobs_run_on_when_the_environment_is_updated(lab):
+    """A new instance takes the next job; the old one's job has its time."""
     template = {"launchTemplateId": lab.outputs["LaunchTemplateId"], "version": "$Latest"}
     queue = lab.environment("busy", launchTemplate=template)
-    policy = {"terminateJobsOnUpdate": False, "jobExecutionTimeoutMinutes": 5}
+    policy = {"terminateJobsOnUpdate": False, "jobExecutionTimeoutMinutes": 600}
     old = lab.submit("sleep", "600", queue=queue)
     first = lab.wait(old, "RUNNING")["container"]["containerInstanceArn"]
     lab.update(queue, computeResources={"instanceTypes": ["c7i"]}, updatePolicy=policy)
@@ -302,8 +319,26 @@ def test_jobs_run_on_until_their_time_is_over_when_the_environment_is_updated(la
     assert new["status"] == "SUCCEEDED"
     assert new["container"]["containerInstanceArn"] != first
     assert lab.look(old)["status"] == "RUNNING"
+    lab.batch.terminate_job(jobId=old, reason="enough")
+    assert lab.wait(old)["statusReason"] == "enough"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"terminateJobsOnUpdate": True, "jobExecutionTimeoutMinutes": 600},
+        {"terminateJobsOnUpdate": False, "jobExecutionTimeoutMinutes": 1},
+    ],
+    ids=["at once", "after a minute"],
+)
+def test_an_updates_policy_ends_jobs(lab, policy):
+    """For the same reason as a Spot instance that is taken away."""
+    queue = "busy"
+    old = lab.submit("sleep", "600", queue=queue)
+    instance = lab.wait(old, "RUNNING")["container"]["containerInstanceArn"].rpartition("/")[2]
+    types = "m7i" if policy["terminateJobsOnUpdate"] else "c7i"
+    lab.update(queue, computeResources={"instanceTypes": [types]}, updatePolicy=policy)
     job = lab.wait(old)
-    instance = first.rpartition("/")[2]
     assert job["statusReason"] == f"Host EC2 (instance {instance}) terminated."
 
 

@@ -137,11 +137,10 @@ def deploy(**options: Any) -> int:
 @under(
     "Registry options",
     secret_arn_option(),
-    option(
-        "--check",
-        multiple=True,
-        metavar="IMAGE",
-        help="Deploy only if the credentials pull this image; repeat it for more.",
+    variable(
+        "--no-check",
+        is_flag=True,
+        help="Do not ask the registries whether they accept the credentials.",
     ),
     option(
         "--check",

@@ -54,6 +54,8 @@ SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 # would not matter: it only installs a service that runs the program before the agent starts. So no
 # other part can undo it, and it is in nobody's way.
 NAME = "zzzz-batchreg"
+# Version 0.1.0 had it first.
+OURS = re.compile(rf'\A.*\n.*filename="(00-batchreg|{NAME})"')
 HEADER = f"""\
 Content-Type: text/x-shellscript
 Content-Disposition: attachment; filename="{NAME}"
@@ -304,17 +306,18 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
 
 def user_parts(text: str) -> tuple[str, ...]:
     """Return the user's own parts of what `build` returned."""
-    return tuple(part.rstrip().replace("${!", "${") for part in _parts(text)[:-1])
+    theirs = (part for part in _parts(text) if not OURS.search(part))
+    return tuple(part.rstrip().replace("${!", "${") for part in theirs)
 
 
 def on_failure(text: str) -> str:
     """Return the `on_failure` of what `build` returned."""
-    found = re.search(r"(?m)^--on-failure=(\w+)$", _parts(text)[-1])
+    ours = "".join(part for part in _parts(text) if OURS.search(part))
+    found = re.search(r"(?m)^--on-failure=(\w+)$", ours)
     return found[1] if found else "park"
 
 
 def _parts(text: str) -> list[str]:
-    """Return the parts of an archive of `build`, ours last."""
     boundary = text.split('boundary="', 1)[1].split('"', 1)[0]
     return re.split(f"--{boundary}(?:--)?\n", text)[1:-1]
 
