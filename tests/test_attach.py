@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from account import Run
 from attach_archives import ACCEPTED, REFUSED, multipart, shell
 from attach_lab import Lab
-from conftest import Run
 from lab.forwarder import Forwarder
 from local_aws import LocalAws
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from account import Run
 from attach_archives import multipart, shell
 from attach_lab import Lab
-from conftest import Run
 from lab.forwarder import Call, Forwarder, Reply
 from local_aws import LocalAws
 from test_attach import LOGIN

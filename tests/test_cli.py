@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import batchreg as package
+from batchreg.cli.commands import cli
 
 ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:registry/ghcr-AbCdEf"
 
@@ -175,6 +176,17 @@ def test_value_from_the_environment_is_refused_by_the_variables_name(batchreg):
     assert result.stderr.startswith("batchreg: Invalid value in BATCHREG_IMAGE_TYPE: 'ECS_AL2' is")
 
 
+def test_file_of_a_stack_says_nothing_about_an_attached_environment(tmp_path, monkeypatch):
+    """Its name is no companion stack's, and nobody has asked for another machine image."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "batchreg.yaml").write_text(
+        "stack_name: genomics\nimage_type: ECS_AL2023\nusername: lab\n"
+    )
+    given = cli.commands["attach"].make_context("attach", ["research"]).params
+    assert given["username"] == "lab"
+    assert (given["stack_name"], given["image_type"]) == (None, None)
+
+
 def test_user_data_path_in_the_file_starts_at_the_file(batchreg, tmp_path):
     """The settings file may lie elsewhere and still name its neighbour."""
     (tmp_path / "team").mkdir()
@@ -237,7 +249,7 @@ def test_missing_settings_file_that_was_asked_for_is_an_error(batchreg):
         (b"", "cannot become a MIME part"),
         (b"Content-Type: multipart/mixed; boundary=x\n\n--y\n\nhello\n", "broken MIME archive"),
         (b"Content-Type: text/html\n\n<p>\n", "text/html, which cloud-init does not run"),
-        (b"#!/bin/sh\n" + b"# much\n" * 3000, "12,288 are the limit"),
+        (b"#!/bin/sh\n" + b"# much\n" * 3000, "the limit is 15,360"),
     ],
 )
 def test_bad_user_data_is_one_line(batchreg, tmp_path, content, message):

@@ -138,7 +138,7 @@ def test_policies_name_actions_that_exist():
     page = ROOT / "docs" / "permissions.md"
     policies = re.findall(r"(?m)^ {4}\{\n(?: {5,}.*\n)+ {4}\}$", page.read_text())
     statements = [one for text in policies for one in json.loads(text)["Statement"]]
-    assert len(policies) == 3
+    assert len(policies) == 4
     for statement in statements:
         actions = statement["Action"]
         for action in [actions] if isinstance(actions, str) else actions:

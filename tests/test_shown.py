@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from account import Account
+from attach_lab import Lab
 from local_aws import LocalAws
 from pages import NAMES, PAGES, shown, words_of
 from registry_server import Proxy, RegistryServer, index
@@ -33,7 +35,17 @@ ASKING = {
     if any("--yes" in parameter.opts for parameter in command.params)
 }
 # What a page shows failing, or finding something.
-EXIT_STATUS = {"check ghcr.io/lab/align:3 ghcr.io/lab/sort:3.3": {1}, "doctor": {0, 1}}
+EXIT_STATUS = {
+    "check ghcr.io/lab/align:3 ghcr.io/lab/sort:3.3": {1},
+    "deploy --stack-name genomics --subnet-id subnet-9f8e": {1},
+    "doctor": {0, 1},
+}
+# Environments that a page attaches, and what makes them special.
+OTHERS: dict[str, dict[str, Any]] = {
+    "research": {},
+    "legacy": {"resources": {"allocationStrategy": "BEST_FIT"}},
+}
+COMPANION = "batchreg-research"
 
 
 @dataclass
@@ -74,7 +86,10 @@ class Reader:
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)
         if account.stack is None and name != "deploy":  # an earlier line of the page destroyed it
-            account.make(self.template, RegistryUrl="ghcr.io", Password="old")
+            if stack == COMPANION:
+                self.run("batchreg attach research")
+            else:
+                account.make(self.template, RegistryUrl="ghcr.io", Password="old")
         expected = next(
             (status for start, status in EXIT_STATUS.items() if " ".join(words).startswith(start)),
             {0},
@@ -144,6 +159,8 @@ def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
         (block,) = re.findall(
             r"(?m)^    stack_name: genomics\n(?:^    .*\n)+", PAGES[0].read_text()
         )
+        for name, choices in OTHERS.items():
+            Lab(aws, name).make(**choices)
         (tmp_path / "mount.sh").write_text("#!/bin/sh\n")
         (tmp_path / "batchreg.yaml").write_text(reader.stand_in(re.sub("(?m)^    ", "", block)))
         yield reader

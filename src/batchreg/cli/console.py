@@ -19,11 +19,12 @@ from click.core import ParameterSource
 from batchreg.cli.output import report
 from batchreg.stack.changesets import Change
 from batchreg.stack.events import Event, plain_reason
-from batchreg.stack.preview import Change as Setting
 from batchreg.stack.screen import Resource
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+    from batchreg.stack.preview import Change as Setting
 
 GOOD, BAD, DOING = "green", "red", "yellow"
 ROOM_FOR_CTRL_C = len("^C")  # which the terminal shows at the end of the last line

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchreg.aws import Connect, Session
-from batchreg.cli import inputs, preflight, prompts, runner, target
+from batchreg.cli import inputs, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.errors import Interrupted
@@ -153,14 +153,17 @@ class Deploy:
 
     def act(self, resolved: Resolved) -> int:
         found, plan = resolved.target, resolved.plan
-        preflight.require_ready(
-            found,
-            plan,
-            self.options["user_data"],
-            self.screen,
-            check=not self.how.no_check,
-            force=self.how.force,
-        )
+        if plan.parameters or plan.new_secrets or self.options["user_data"]:
+            from batchreg.cli import preflight
+
+            preflight.require_ready(
+                found,
+                plan,
+                self.options["user_data"],
+                self.screen,
+                check=not self.how.no_check,
+                force=self.how.force,
+            )
         if self.how.check:
             from batchreg.cli.check import before_deploy
 

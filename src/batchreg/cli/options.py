@@ -73,7 +73,13 @@ def read_config(context: click.Context, _parameter: click.Parameter, value: Path
 
         keys = config.keys(context.command.group)
         found = config.read(value or Path(CONFIG_FILE), keys)
-        context.default_map = {keys[key].parameter: value for key, (value, _) in found.items()}
+        # An option without a key may share its name with another command's that has one.
+        own = {option.name for option in context.command.params if getattr(option, "key", "")}
+        context.default_map = {
+            keys[key].parameter: value
+            for key, (value, _) in found.items()
+            if keys[key].parameter in own
+        }
         context.meta[PLACES] = {
             keys[key].parameter: f"{place}: {key}" for key, (_, place) in found.items()
         }

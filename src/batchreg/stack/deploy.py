@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.errors import BatchregError
 from batchreg.stack import changesets, states
@@ -18,9 +18,11 @@ from batchreg.stack.following import (
     without_failure,
 )
 from batchreg.stack.plan import Plan
-from batchreg.stack.preview import Change as Setting
 from batchreg.stack.screen import Ask, Screen
 from batchreg.stack.states import Sleep, Stack, StackFailed
+
+if TYPE_CHECKING:
+    from batchreg.stack.preview import Change as Setting
 
 
 def deploy(
@@ -136,9 +138,11 @@ def _preview(
 
 
 def _protection(plan: Plan, present: Stack) -> tuple[Setting, ...]:
+    from batchreg.stack.preview import Change
+
     if plan.protect in (None, present.protected):
         return ()
-    return (Setting("termination protection", present.protected, bool(plan.protect)),)
+    return (Change("termination protection", present.protected, bool(plan.protect)),)
 
 
 def _execute(
