@@ -195,7 +195,7 @@ def queue_answers(stub: Stubber, queue: dict[str, str], environment: dict[str, s
             {"status": "INVALID", "statusReason": "see the compute environment"},
             {"status": "INVALID", "statusReason": "CLIENT_ERROR - Access denied\n for role."},
             "The compute environment ce is INVALID: CLIENT_ERROR - Access denied for role. Fix the "
-            "cause, then run batchreg deploy.",
+            "cause. If it stays INVALID, replace it: batchreg deploy --replace-environment",
         ),
         (
             {"status": "VALID"},

@@ -236,16 +236,19 @@ def check_queue(batch: BatchClient, queue: str) -> None:
     for environment in batch.describe_compute_environments(
         computeEnvironments=[order["computeEnvironment"] for order in orders]
     )["computeEnvironments"]:
-        _check(f"compute environment {environment['computeEnvironmentName']}", environment)
-    _check(f"job queue {queues[0]['jobQueueName']}", queues[0])
+        _check(
+            f"compute environment {environment['computeEnvironmentName']}",
+            environment,
+            "Fix the cause. If it stays INVALID, replace it: batchreg deploy --replace-environment",
+        )
+    name = f"job queue {queues[0]['jobQueueName']}"
+    _check(name, queues[0], "Fix the cause, then run batchreg deploy.")
 
 
-def _check(name: str, found: Mapping[str, Any]) -> None:
+def _check(name: str, found: Mapping[str, Any], step: str) -> None:
     if found["status"] == "INVALID":
         reason = " ".join(found.get("statusReason", "no reason given").split()).rstrip(".")
-        raise BatchregError(
-            f"The {name} is INVALID: {reason}.", "Fix the cause, then run batchreg deploy."
-        )
+        raise BatchregError(f"The {name} is INVALID: {reason}.", step)
     if found["state"] != "ENABLED":
         raise BatchregError(f"The {name} is DISABLED.", "Enable it in the AWS Batch console.")
 
