@@ -255,3 +255,63 @@ def test_a_signal_at_the_question_leaves_nothing_behind(aws, account, tmp_path: 
     while account.stack and time.monotonic() < end:
         time.sleep(0.1)
     assert account.stack is None
+
+
+def delete_cluster(made: Account) -> None:
+    """As somebody who tidies up in the ECS console does; the environment stays VALID."""
+    made.aws.client("ecs").delete_cluster(cluster=made.environment["ecsClusterArn"])
+
+
+def delete_environment(made: Account) -> None:
+    """AWS Batch deletes none that a queue uses, so the queue gets another one first."""
+    batch, environment = made.aws.client("batch"), made.environment
+    name = f"{made.name}-other"
+    batch.create_compute_environment(
+        computeEnvironmentName=name,
+        type="MANAGED",
+        computeResources=environment["computeResources"],
+    )
+    batch.update_job_queue(
+        jobQueue=made.outputs["JobQueueArn"],
+        computeEnvironmentOrder=[{"order": 1, "computeEnvironment": name}],
+    )
+    arn = environment["computeEnvironmentArn"]
+    batch.update_compute_environment(computeEnvironment=arn, state="DISABLED")
+    batch.delete_compute_environment(computeEnvironment=arn)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (delete_cluster, "has lost the ECS cluster that AWS Batch created for it."),
+        (delete_environment, "does not exist."),
+    ],
+)
+def test_an_environment_that_is_gone_or_without_its_cluster_is_replaced(
+    batchreg, aws, made, harm, said
+):
+    """No update gives AWS Batch's environment another cluster, and CloudFormation misses neither."""
+    before = made.outputs
+    harm(made)
+    result = batchreg(
+        "deploy", "--stack-name", made.name, "--replace-environment", "--yes", environ=aws.environ
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith(f"The compute environment of {made.name} {said}\n")
+    after = made.outputs
+    assert after["ComputeEnvironmentArn"] != before["ComputeEnvironmentArn"]
+    assert after["JobQueueArn"] == before["JobQueueArn"]
+    assert made.environment["status"] == "VALID"
+    (queue,) = aws.client("batch").describe_job_queues(jobQueues=[after["JobQueueArn"]])[
+        "jobQueues"
+    ]
+    (order,) = queue["computeEnvironmentOrder"]
+    assert order["computeEnvironment"] == after["ComputeEnvironmentArn"]
+
+
+def test_a_healthy_environment_is_not_replaced(batchreg, aws, made):
+    """The option says what may be done, not what must be."""
+    result = batchreg(
+        "deploy", "--stack-name", made.name, "--replace-environment", "--yes", environ=aws.environ
+    )
+    assert result.stderr == f"{made.name} is up to date: nothing to change.\n"

@@ -293,3 +293,40 @@ def test_no_secret_value_can_be_read_back():
         "Username2",
         "Password2",
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "present", "text"),
+    [
+        (
+            {"RootVolumeThroughput": "1000"},
+            {},
+            "A root volume with 1000 MiB/s needs at least 4000 IOPS, and would have 3000. Give "
+            "--root-volume-iops 4000, or --root-volume-throughput 750 or less.",
+        ),
+        (
+            {"RootVolumeIops": "4000"},
+            {"RootVolumeThroughput": "2000"},
+            "A root volume with 2000 MiB/s needs at least 8000 IOPS, and would have 4000. Give "
+            "--root-volume-iops 8000, or --root-volume-throughput 1000 or less.",
+        ),
+        (
+            {"RootVolumeGiB": "30"},
+            {"RootVolumeIops": "16000", "RootVolumeThroughput": "1000"},
+            "A root volume of 30 GiB can have at most 15000 IOPS, and would have 16000. Give "
+            "--root-volume-iops 15000 or less, or --root-volume-gib 32.",
+        ),
+    ],
+)
+def test_volume_that_gp3_refuses_is_refused_first(values, present, text):
+    """By what is given, else deployed, else the default: CloudFormation would accept it."""
+    with pytest.raises(BatchregError) as refusal:
+        planned(given(**values), {**ONE, **present})
+    assert str(refusal.value) == text
+
+
+def test_volume_that_gp3_accepts_is_planned():
+    """At both limits; and one that is deployed already stops no other change."""
+    limits = {"RootVolumeGiB": "32", "RootVolumeIops": "16000", "RootVolumeThroughput": "2000"}
+    assert planned(given(**limits), ONE).parameters == limits
+    planned(given(MaxvCpus="5"), {**ONE, "RootVolumeThroughput": "2000"})

@@ -15,7 +15,7 @@ from email.errors import CloseBoundaryNotFoundDefect
 from typing import Any
 
 from ministack.core.responses import new_uuid
-from ministack.services import batch, ec2, iam
+from ministack.services import batch, ec2, ecs, iam
 
 from local_aws.requests import ask, find, name_in
 
@@ -59,6 +59,7 @@ def create_compute_environment(request: Data) -> Data:
     environment = batch._compute_envs[answer["computeEnvironmentName"]]
     environment["serviceRole"] = environment["serviceRole"] or LINKED_ROLE
     environment.update(uuid=str(new_uuid()), containerOrchestrationType="ECS")
+    ask(ecs._create_cluster, {"clusterName": environment["computeEnvironmentName"]})
     if environment["type"] == "MANAGED":
         environment["updatePolicy"] = dict(UPDATE_POLICY)
     _read_templates(environment)
@@ -172,6 +173,7 @@ def delete_compute_environment(request: Data) -> Data:
         raise ValueError("Cannot delete, compute environment must be DISABLED")
     name = environment["computeEnvironmentName"]
     del batch._compute_envs[name]
+    ecs._clusters.pop(name, None)
     _templates.pop(name, None)
     revisions.pop(name, None)
     joined.discard(name)

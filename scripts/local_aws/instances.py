@@ -42,6 +42,8 @@ async def handle_request(method: str, path: str, headers: Data, body: bytes, que
 
 
 def list_container_instances(request: Data) -> Any:
+    if ecs._resolve_cluster_name(request["cluster"]) not in ecs._clusters:
+        return error_response_json("ClusterNotFoundException", "Cluster not found.", 400)
     return json_response(
         {
             "containerInstanceArns": [

@@ -108,6 +108,19 @@ def queue_elsewhere(lab: Lab) -> None:
     )
 
 
+def environment_gone(lab: Lab) -> None:
+    """Put another environment behind the queue, without which AWS Batch deletes none."""
+    queue_elsewhere(lab)
+    environment = lab.outputs["ComputeEnvironmentArn"]
+    lab.batch.update_compute_environment(computeEnvironment=environment, state="DISABLED")
+    lab.batch.delete_compute_environment(computeEnvironment=environment)
+
+
+def cluster_gone(lab: Lab) -> None:
+    cluster = lab.account.environment["ecsClusterArn"]
+    lab.aws.client("ecs").delete_cluster(cluster=cluster)
+
+
 def policy_gone(lab: Lab) -> None:
     lab.iam.delete_role_policy(RoleName=lab.name("InstanceRoleArn"), PolicyName="ReadRegistryLogin")
 
@@ -211,6 +224,8 @@ def new_value(lab: Lab, **value: Any) -> None:
 ROTATED = (("New password", f"{CANARY}\n"), YES)
 FIXES: dict[str, Fix] = {
     "environment-invalidated": Fix(invalidated, (YES,)),
+    "environment-missing": Fix(environment_gone, (YES,)),
+    "cluster-missing": Fix(cluster_gone, (YES,)),
     "environment-disabled": Fix(FAULTS["environment-disabled"]),
     "queue-disabled": Fix(FAULTS["queue-disabled"]),
     "queue-missing": Fix(queue_gone),

@@ -23,10 +23,6 @@ from batchreg.errors import BatchregError
 from batchreg.registry import images as image
 
 HURRY = 30  # a timeout of a minute takes two seconds
-AUTH_MAY_BE_WRONG = (
-    "The login may be wrong, or may not read this image: check it, then batchreg "
-    "deploy with the right one."
-)
 Outcome = subprocess.CompletedProcess
 
 

@@ -339,8 +339,8 @@ def test_failed_pull_exits_one_with_the_reason_and_what_to_do(after):
     job_id, done = after("cannot_pull")
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines()[-1] == (
-        f"batchreg: Job {job_id} failed: {' '.join(NO_PULL.split())} The login may be wrong, or "
-        "may not read this image: check it, then batchreg deploy with the right one."
+        f"batchreg: Job {job_id} failed: {' '.join(NO_PULL.split())} The credentials may be "
+        "wrong, or not allowed to pull this image: batchreg check --stack-name tells which."
     )
 
 

@@ -8,6 +8,8 @@ import botocore.session
 import pytest
 from botocore.stub import Stubber
 
+from batchreg.cli import jobs as job_commands
+from batchreg.cli.console import TextScreen
 from batchreg.errors import BatchregError
 from batchreg.jobs import batch as jobs
 
@@ -51,6 +53,14 @@ def client(service: str) -> Any:
             (1, "Array Child Job failed"),
         ),
         ({"status": "FAILED"}, (1, "no reason given")),
+        (
+            {
+                "status": "FAILED",
+                "statusReason": "Essential container in task exited",
+                "container": {"exitCode": 3, "reason": "CannotPullImageManifestError: denied"},
+            },
+            (3, "Essential container in task exited"),
+        ),
     ],
 )
 def test_verdict_is_the_jobs_own_exit_code_or_one(job, expected):
@@ -59,6 +69,14 @@ def test_verdict_is_the_jobs_own_exit_code_or_one(job, expected):
 
 
 PULL = "CannotPullContainerError: Error response from daemon: "
+MANIFEST = (
+    "CannotPullImageManifestError: Error response from daemon: Get "
+    '"https://ghcr.io/v2/lab/align/manifests/3": '
+)
+ASM = (
+    "Asm fetching secret from the service for "
+    "arn:aws:secretsmanager:eu-central-1:111122223333:secret:jobs-AbCdEf: "
+)
 
 
 @pytest.mark.parametrize(
@@ -67,16 +85,26 @@ PULL = "CannotPullContainerError: Error response from daemon: "
         (
             PULL
             + "pull access denied for lab/x, repository does not exist or may require 'docker login'",
-            "The login may be wrong",
+            "The credentials may be wrong",
         ),
-        (PULL + "Head https://ghcr.io/v2/lab/x/manifests/3: denied", "The login may be wrong"),
-        (PULL + "Get http://quay.io/v2/: no basic auth credentials", "The login may be wrong"),
-        (PULL + "unauthorized: authentication required", "The login may be wrong"),
+        (
+            PULL + "Head https://ghcr.io/v2/lab/x/manifests/3: denied",
+            "The credentials may be wrong",
+        ),
+        (PULL + "Get http://quay.io/v2/: no basic auth credentials", "has no credentials"),
+        (MANIFEST + "no basic auth credentials", "has no credentials for this registry"),
+        (MANIFEST + "unauthorized: authentication required", "The credentials may be wrong"),
+        (MANIFEST + "dial tcp 140.82.121.33:443: i/o timeout", "do not reach the registry"),
+        (ASM + "AccessDeniedException: User is not authorized to perform", "The execution role"),
+        (ASM + "ResourceNotFoundException: Secrets Manager can't find it", "not in this region"),
+        (ASM + "RequestCanceled: context deadline exceeded", "a VPC endpoint for secretsmanager"),
+        (ASM + "InternalServiceError", "Check that the execution role"),
+        (PULL + "unauthorized: authentication required", "The credentials may be wrong"),
         (PULL + "manifest for ghcr.io/lab/x:9 not found: manifest unknown", "name and tag"),
-        (PULL + "toomanyrequests: You have reached your pull rate limit", "limits the pulls"),
-        (PULL + "received unexpected HTTP status: 429 Too Many Requests", "limits the pulls"),
-        (PULL + f"denied: ghcr.io/lab/x@sha256:{'429' * 21}a", "The login may be wrong"),
-        (PULL + "denied: ghcr.io/api/ollama", "The login may be wrong"),
+        (PULL + "toomanyrequests: You have reached your pull rate limit", "limits pulls"),
+        (PULL + "received unexpected HTTP status: 429 Too Many Requests", "limits pulls"),
+        (PULL + f"denied: ghcr.io/lab/x@sha256:{'429' * 21}a", "The credentials may be wrong"),
+        (PULL + "denied: ghcr.io/api/ollama", "The credentials may be wrong"),
         (PULL + "write /var/lib/docker/x: no space left on device", "--root-volume-gib"),
         (
             PULL + "no matching manifest for linux/arm64/v8 in the manifest list entries",
@@ -167,7 +195,7 @@ def queue_answers(stub: Stubber, queue: dict[str, str], environment: dict[str, s
             {"status": "INVALID", "statusReason": "see the compute environment"},
             {"status": "INVALID", "statusReason": "CLIENT_ERROR - Access denied\n for role."},
             "The compute environment ce is INVALID: CLIENT_ERROR - Access denied for role. Fix the "
-            "cause, then run batchreg deploy.",
+            "cause. If it stays INVALID, replace it: batchreg deploy --replace-environment",
         ),
         (
             {"status": "VALID"},
@@ -213,3 +241,11 @@ def test_healthy_queue_passes():
     with Stubber(batch) as stub:
         queue_answers(stub, {"status": "VALID"}, {"status": "UPDATING"})
         jobs.check_queue(batch, "arn:q")
+
+
+@pytest.mark.parametrize(("status", "advised"), [("STARTING", True), ("RUNNING", False)])
+def test_a_job_that_runs_gets_no_advice_about_a_failed_pull(status, advised, capsys):
+    """It carries that reason although it runs from an image that the instance had."""
+    state = jobs.State(status, MANIFEST + "no basic auth credentials")
+    job_commands._print(state, TextScreen(), print)
+    assert ("has no credentials for this registry" in capsys.readouterr().err) is advised

@@ -112,7 +112,8 @@ def cli() -> None:
     option(
         "--replace-environment",
         is_flag=True,
-        help="Replace a compute environment that is INVALID with a new one, behind the same queue.",
+        help="Replace a compute environment that is INVALID, missing or without its ECS cluster with "
+        "a new one, behind the same queue.",
     ),
     wait_option,
     yes_option,

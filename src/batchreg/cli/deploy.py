@@ -37,7 +37,7 @@ from batchreg.cli.target import Target
 from batchreg.errors import Interrupted
 from batchreg.stack import repair
 from batchreg.stack.deploy import deploy
-from batchreg.stack.environment import invalid_reason, running
+from batchreg.stack.environment import beyond_repair, running
 from batchreg.stack.plan import Inputs, Plan, resolve
 from batchreg.stack.states import Stack
 
@@ -90,11 +90,14 @@ class How:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The plan; and if the compute environment is INVALID, why, and the plan that replaces it."""
+    """The plan; and if the compute environment is beyond repair, why, and the plan that replaces it.
+
+    `why`: a predicate, such as "does not exist."
+    """
 
     target: Target
     plan: Plan
-    invalid: str | None = None
+    why: str | None = None
     replacing: Plan | None = None
 
 
@@ -116,19 +119,21 @@ class Deploy:
         found = target.find(self.stack_name, **self.place)
         with ThreadPoolExecutor(1) as pool:  # beside the template, not after it
             batch = found.session.client("batch") if found.stack else None
-            asked = pool.submit(invalid_reason, batch, found.stack) if batch else None
+            # Whether its cluster exists takes one more call; other deploys need not wait for it.
+            ecs = (lambda: found.session.client("ecs")) if self.how.replace_environment else None
+            asked = pool.submit(beyond_repair, batch, found.stack, ecs) if batch else None
             body = found.template()
-            invalid = asked.result() if asked else None
+            why = asked.result() if asked else None
         deployed = target.require_batchreg_stack(
             found.stack, body, self.screen, force=self.how.force
         )
         target.refuse_companion(deployed, self.stack_name)
         plan = resolve(given, found.stack, body, deployed)
-        if not invalid or not deployed:
+        if not why or not deployed:
             return Resolved(found, plan)
         generation = deployed.settings.generation + 1
         replacing = replace(given, settings={**given.settings, "generation": generation})
-        return Resolved(found, plan, invalid, resolve(replacing, found.stack, body, deployed))
+        return Resolved(found, plan, why, resolve(replacing, found.stack, body, deployed))
 
     def ask(self, resolved: Resolved) -> Resolved:
         plan = resolved.plan
@@ -140,9 +145,9 @@ class Deploy:
         )
 
     def _replaces(self, resolved: Resolved) -> bool:
-        """Ask whether to replace an INVALID environment; --yes alone does not say so."""
+        """Ask whether to replace an environment beyond repair; --yes alone does not say so."""
         name = resolved.plan.name
-        self.screen.note(f"The compute environment of {name} is INVALID: {resolved.invalid}")
+        self.screen.note(f"The compute environment of {name} {resolved.why}")
         if self.how.replace_environment:
             return True
         if prompts.interactive() and not (self.how.yes or self.how.dry_run):

@@ -305,7 +305,8 @@ def _print(item: jobs.State | Line, console: AnyScreen, out: Callable[[str], Non
         state = {"status": item.status, "reason": item.reason, "children": dict(item.children)}
         out(json.dumps({"type": "state", **state}))
         return
-    waits = item.status in jobs.UNFINISHED
+    # A job that runs may carry the reason of a pull that failed: its image was on the instance.
+    waits = item.status in jobs.WAITING
     parts = [
         f"{datetime.now():%H:%M:%S}",
         item.status,

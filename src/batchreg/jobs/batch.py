@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types_boto3_logs import CloudWatchLogsClient
 
 UNFINISHED: tuple[JobStatusType, ...] = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
+WAITING: tuple[JobStatusType, ...] = UNFINISHED[:-1]
 STATES: tuple[JobStatusType, ...] = (*UNFINISHED, "SUCCEEDED", "FAILED")
 
 Sleep = Callable[[float], None]
@@ -127,22 +128,27 @@ def verdict(job: JobDetailTypeDef) -> tuple[int, str]:
     if job["status"] == "SUCCEEDED":
         return 0, ""
     container = job.get("container", {})
-    reason = container.get("reason") or job.get("statusReason") or "no reason given"
-    code = container.get("exitCode")
+    said, code = container.get("reason", ""), container.get("exitCode")
+    if code is not None and "CannotPull" in said:
+        said = ""  # it ran, from an image that the instance had: the pull is not what failed it
+    reason = said or job.get("statusReason") or "no reason given"
     # A status has eight bits: 256 would be a success.
     return code if code and 1 <= code <= 255 else 1, " ".join(reason.split())
 
 
-# The next step for a job that does not start, or ends without an exit code.
+_JOBS_SECRET = r"(Asm fetching secret|ResourceInitializationError.*(secret|registry auth))"
+# The next step for a job that does not start, or ends without an exit code. CannotPull stands for
+# CannotPullImageManifestError, of an image named by its tag, and for CannotPullContainerError. What
+# the agent says of a secret that a job definition names is in the task's reason.
 ADVICE = (
     (
         r"CannotPull.*(toomanyrequests|rate limit|\b429\b)",
-        "The registry limits the pulls: use a login with a plan that allows more.",
+        "The registry limits pulls: wait, or use credentials with a higher limit.",
     ),
     (r"CannotPull.*(manifest unknown|not found)", "Check the image's name and tag."),
     (
         r"CannotPull.*no space left",
-        "The disk is full: batchreg deploy --root-volume-gib with more.",
+        "The disk is full: batchreg deploy --root-volume-gib with a larger size.",
     ),
     (
         r"CannotPull.*no matching manifest",
@@ -153,13 +159,33 @@ ADVICE = (
         "The subnets do not reach the registry: check their route and the security groups.",
     ),
     (
-        r"CannotPull",
-        "The login may be wrong, or may not read this image: "
-        "check it, then batchreg deploy with the right one.",
+        r"CannotPull.*no basic auth credentials",
+        "The instance has no credentials for this registry: batchreg doctor finds out why.",
     ),
     (
-        r"ResourceInitializationError.*(secret|registry auth)",
-        "The subnets do not reach Secrets Manager, or the execution role may not read the secret.",
+        r"CannotPull",
+        "The credentials may be wrong, or not allowed to pull this image: batchreg check "
+        "--stack-name tells which.",
+    ),
+    (
+        rf"{_JOBS_SECRET}.*(AccessDenied|not authorized)",
+        "The execution role of the job definition needs secretsmanager:GetSecretValue on this "
+        "secret, and kms:Decrypt on its customer managed key, if it has one.",
+    ),
+    (
+        rf"{_JOBS_SECRET}.*(ResourceNotFound|can't find)",
+        "The job definition names a secret that is not in this region: correct it, or create the "
+        "secret.",
+    ),
+    (
+        rf"{_JOBS_SECRET}.*(timeout|deadline exceeded|dial tcp)",
+        "The subnets do not reach Secrets Manager: they need a route to the internet, or a VPC "
+        "endpoint for secretsmanager.",
+    ),
+    (
+        _JOBS_SECRET,
+        "Check that the execution role of the job definition may read the secret "
+        "(secretsmanager:GetSecretValue), and that the subnets reach Secrets Manager.",
     ),
     (r"CannotStartContainer", "Check the command after --."),
     (
@@ -177,7 +203,7 @@ ADVICE = (
         "AWS has no capacity for these instance types: batchreg deploy --instance-type with more "
         "types, or wait.",
     ),
-    (r"ACTION_REQUIRED", "batchreg doctor tells what is wrong with the compute environment."),
+    (r"ACTION_REQUIRED", "batchreg doctor finds out what is wrong with the compute environment."),
     (
         r"SERVICE_ROLE_PERMISSIONS",
         "AWS Batch lacks a permission: check AWSServiceRoleForBatch in the IAM console.",
@@ -210,16 +236,19 @@ def check_queue(batch: BatchClient, queue: str) -> None:
     for environment in batch.describe_compute_environments(
         computeEnvironments=[order["computeEnvironment"] for order in orders]
     )["computeEnvironments"]:
-        _check(f"compute environment {environment['computeEnvironmentName']}", environment)
-    _check(f"job queue {queues[0]['jobQueueName']}", queues[0])
+        _check(
+            f"compute environment {environment['computeEnvironmentName']}",
+            environment,
+            "Fix the cause. If it stays INVALID, replace it: batchreg deploy --replace-environment",
+        )
+    name = f"job queue {queues[0]['jobQueueName']}"
+    _check(name, queues[0], "Fix the cause, then run batchreg deploy.")
 
 
-def _check(name: str, found: Mapping[str, Any]) -> None:
+def _check(name: str, found: Mapping[str, Any], step: str) -> None:
     if found["status"] == "INVALID":
         reason = " ".join(found.get("statusReason", "no reason given").split()).rstrip(".")
-        raise BatchregError(
-            f"The {name} is INVALID: {reason}.", "Fix the cause, then run batchreg deploy."
-        )
+        raise BatchregError(f"The {name} is INVALID: {reason}.", step)
     if found["state"] != "ENABLED":
         raise BatchregError(f"The {name} is DISABLED.", "Enable it in the AWS Batch console.")
 

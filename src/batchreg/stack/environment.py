@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -10,25 +11,40 @@ from batchreg.stack.states import UPDATABLE, Stack
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
+    from types_boto3_ecs import ECSClient
 
 
-def invalid_reason(batch: BatchClient, stack: Stack | None) -> str | None:
-    """Return why the compute environment is INVALID; None if it is not, or if nobody can tell.
+def beyond_repair(
+    batch: BatchClient, stack: Stack | None, ecs: Callable[[], ECSClient] | None = None
+) -> str | None:
+    """Return what is wrong with a compute environment that has to be replaced, as a predicate.
 
-    AWS Batch never makes it VALID again once none of its instances has joined the cluster: such an
-    environment has to be replaced.
+    None if nothing is, or if nobody can tell. AWS Batch never makes an environment VALID again once
+    none of its instances has joined the cluster, and it never makes another cluster for one. `ecs`:
+    returns the client that is asked for the cluster; without it, nobody asks.
     """
     from botocore.exceptions import ClientError
 
     arn = stack.outputs.get("ComputeEnvironmentArn") if stack else None
     if not stack or not arn or stack.status not in UPDATABLE:
         return None
-    with suppress(ClientError):  # without the permission, a deploy does what it always does
-        for found in batch.describe_compute_environments(computeEnvironments=[arn])[
+    try:
+        found = batch.describe_compute_environments(computeEnvironments=[arn])[
             "computeEnvironments"
-        ]:
-            if found["status"] == "INVALID":
-                return found.get("statusReason") or "AWS Batch gives no reason."
+        ]
+    except ClientError:  # without the permission, a deploy does what it always does
+        return None
+    if not found:
+        return "does not exist."
+    if found[0]["status"] == "INVALID":
+        return f"is INVALID: {found[0].get('statusReason') or 'AWS Batch gives no reason.'}"
+    cluster = found[0].get("ecsClusterArn")
+    if ecs and cluster:
+        client = ecs()
+        try:
+            client.list_container_instances(cluster=cluster, maxResults=1)
+        except client.exceptions.ClusterNotFoundException:
+            return "has lost the ECS cluster that AWS Batch created for it."
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchreg.errors import BatchregError
 from batchreg.registry.logins import DOCKER, ENV, PROMPT, Credentials, RegistrySpec
 from batchreg.registry.names import host_of
+from batchreg.render import constraints
 from batchreg.render.settings import PARAMETERS, Settings, slots_of, suffix
 from batchreg.stack import slots
 from batchreg.stack.states import LOSES_PARAMETERS, Stack
@@ -127,6 +128,7 @@ def resolve(
     built = (build or template.build)(settings)
     declared = {name: hasattr(parameter, "Default") for name, parameter in built.parameters.items()}
     given = _without_unused(inputs, given, declared)
+    _check_root_volume(given, before, built)
     sources = _sources(inputs, assigned, urls)
     for name in sources:  # --default-vpc and --from-docker-config override batchreg.yaml
         given.pop(name, None)
@@ -159,6 +161,35 @@ def resolve(
         role_arn=inputs.role_arn,
         protect=inputs.protect,
     )
+
+
+def _check_root_volume(
+    given: Mapping[str, str], before: Mapping[str, str], built: Template
+) -> None:
+    """Refuse what gp3 does not allow together: by what is given, else present, else the default.
+
+    CloudFormation would accept it, and no instance would start.
+    """
+    names = ("RootVolumeGiB", "RootVolumeThroughput", "RootVolumeIops")
+    if not given.keys() & set(names):
+        return
+    gib, throughput, iops = (
+        int(given.get(name) or before.get(name) or built.parameters[name].Default) for name in names
+    )
+    least, most = constraints.IOPS_PER_MIBS * throughput, constraints.IOPS_PER_GIB * gib
+    if iops < least:
+        raise BatchregError(
+            f"A root volume with {throughput} MiB/s needs at least {least} IOPS, and would have "
+            f"{iops}.",
+            f"Give --root-volume-iops {least}, or --root-volume-throughput "
+            f"{iops // constraints.IOPS_PER_MIBS} or less.",
+        )
+    if iops > most:
+        raise BatchregError(
+            f"A root volume of {gib} GiB can have at most {most} IOPS, and would have {iops}.",
+            f"Give --root-volume-iops {most} or less, or --root-volume-gib "
+            f"{-(-iops // constraints.IOPS_PER_GIB)}.",
+        )
 
 
 def _credentials(

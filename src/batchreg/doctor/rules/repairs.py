@@ -14,9 +14,10 @@ SHAPE = '{"username": "...", "password": "...", "registry_url": "..."}'
 def replace_environment(facts: Facts, environment: Environment) -> tuple[str, str]:
     """Return (fix, step) for a compute environment that no update can repair.
 
-    A deploy replaces one that is INVALID behind the same queue, and no other.
+    A deploy replaces the one on EC2, behind the same queue.
     """
-    if environment.status == "INVALID" and environment.exists and facts.stack:
+    fargate = environment.fargate or "FargateComputeEnvironment" in environment.name
+    if facts.stack and not fargate:
         return deploy(facts, "--replace-environment"), ""
     return "", second_stack(facts)
 
