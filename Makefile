@@ -1,4 +1,4 @@
-# Two targets set everything up by themselves: make demo, make test.
+# Each target sets up what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,16 +16,16 @@ check: $(READY)  ## Lint, check types, lint the templates for every region
 	$(BIN)/mypy
 	$(BIN)/python scripts/lint_templates.py templates/*
 
-templates: $(READY)  ## Render the committed templates anew
+templates: $(READY)  ## Render the committed templates again
 	$(BIN)/python scripts/write_templates.py
 
-demo: $(READY)  ## Show the main job on an embedded AWS
+demo: $(READY)  ## Show a job that fails, the reason and the fix, on an embedded AWS
 	@$(BIN)/python scripts/demo.py
 
-bench: $(READY)  ## Measure commands, boot step and fleet, beside what else one could use
+bench: $(READY)  ## Measure commands, boot step and fleet, beside the alternatives
 	@$(BIN)/python scripts/bench.py $(ARGS)
 
-docs: $(READY)  ## Write anew what is generated: reference, troubleshooting, fleet
+docs: $(READY)  ## Write the generated pages: reference, troubleshooting, fleet
 	$(BIN)/python scripts/write_reference.py
 	$(BIN)/python scripts/write_troubleshooting.py
 	$(BIN)/python scripts/fleet.py

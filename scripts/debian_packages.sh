@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the tests and the demo use as real parts.
-# Where there is no root or no apt it says what stays out, and lets the rest go on.
+# Without root or apt it says what will be skipped, and lets the rest continue.
 set -eu
 packages="python3-venv systemd docker.io docker-registry cloud-init apache2-utils busybox-static openssl tmux"
 
@@ -12,14 +12,14 @@ done 2>/dev/null
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "No apt here: what needs a real registry, Docker Engine or cloud-init is left out." >&2
+    echo "No apt here: tests that need a real registry, Docker Engine or cloud-init are skipped." >&2
     exit 0
 fi
 if [ "$(id -u)" != 0 ]; then
-    echo "Not root: what needs$missing is left out. To have it: sudo apt-get install$missing" >&2
+    echo "Not root: tests that need$missing are skipped. To run them: sudo apt-get install$missing" >&2
     exit 0
 fi
-# A cloud-init that comes anew must not take this machine for a new instance at its next boot, and no
+# A newly installed cloud-init must not take this machine for a new instance at its next boot, and no
 # package may start a daemon here: the tests start their own.
 case "$missing" in *cloud-init*) mkdir -p /etc/cloud; touch /etc/cloud/cloud-init.disabled ;; esac
 policy=/usr/sbin/policy-rc.d

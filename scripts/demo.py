@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.environ import clean
 from lab.images import with_bash
 from lab.parts import Registry, missing
 from local_aws import LocalAws
 
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "ec2.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    ],
+}
 BIN = Path(sys.executable).parent
-STACK = "demo"
+QUEUE = "genomics"  # of somebody who has never heard of batchreg
 WORKFLOW = """\
 version 1.0
 workflow genome {
@@ -83,15 +94,60 @@ class Demo:
         if (result.returncode != 0) != fails:
             sys.exit(f"{line} ended with exit status {result.returncode}")
 
+    def make_queue(self) -> None:
+        """Make what many have already: a compute environment with a queue, by AWS's own calls."""
+        iam, batch = self.aws.client("iam"), self.aws.client("batch")
+        iam.create_role(RoleName=QUEUE, AssumeRolePolicyDocument=json.dumps(TRUST))
+        iam.create_instance_profile(InstanceProfileName=QUEUE)
+        iam.add_role_to_instance_profile(InstanceProfileName=QUEUE, RoleName=QUEUE)
+        batch.create_compute_environment(
+            computeEnvironmentName=QUEUE,
+            type="MANAGED",
+            computeResources={
+                "type": "EC2",
+                "allocationStrategy": "BEST_FIT_PROGRESSIVE",
+                "maxvCpus": 16,
+                "instanceTypes": ["m7i"],
+                "instanceRole": QUEUE,
+                "subnets": self.aws.subnet_ids,
+                "securityGroupIds": self.aws.security_group_ids,
+            },
+        )
+        order = [{"order": 1, "computeEnvironment": QUEUE}]
+        batch.create_job_queue(jobQueueName=QUEUE, priority=1, computeEnvironmentOrder=order)
+
+    def job(self, image: str) -> str:
+        """Run a job on the queue as any tool does, show its end, and return its status."""
+        print(f"  A job with {image} on {QUEUE}:", flush=True)
+        batch = self.aws.client("batch")
+        needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "128"}]
+        command = ["echo", "Hello from a private image"]
+        definition = batch.register_job_definition(
+            jobDefinitionName="align",
+            type="container",
+            containerProperties={"image": image, "command": command, "resourceRequirements": needs},
+        )["jobDefinitionArn"]
+        submitted = batch.submit_job(jobName="align", jobQueue=QUEUE, jobDefinition=definition)
+        job: dict[str, Any] = {"status": ""}
+        while job["status"] not in ("SUCCEEDED", "FAILED"):
+            time.sleep(0.1)
+            (job,) = batch.describe_jobs(jobs=[submitted["jobId"]])["jobs"]
+        container = job["container"]
+        if stream := container.get("logStreamName"):
+            events = self.aws.client("logs").get_log_events(
+                logGroupName="/aws/batch/job", logStreamName=stream
+            )["events"]
+            show("\n".join(event["message"] for event in events))
+        show(f"{job['status']}  {container.get('reason') or job['statusReason']}")
+        return str(job["status"])
+
     def workflow(self, image: str) -> None:
         """Run a workflow of three steps, with the engine's own settings."""
         (self.folder / "genome.wdl").write_text(WORKFLOW)
-        (stack,) = self.aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-        outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
-        settings: Mapping[str, str] = {
+        settings = {
             "MINIWDL__SCHEDULER__CONTAINER_BACKEND": "aws_batch_job_no_efs",
             "MINIWDL__FILE_IO__ROOT": str(self.folder),
-            "MINIWDL__AWS__TASK_QUEUE": outputs["JobQueueArn"],
+            "MINIWDL__AWS__TASK_QUEUE": QUEUE,
             "MINIWDL__AWS__DESCRIBE_PERIOD": "0.2",
             "MINIWDL__AWS__SUBMIT_PERIOD": "0.1",
         }
@@ -103,49 +159,41 @@ class Demo:
             capture_output=True,
             env=clean(**{**self.aws.environ, **settings, "HOME": str(self.folder)}),
         )
-        show("\n".join(re.findall(r"(?m)^.* (?:call-\w+ done|done)$", result.stderr)))
+        show("\n".join(re.findall(r"(?m)^.*call-\w+ NOTICE done$", result.stderr)))
         show(result.stdout if result.returncode == 0 else result.stderr)
         if result.returncode:
             sys.exit("The workflow failed.")
 
 
-def deploy(demo: Demo, host: str, password: str) -> None:
+def attach(demo: Demo, host: str, password: str) -> None:
     demo.run(
-        f"batchreg deploy --stack-name {STACK} --username lab --registry-url {host} --yes",
+        f"batchreg attach {QUEUE} --username lab --registry-url {host} --yes",
         BATCHREG_PASSWORD=password,
     )
 
 
 def tell(demo: Demo, registry: Registry) -> None:
-    """Tell the whole story, from a queue to a workflow."""
-    submit = f"batchreg submit --stack-name {STACK}"
-    say("1. A stack: a queue whose instances have the registry's credentials")
-    deploy(demo, registry.host, registry.password)
-
-    say("2. A job with a private image. An instance boots, pulls it and runs it")
+    """Tell the whole story of a job with a private image."""
     image = registry.push("lab/align", "1", with_bash())
-    demo.run(f"{submit} {image} -- echo Hello from a private image")
+    say("1. A job that fails: an instance boots, and its Docker Engine may not pull the image")
+    if demo.job(image) != "FAILED":
+        sys.exit("The job ran without credentials.")
 
-    say("3. Somebody revokes the token. The next image does not come any more")
-    password = secrets.token_urlsafe(12)
-    registry.change_password(password)
-    image = registry.push("lab/align", "2", with_bash())
-    demo.run(f"{submit} {image} -- echo Hello again", fails=True)
+    say("2. The reason: the registry gives this image to nobody without credentials")
+    demo.run(f"batchreg check {image}", fails=True)
 
-    say("4. The reason")
-    demo.run(f"batchreg doctor --stack-name {STACK} --image {image}", fails=True)
+    say("3. The fix: credentials for the compute environment behind the queue")
+    attach(demo, registry.host, registry.password)
 
-    say("5. The fix: the new token, for the instances that run as well")
-    demo.run(f"batchreg rotate --stack-name {STACK} --follow --yes", BATCHREG_PASSWORD=password)
+    say("4. The same job on the same queue")
+    if demo.job(image) != "SUCCEEDED":
+        sys.exit("The job failed with credentials.")
 
-    say("6. The same job")
-    demo.run(f"{submit} {image} -- echo Hello again")
-
-    say("7. A workflow engine, miniwdl, that knows nothing of registries")
+    say("5. A workflow engine, miniwdl, that knows nothing of registries")
     demo.workflow(image)
 
-    say("8. The end")
-    demo.run(f"batchreg destroy --stack-name {STACK} --yes")
+    say("6. Everything back as it was")
+    demo.run(f"batchreg detach {QUEUE} --yes")
 
 
 def main() -> None:
@@ -157,11 +205,12 @@ def main() -> None:
         (folder / "home").mkdir()
         demo = Demo(aws, folder / "home")
         print(f"An embedded AWS listens at {aws.endpoint}; nothing leaves this machine.")
+        demo.make_queue()
         if left_out:
-            say("1. A stack: a queue whose instances have the registry's credentials")
-            deploy(demo, "registry.example.com", "a password")
-            say("2. The end")
-            demo.run(f"batchreg destroy --stack-name {STACK} --yes")
+            say("1. Credentials for the compute environment behind a queue")
+            attach(demo, "registry.example.com", "a password")
+            say("2. Everything back as it was")
+            demo.run(f"batchreg detach {QUEUE} --yes")
         else:
             password = secrets.token_urlsafe(12) + "\"\\$'{}"
             registry = stack.enter_context(Registry("lab", password, directory=folder / "registry"))

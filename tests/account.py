@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,6 +14,9 @@ from local_aws import LocalAws
 PASSWORD = 'pa"ss\\wörd ${AWS::Region}'
 # No registry is there to be asked, but for the tests that start one.
 LOGIN = {"BATCHREG_USERNAME": "lab", "BATCHREG_PASSWORD": PASSWORD, "BATCHREG_NO_CHECK": "1"}
+
+# Runs `batchreg` as a user does.
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class Account:

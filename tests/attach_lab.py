@@ -53,6 +53,10 @@ class Lab:
             self.iam.create_role(
                 RoleName=f"{self.name}-ecs", AssumeRolePolicyDocument=json.dumps(TRUST)
             )
+            self.iam.attach_role_policy(
+                RoleName=f"{self.name}-ecs",
+                PolicyArn="arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role",
+            )
             self.iam.create_instance_profile(InstanceProfileName=f"{self.name}-ecs")
             self.iam.add_role_to_instance_profile(
                 InstanceProfileName=f"{self.name}-ecs", RoleName=f"{self.name}-ecs"

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from account import Account
+from account import Account, Run
 from checks import IMAGES, PASSWORD
 from lab.environ import clean
 from local_aws import LocalAws
@@ -27,8 +27,6 @@ from batchreg.registry_login import SecretsManager, read_all
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BATCHREG = str(Path(sys.executable).with_name("batchreg"))
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
@@ -145,6 +143,7 @@ def vanishing(aws: LocalAws) -> Iterator[tuple[str, dict[str, str]]]:
     ec2 = aws.client("ec2")
     (present,) = ec2.describe_subnets(SubnetIds=aws.subnet_ids[:1])["Subnets"]
     subnet = ec2.create_subnet(VpcId=present["VpcId"], CidrBlock="172.31.240.0/24")["Subnet"]
+    ec2.modify_subnet_attribute(SubnetId=subnet["SubnetId"], MapPublicIpOnLaunch={"Value": True})
 
     def delete(operation: str, count: int) -> None:
         if operation == "CreateChangeSet":

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from account import Run
 from attach_archives import ACCEPTED, REFUSED, multipart, shell
 from attach_lab import Lab
-from conftest import Run
 from lab.forwarder import Forwarder
 from local_aws import LocalAws
 
@@ -351,6 +351,7 @@ def test_other_commands_work_on_a_companion_stack_or_name_the_one_that_does(lab,
     assert "SUCCEEDED" in run("submit", *stack, "--auth", "job", "ghcr.io/lab/align:3").stderr
     refused = run("deploy", *stack, "--yes", status=1)
     assert f"To change it: batchreg attach {lab.name}" in refused.stderr
+    assert "role-denied" not in run("doctor", *stack).stdout
     run("destroy", *stack, "--yes")
     assert lab.companion is None
     assert lab.specification == {"launchTemplateId": lab.templates["base"], "version": "$Latest"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from account import Run
 from attach_archives import multipart, shell
 from attach_lab import Lab
-from conftest import Run
 from local_aws import LocalAws
 from test_attach import KEPT, LOGIN
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from attach_archives import multipart, shell
 from attach_lab import Lab
-from conftest import BATCHREG
+from interrupted import BATCHREG
 from lab.environ import clean
 from lab.forwarder import Call, Drop, Forwarder
 from local_aws import LocalAws

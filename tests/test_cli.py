@@ -249,7 +249,7 @@ def test_missing_settings_file_that_was_asked_for_is_an_error(batchreg):
         (b"", "cannot become a MIME part"),
         (b"Content-Type: multipart/mixed; boundary=x\n\n--y\n\nhello\n", "broken MIME archive"),
         (b"Content-Type: text/html\n\n<p>\n", "text/html, which cloud-init does not run"),
-        (b"#!/bin/sh\n" + b"# much\n" * 3000, "12,288 are the limit"),
+        (b"#!/bin/sh\n" + b"# much\n" * 3000, "the limit is 15,360"),
     ],
 )
 def test_bad_user_data_is_one_line(batchreg, tmp_path, content, message):

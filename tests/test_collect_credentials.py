@@ -314,7 +314,8 @@ class Iam:
     """IAM's answers about one role, with a customer managed key beside the secret."""
 
     def __init__(self, region: str, service: Any) -> None:
-        self.region, self.stubs = region, Stubs("iam", region=region)
+        self.region = region
+        self.stubs = Stubs("iam", "secretsmanager", region=region)
         when = {"CreateDate": NOW, "Path": "/"}
         self.document = {"Statement": {"Effect": "Allow", "Principal": {"Service": service}}}
         self.role = {
@@ -461,9 +462,38 @@ class TestRole:
         iam = Iam("eu-central-1", "ec2.amazonaws.com")
         iam.simulated(credentials.ECS, "*")
         iam.simulated(("secretsmanager:GetSecretValue",), ARN, **decision)
+        if not by:
+            iam.stubs.secretsmanager.add_response("get_resource_policy", {"ARN": ARN})
         found = iam.look(credentials.Read(facts.Secret(name="s"), ARN))
         assert found.denied == (
             facts.Denial(
                 action="secretsmanager:GetSecretValue", resource=ARN, by=by, policy=policy
             ),
         )
+
+    @pytest.mark.parametrize(
+        ("principal", "allowed"),
+        [
+            ({"AWS": "arn:aws:iam::111122223333:role/lab"}, True),
+            ({"AWS": ["arn:aws:iam::111122223333:role/lab"]}, True),
+            ({"AWS": "arn:aws:iam::111122223333:role/other"}, False),
+        ],
+    )
+    def test_policy_of_the_secret_allows_as_well(
+        self, principal: dict[str, Any], allowed: bool
+    ) -> None:
+        """That is how the role of an attached environment reads it."""
+        iam = Iam("eu-central-1", "ec2.amazonaws.com")
+        iam.simulated(credentials.ECS, "*")
+        iam.simulated(("secretsmanager:GetSecretValue",), ARN, EvalDecision="implicitDeny")
+        statement = {
+            "Effect": "Allow",
+            "Principal": principal,
+            "Action": "secretsmanager:GetSecretValue",
+            "Resource": "*",
+        }
+        iam.stubs.secretsmanager.add_response(
+            "get_resource_policy", {"ResourcePolicy": json.dumps({"Statement": [statement]})}
+        )
+        found = iam.look(credentials.Read(facts.Secret(name="s"), ARN))
+        assert (found.denied == ()) is allowed

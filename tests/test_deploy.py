@@ -419,3 +419,27 @@ def test_aws_cli_deploys_the_rendered_template(aws, account, template, tmp_path)
     assert result.returncode == 0, result.stderr
     assert account.stack["StackStatus"] == "CREATE_COMPLETE"
     assert account.secret["password"] == "secret"
+
+
+def test_what_an_instance_does_without_credentials_is_a_choice(batchreg, made, tmp_path):
+    """It is shown, deployed, and kept by a later deploy; render and user-data offer it too."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        result = batchreg(*arguments, environ=made.aws.environ)
+        assert result.returncode == 0, result.stderr
+        return result
+
+    deploy = ("deploy", "--stack-name", made.name)
+    shown = run(*deploy, "--dry-run", "--on-failure", "join").stderr.splitlines()
+    assert ["without", "credentials", "park", "join"] in [line.split() for line in shown]
+    run(*deploy, "--yes", "--on-failure", "join")
+    assert "\n--on-failure=join\n" in made.user_data
+    run(*deploy, "--yes", "--max-vcpus", "5")
+    assert "\n--on-failure=join\n" in made.user_data
+    (tmp_path / "batchreg.yaml").write_text("on_failure: join\n")
+    assert "--on-failure=join" in run("render").stdout
+    assert "--on-failure=park" in run("render", "--on-failure", "park").stdout
+    assert (
+        "--on-failure=join"
+        in run("user-data", "--secret-id", "s", "--region", "eu-central-1").stdout
+    )

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from account import LOGIN, submit
+from lab.forwarder import Call, Forwarder, Reply
 
 FOREIGN = 'Resources: {Role: {Type: "AWS::IAM::Role", Properties: {AssumeRolePolicyDocument: {}}}}'
 
@@ -42,6 +43,54 @@ def test_destroyed_stack_is_gone_and_destroying_it_again_is_a_success(destroy, m
         0,
         f"There is no stack {made.name} in us-east-1: nothing to destroy.\n",
     )
+
+
+def test_job_definitions_of_submit_go_with_the_stack(destroy, made, batchreg):
+    """What others have registered stays ACTIVE, and so does what has no tag of a stack."""
+    batch = made.aws.client("batch")
+    submit(made, "SUCCEEDED")  # registers a definition as others do
+    for tag in ("1", "2"):
+        image = f"ghcr.io/{made.name}/align:{tag}"
+        done = batchreg(
+            "submit", "--detach", "--stack-name", made.name, image, environ=made.aws.environ
+        )
+        assert done.returncode == 0, done.stderr
+
+    def active(name: str) -> list[str]:
+        found = batch.describe_job_definitions(jobDefinitionName=name, status="ACTIVE")
+        return [one["jobDefinitionArn"] for one in found["jobDefinitions"]]
+
+    ours, theirs = f"ghcr-io-{made.name}-align", made.name
+    assert (len(active(ours)), len(active(theirs))) == (2, 1)
+    result = destroy("--terminate-jobs")
+    assert result.returncode == 0, result.stderr
+    assert "Deregistered 2 job definitions of submit." in result.stderr.splitlines()
+    assert (len(active(ours)), len(active(theirs))) == (0, 1)
+
+
+class Denying(Forwarder):
+    """An AWS that does not let the caller list job definitions."""
+
+    def before(self, call: Call) -> Reply | None:
+        if call.operation != "/v1/describejobdefinitions":
+            return None
+        headers = {"x-amzn-errortype": "AccessDeniedException"}
+        return Reply(403, b'{"message": "no permission"}', headers)
+
+
+def test_missing_permission_to_deregister_is_a_note(batchreg, made):
+    """The stack goes all the same."""
+    with Denying(made.aws.endpoint) as aws:
+        result = batchreg(
+            *("destroy", "--stack-name", made.name, "--yes"),
+            environ={**made.aws.environ, "AWS_ENDPOINT_URL": aws.url},
+        )
+    assert result.returncode == 0, result.stderr
+    assert (
+        "The job definitions of submit stay ACTIVE: AWS rejected DescribeJobDefinitions: "
+        "no permission." in result.stderr
+    )
+    assert made.stack is None
 
 
 def test_off_a_terminal_destroy_needs_yes(destroy, made):

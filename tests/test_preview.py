@@ -76,7 +76,12 @@ def test_every_parameter_is_shown_by_its_label():
             ],
             ("Ec2Configuration", "InstanceTypes"),
         ),
-        (Settings(fargate=True), [Change("Fargate queue", "no", "yes")], ()),
+        (Settings(fargate=True), [Change("Fargate queue", False, True)], ()),
+        (
+            Settings(on_failure="join"),
+            [Change("without credentials", "park", "join")],
+            ("LaunchTemplate",),
+        ),
         (
             Settings(user_parts=("Content-Type: text/x-shellscript\n\n#!/bin/sh\n",)),
             [Change("your user data", "none", "44 bytes")],

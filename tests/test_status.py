@@ -24,7 +24,7 @@ def status(batchreg, account):
     return run
 
 
-def test_healthy_stack_is_six_lines(status, made):
+def test_healthy_stack_is_seven_lines(status, made):
     """What to look at first, each on a line of its own, in columns."""
     text = status()
     assert [line[:19].rstrip() for line in text.splitlines()] == [
@@ -32,6 +32,7 @@ def test_healthy_stack_is_six_lines(status, made):
         "Compute environment",
         "Job queue",
         "Secret",
+        "Instances",
         "Jobs",
         "Template",
     ]

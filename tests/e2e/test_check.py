@@ -410,11 +410,13 @@ def test_stack_that_is_not_there_is_told(batchreg, aws):
 def test_broken_secret_of_ones_own_is_told(batchreg, aws, stack):
     """In the words in which the instances would complain; nothing of it is shown."""
     manager = aws.client("secretsmanager")
-    arn = manager.create_secret(Name=f"{stack}/login", SecretString="not JSON: canary")["ARN"]
+    text = json.dumps({"username": "lab", "password": "canary"})
+    arn = manager.create_secret(Name=f"{stack}/login", SecretString=text)["ARN"]
     made = batchreg(
         "deploy", "--stack-name", stack, "--yes", "--secret-arn", arn, environ=aws.environ
     )
     assert made.returncode == 0, made.stderr
+    manager.put_secret_value(SecretId=arn, SecretString="not JSON: canary")
 
     def complaint() -> str:
         result = batchreg("check", "x", "--stack-name", stack, environ=aws.environ)

@@ -203,6 +203,12 @@ def allow_egress(lab: Lab) -> None:
         lab.ec2.authorize_security_group_egress(GroupId=group, IpPermissions=EVERYTHING)
 
 
+def new_value(lab: Lab, **value: Any) -> None:
+    """Change the secret by hand; its parameter and the registry still have the password."""
+    lab.secrets.put_secret_value(SecretId=lab.outputs["RegistrySecretArn"], **value)
+
+
+ROTATED = (("New password", f"{CANARY}\n"), YES)
 FIXES: dict[str, Fix] = {
     "environment-invalidated": Fix(invalidated, (YES,)),
     "environment-disabled": Fix(FAULTS["environment-disabled"]),
@@ -213,6 +219,12 @@ FIXES: dict[str, Fix] = {
     "secret-missing": Fix(
         FAULTS["secret-missing"],
         (YES, ("User name", "ci-robot\n"), ("Password", f"{CANARY}\n"), YES),
+    ),
+    "secret-empty": Fix(lambda lab: new_value(lab, SecretBinary=b"\0"), ROTATED),
+    "secret-not-json": Fix(FAULTS["secret-not-json"], ROTATED),
+    "secret-incomplete": Fix(FAULTS["secret-incomplete"], ROTATED),
+    "secret-unusable": Fix(
+        lambda lab: new_value(lab, SecretString='{"username": "ci-robot", "password": ""}'), ROTATED
     ),
     "wrong-credentials": Fix(
         lambda lab: lab.registry.change_password(NEW_PASSWORD),
@@ -277,7 +289,7 @@ def assert_nothing_was_lost(lab: Lab, queue: str) -> None:
     assert passwords(lab) == {lab.registry.host: lab.registry.password, OTHER: OTHER_PASSWORD}
     for name, arn in lab.account.outputs.items():
         if name.startswith("RegistrySecret"):
-            assert f"\n-s{arn}\n" in lab.account.user_data
+            assert f"\n--secret-id={arn}\n" in lab.account.user_data
     environment = lab.account.environment
     assert (environment["status"], environment["state"]) == ("VALID", "ENABLED")
     (found,) = lab.batch.describe_job_queues(jobQueues=[queue])["jobQueues"]

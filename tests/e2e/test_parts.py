@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from broken_stack import parts
+from lab import parts
 from lab.agent import Ambiguous, auth_for, read_ecs_config
 from lab.instance import Instance, boot
 from lab.parts import Engine, PullError, Registry, missing

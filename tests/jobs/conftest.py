@@ -45,14 +45,17 @@ def own(aws: LocalAws) -> dict[str, str]:
     manager = aws.client("secretsmanager")
     texts = {
         url: json.dumps({"username": USER, "password": PASSWORD, "registry_url": url})
-        for url in ("https://quay.io/", "docker.io")
+        for url in ("https://quay.io/", "docker.io", "broken.example.com")
     }
-    texts["broken"] = f"{PASSWORD}: not JSON"
     arns = {
-        name: manager.create_secret(Name=f"own{number}", SecretString=text)["ARN"]
+        name.partition(".example")[0]: manager.create_secret(
+            Name=f"own{number}", SecretString=text
+        )["ARN"]
         for number, (name, text) in enumerate(texts.items())
     }
     deploy(
         aws, "own", "--fargate", *(part for arn in arns.values() for part in ("--secret-arn", arn))
     )
+    # After the deploy, which refuses such a secret.
+    manager.put_secret_value(SecretId=arns["broken"], SecretString=f"{PASSWORD}: not JSON")
     return arns

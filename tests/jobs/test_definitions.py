@@ -226,7 +226,7 @@ def test_definition_of_ours_is_found_on_a_later_page():
             lambda params, **_: registered.update(params),
         )
         registered: dict[str, Any] = {}
-        assert definitions.register(batch, body) == "n:7"
+        assert definitions.register(batch, body, "lab") == "n:7"
         ours = {
             "jobDefinitionName": "n",
             "jobDefinitionArn": "n:7",
@@ -239,5 +239,60 @@ def test_definition_of_ours_is_found_on_a_later_page():
             "describe_job_definitions", {"jobDefinitions": [foreign], "nextToken": "2"}
         )
         stub.add_response("describe_job_definitions", {"jobDefinitions": [ours]})
-        assert definitions.register(batch, body) == "n:7"
+        assert definitions.register(batch, body, "lab") == "n:7"
         stub.assert_no_pending_responses()
+
+
+def test_definition_of_another_stack_is_not_shared():
+    """It is deregistered with that stack."""
+    batch = client("batch")
+    with Stubber(batch) as stub:
+        registered: list[dict[str, Any]] = []
+        batch.meta.events.register(
+            "provide-client-params.batch.RegisterJobDefinition",
+            lambda params, **_: registered.append(params),
+        )
+        for stack in ("lab", "genomics"):
+            there = [
+                {"type": "container", "jobDefinitionName": "n", "jobDefinitionArn": "n:1"}
+                | {"revision": 1, "tags": one["tags"]}
+                for one in registered
+            ]
+            stub.add_response("describe_job_definitions", {"jobDefinitions": there})
+            made = {"jobDefinitionName": "n", "jobDefinitionArn": "n:1", "revision": 1}
+            stub.add_response("register_job_definition", made)
+            definitions.register(batch, definition(spec()), stack)
+        stub.assert_no_pending_responses()
+    assert [one["tags"]["batchreg:stack"] for one in registered] == ["lab", "genomics"]
+
+
+def test_definitions_of_a_stack_are_deregistered_page_by_page():
+    """Those without the tag, of an earlier version or of somebody else, stay."""
+    batch, gone = client("batch"), []
+    batch.meta.events.register(
+        "provide-client-params.batch.DeregisterJobDefinition",
+        lambda params, **_: gone.append(params["jobDefinition"]),
+    )
+    tags = {"batchreg": "digest", "batchreg:stack": "lab"}
+    pages = [
+        {"n:1": tags, "n:2": {"batchreg": "digest"}, "n:3": {}},
+        {"m:1": {**tags, "batchreg:stack": "other"}, "m:2": tags},
+    ]
+    with Stubber(batch) as stub:
+        for number, page in enumerate(pages):
+            found = [
+                {"jobDefinitionName": "n", "jobDefinitionArn": arn, "revision": 1}
+                | {"type": "container", "tags": tags}
+                for arn, tags in page.items()
+            ]
+            more = {} if number else {"nextToken": "2"}
+            stub.add_response(
+                "describe_job_definitions",
+                {"jobDefinitions": found, **more},
+                {"status": "ACTIVE", **({"nextToken": "2"} if number else {})},
+            )
+        for _ in range(2):
+            stub.add_response("deregister_job_definition", {})
+        assert definitions.deregister_all(batch, "lab") == 2
+        stub.assert_no_pending_responses()
+    assert sorted(gone) == ["m:2", "n:1"]

@@ -214,3 +214,20 @@ def test_only_secret_is_taken_unread(aws, own, denied):
     assert definition_of(aws, job)["containerProperties"]["repositoryCredentials"] == {
         "credentialsParameter": own["https://quay.io/"]
     }
+
+
+def test_jobs_use_the_stacks_job_role_unless_another_is_given(aws):
+    """A stack with --job-policy-arn has one; job-definition knows it where it calls AWS anyway."""
+    policy = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+    login = ("--registry-url", "ghcr.io", "--username", USER)
+    deploy(aws, "roles", *login, "--job-policy-arn", policy)
+    role, mine = outputs(aws, "roles")["JobRoleArn"], "arn:aws:iam::123456789012:role/mine"
+    place = {"BATCHREG_STACK_NAME": "roles"}
+    for options, expected in (((), role), (("--job-role-arn", mine), mine)):
+        job = detached(aws, *options, IMAGE, **place)
+        assert job["container"]["jobRoleArn"] == expected
+    with_aws = run(aws, "job-definition", "--auth", "job", IMAGE, **place)
+    without = run(aws, "job-definition", IMAGE, **place, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    found = [json.loads(one.out)["containerProperties"] for one in (with_aws, without)]
+    assert found[0]["jobRoleArn"] == role
+    assert "jobRoleArn" not in found[1]

@@ -96,8 +96,8 @@ def test_logs_for_machines_end_with_the_result(aws, spoken):
     """One object a line."""
     said = [json.loads(line) for line in run(aws, "logs", "--json", spoken).out.splitlines()]
     assert said == [
-        {"type": "log", "time": 1_700_000_000_000, "text": "one"},
-        {"type": "log", "time": 1_700_000_000_000, "text": "two"},
+        {"type": "log", "time": "2023-11-14T22:13:20.000+00:00", "text": "one"},
+        {"type": "log", "time": "2023-11-14T22:13:20.000+00:00", "text": "two"},
         {"type": "result", "job": spoken, "status": "FAILED"},
     ]
 

@@ -381,6 +381,7 @@ DEPLOY_OPTIONS: dict[str, Any] = {
     "image_type": None,
     "user_data": None,
     "fargate": None,
+    "on_failure": None,
     "password_stdin": False,
     "default_vpc": False,
     "username": "lab",

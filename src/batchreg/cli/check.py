@@ -212,9 +212,13 @@ def after(plan: Plan, session: Session) -> Available:
         found = [StackRegistry(None, arn) for arn in plan.settings.secret_arns]
         return _read(session.client("secretsmanager"), found)
     given, slots = plan.parameters, [suffix(slot) for slot in plan.settings.slots]
-    complete = all({f"Username{n}", f"Password{n}"} <= given.keys() for n in slots)
     present = plan.stack if plan.kept else None
-    stored = Available() if complete or not present else deployed(session, present)
+    complete = {n for n in slots if {f"Username{n}", f"Password{n}"} <= given.keys()}
+    lacking = []
+    if present and complete < set(slots):
+        known = registries.find(session.client("cloudformation"), present)
+        lacking = [one for one in known if suffix(one.slot or 0) not in complete]
+    stored = _read(session.client("secretsmanager"), lacking) if lacking else Available()
     before = present.parameters if present else {}
     credentials = {}
     for n in slots:

@@ -30,6 +30,7 @@ from batchreg.cli.options import (
     job_options,
     json_option,
     number,
+    on_failure_option,
     output_option,
     password_stdin_option,
     pull_option,
@@ -504,6 +505,7 @@ def render(output: str | None, style: str, **shape: Any) -> None:
     ),
     refresh_option(default=constraints.DEFAULT_REFRESH_MINUTES),
     pull_option(default=constraints.PULL_BEHAVIORS[0]),
+    on_failure_option(default=constraints.ON_FAILURE[0]),
     user_data_option(),
 )
 @output_option()
@@ -513,6 +515,7 @@ def user_data(
     region: str,
     credential_refresh_minutes: int,
     image_pull_behavior: str,
+    on_failure: str,
     output: str | None,
     user_data: Path | None,
 ) -> None:
@@ -531,6 +534,7 @@ def user_data(
             userdata.read_parts(user_data) if user_data else (),
             refresh_minutes=credential_refresh_minutes,
             image_pull_behavior=image_pull_behavior,
+            on_failure=on_failure,
         ),
         output,
     )
@@ -549,7 +553,9 @@ def user_data(
 def job_definition(**options: Any) -> None:
     """Print a job definition as JSON, for tools of your own.
 
-    For Terraform, Step Functions or a script, say. What follows -- is the container's command.
+    For Terraform, Step Functions or a script, say. What follows -- is the container's command. AWS
+    is called only for --auth job and --fargate: without them, give the stack's JobRole with
+    --job-role-arn.
     """
     from batchreg.cli import jobs as job_commands
 

@@ -19,11 +19,12 @@ from click.core import ParameterSource
 from batchreg.cli.output import report
 from batchreg.stack.changesets import Change
 from batchreg.stack.events import Event, plain_reason
-from batchreg.stack.preview import Change as Setting
 from batchreg.stack.screen import Resource
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+    from batchreg.stack.preview import Change as Setting
 
 GOOD, BAD, DOING = "green", "red", "yellow"
 ROOM_FOR_CTRL_C = len("^C")  # which the terminal shows at the end of the last line
@@ -166,7 +167,7 @@ class TextScreen(BothScreens):
 
     def settings(self, settings: Sequence[Setting]) -> None:
         if settings:
-            rows = [[each.setting, each.old or "-", each.new or "-"] for each in settings]
+            rows = [[each.setting, _shown(each.old), _shown(each.new)] for each in settings]
             self.table(["Setting", "Now", "After"], rows)
 
     def deletions(self, resources: Sequence[Resource]) -> None:
@@ -305,6 +306,12 @@ def write(stream: IO[str], text: str) -> None:
 def _elapsed(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def _shown(value: str | bool) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value or "-"
 
 
 def _style(word: str) -> str:

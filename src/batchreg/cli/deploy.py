@@ -19,6 +19,7 @@ The path of a password:
 5. `preflight` sends it to its registry, and nowhere else.
 6. `changesets.create` sends it to CloudFormation, which keeps it in Secrets Manager. `masking` takes
    it out of a rejection that quotes the request.
+7. `repair.restore` sends it to Secrets Manager, if the secret was changed by hand.
 
 No repr shows the fields that hold it.
 """
@@ -30,13 +31,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchreg.aws import Connect, Session
-from batchreg.cli import inputs, preflight, prompts, runner, target
+from batchreg.cli import inputs, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.errors import Interrupted
+from batchreg.stack import repair
 from batchreg.stack.deploy import deploy
 from batchreg.stack.environment import invalid_reason, running
 from batchreg.stack.plan import Inputs, Plan, resolve
+from batchreg.stack.states import Stack
 
 
 def run(
@@ -150,26 +153,36 @@ class Deploy:
 
     def act(self, resolved: Resolved) -> int:
         found, plan = resolved.target, resolved.plan
-        preflight.require_ready(
-            found,
-            plan,
-            self.options["user_data"],
-            self.screen,
-            check=not self.how.no_check,
-            force=self.how.force,
-        )
+        if plan.parameters or plan.new_secrets or self.options["user_data"]:
+            from batchreg.cli import preflight
+
+            preflight.require_ready(
+                found,
+                plan,
+                self.options["user_data"],
+                self.screen,
+                check=not self.how.no_check,
+                force=self.how.force,
+            )
         if self.how.check:
             from batchreg.cli.check import before_deploy
 
             before_deploy(self.how.check, plan, found.session, self.screen)
+        ask, dry_run = prompts.asker(self.how.yes), self.how.dry_run
+
+        def restore(stack: Stack) -> bool:
+            manager = found.session.client("secretsmanager")
+            return repair.restore(manager, plan, stack, self.screen, ask, dry_run=dry_run)
+
         done = deploy(
             found.client,
             plan,
             self.screen,
-            prompts.asker(self.how.yes),
-            dry_run=self.how.dry_run,
+            ask,
+            dry_run=dry_run,
             wait=self.how.wait,
             running=lambda: running(found.session.client("batch"), plan.stack),
+            restore=restore,
         )
         outputs = dict(done.outputs) if done else {}
         lines = "".join(f"{name}: {value}\n" for name, value in outputs.items())

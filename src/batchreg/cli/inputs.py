@@ -28,6 +28,7 @@ def gather(
     image_type: str | None,
     user_data: Path | None,
     fargate: bool | None,
+    on_failure: str | None,
     password_stdin: bool,
     default_vpc: bool,
     tag: tuple[str, ...],
@@ -46,7 +47,7 @@ def gather(
     if listed and secret_arn:
         raise click.UsageError("--registry and --secret-arn exclude each other.")
     values["password"] = password(password_stdin)
-    settings = structure_settings(secret_arn, image_type, user_data, fargate)
+    settings = structure_settings(secret_arn, image_type, user_data, fargate, on_failure)
     Settings(**settings)  # raises for what cannot work
     return Inputs(
         stack_name=stack_name,

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,8 +59,9 @@ def submit(
     queue = _queue(present, spec.fargate)
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
+    spec = _with_job_role(spec, present)
     spec = _with_credentials(spec, session, present, auth, console)
-    definition = definitions.register(batch, definitions.definition(spec))
+    definition = definitions.register(batch, definitions.definition(spec), present.name)
     client = session.client("logs")
     try:
         job_id = jobs.submit(
@@ -140,12 +141,16 @@ def job_definition(
     endpoint_url: str | None,
     **options: Any,
 ) -> None:
-    """Print a job definition; AWS is asked only for one with credentials of its own."""
+    """Print a job definition; AWS is asked only for one with credentials of its own.
+
+    Only then is the stack's job role known.
+    """
     parsed = parse(image)
     spec = _spec(parsed, **options)
     if auth == "job" or spec.fargate:
         place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
         session, present = place.session, place.existing()
+        spec = _with_job_role(spec, present)
         spec = _with_credentials(spec, session, present, auth, TextScreen())
     click.echo(json.dumps(definitions.definition(spec, command), indent=2))
 
@@ -176,6 +181,11 @@ def _job_name(name: str | None, image: Image) -> str:
             "Use at most 128 letters, digits, hyphens and underscores, a letter or digit first.",
         )
     return name
+
+
+def _with_job_role(spec: Spec, present: Stack) -> Spec:
+    """Return the spec with the stack's job role, unless the user gave one or the stack has none."""
+    return replace(spec, job_role=spec.job_role or present.outputs.get("JobRoleArn"))
 
 
 def _with_credentials(
@@ -284,7 +294,8 @@ def _print(item: jobs.State | Line, console: AnyScreen, out: Callable[[str], Non
     """Show a state or a line of the log; `out` prints what goes to stdout."""
     if isinstance(item, Line):
         if isinstance(console, JsonScreen):
-            out(json.dumps({"type": "log", "time": item.time, "text": item.text}))
+            time = datetime.fromtimestamp(item.time / 1000, UTC).isoformat(timespec="milliseconds")
+            out(json.dumps({"type": "log", "time": time, "text": item.text}))
         else:
             if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
                 sys.stdout.reconfigure(errors="replace")

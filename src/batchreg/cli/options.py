@@ -174,6 +174,18 @@ def secret_arn_option() -> Decorator:
     )
 
 
+def on_failure_option(**attributes: Any) -> Decorator:
+    return setting(
+        "--on-failure",
+        type=click.Choice(constraints.ON_FAILURE),
+        metavar="HOW",
+        help="What an instance does while it has no credentials: park takes no jobs; join takes jobs, "
+        "and private images fail to pull.  "
+        f"[default: {constraints.ON_FAILURE[0]}]",
+        **attributes,
+    )
+
+
 structure_options = together(
     under(
         "Template options",
@@ -191,6 +203,7 @@ structure_options = together(
             help="Add a compute environment and a queue on Fargate, for jobs that carry their own "
             "credentials.",
         ),
+        on_failure_option(),
         user_data_option(),
     ),
     config_option,
@@ -429,7 +442,7 @@ job_options = under(
         "--job-role-arn",
         "job_role",
         metavar="ARN",
-        help="IAM role that the container assumes.  [default: none]",
+        help="IAM role that the container assumes.  [default: the stack's JobRole, if it has one]",
     ),
     option(
         "--retries",
@@ -453,6 +466,7 @@ def structure_settings(
     image_type: str | None,
     user_data: Path | None,
     fargate: bool | None,
+    on_failure: str | None,
 ) -> dict[str, Any]:
     """Return the fields of Settings that the structure options give; reads the user data."""
     given: dict[str, Any] = {}
@@ -462,6 +476,8 @@ def structure_settings(
         given["image_type"] = image_type
     if fargate is not None:
         given["fargate"] = fargate
+    if on_failure:
+        given["on_failure"] = on_failure
     if user_data is not None:
         from batchreg.render import userdata
 

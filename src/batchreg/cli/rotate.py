@@ -15,9 +15,9 @@ from batchreg.errors import BatchregError, Interrupted
 from batchreg.registry import check as registry_check
 from batchreg.registry.images import Image, parse
 from batchreg.registry.logins import Credentials
-from batchreg.registry_login import HUB
-from batchreg.stack import following, registries, rotate, states
+from batchreg.stack import following, registries, repair, rotate, states
 from batchreg.stack.registries import StackRegistry
+from batchreg.stack.rotate import Outcome
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Stack
 
@@ -33,13 +33,17 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Rotation:
-    """Whose password becomes which one; None until it is asked for."""
+    """Whose password becomes which one; None until it is asked for.
+
+    `username`: empty where the secret was changed by hand and does not tell it.
+    """
 
     target: Target
     stack: Stack
     body: str
     registry: StackRegistry
     image: Image | None
+    username: str = field(default="", repr=False)
     password: str | None = field(repr=False)
 
 
@@ -127,33 +131,46 @@ class Rotate:
         )
 
     def ask(self, plan: Rotation) -> Rotation:
+        manager = plan.target.session.client("secretsmanager")
         if self.undo:
-            manager = plan.target.session.client("secretsmanager")
             before = rotate.stored(manager, plan.registry, registries.PREVIOUS)
             inputs.require_usable("Password", before.credentials.password)
-            return replace(plan, password=before.credentials.password)
+            plan = replace(plan, password=before.credentials.password)
+        plan = replace(plan, username=rotate.username(manager, plan.registry))
+        if self.check and not plan.username:
+            raise repair.unknown_username(plan.stack.name, plan.registry, self.screen)
         if plan.password is None:
             label = f"New password for {plan.registry.host}"
             return replace(plan, password=prompts.ask_password(label))
         return plan
 
     def act(self, plan: Rotation) -> int:
-        session, host, password = plan.target.session, plan.registry.host, str(plan.password)
+        session, host = plan.target.session, plan.registry.host
+        credentials = Credentials(plan.username, str(plan.password))
         manager = session.client("secretsmanager")
         if self.check:
-            username = rotate.stored(manager, plan.registry).credentials.username
-            _check(plan, Credentials(username, password))
+            _check(plan, credentials)
         what = "Go back to the previous password of" if self.undo else "Change the password of"
         if not prompts.asker(self.yes)(f"{what} {host} in {plan.stack.name}?"):
             raise BatchregError(f"No changes were made to {plan.stack.name}.")
-        changed = rotate.make_current(
-            plan.target.client, manager, plan.stack, plan.body, plan.registry, password, self.screen
+        outcome = rotate.make_current(
+            plan.target.client,
+            manager,
+            plan.stack,
+            plan.body,
+            plan.registry,
+            credentials,
+            self.screen,
         )
+        changed = outcome is not Outcome.UNCHANGED
         if not changed:
             self.screen.note(f"{host} has this password already: nothing to change.")
         told = self._refresh(plan) if changed and self.refresh else {}
         if changed:
-            _say_when(plan.stack, host, told, self.screen, self.undo)
+            what = "its previous password again" if self.undo else "a new password"
+            if outcome is Outcome.REPAIRED:
+                what = "a working secret again"
+            _say_when(plan.stack, f"{host} has {what}.", told, self.screen)
         self.screen.emit(
             "result", stack=plan.stack.name, registry=host, changed=changed, instances=told
         )
@@ -177,11 +194,10 @@ class Rotate:
 
 def _check(plan: Rotation, credentials: Credentials) -> None:
     """Refuse a password that the registry refuses."""
-    key = str(plan.registry.key)
     verdict = (
         registry_check.check(plan.image, credentials)
         if plan.image
-        else registry_check.check_login("docker.io" if key == HUB else key, credentials)
+        else registry_check.check_login(registries.address_of(plan.registry), credentials)
     )
     if not verdict.ok:
         raise BatchregError(
@@ -226,7 +242,7 @@ def _asked(session: Session, present: Stack, screen: Screen, follow: bool) -> di
     return rotate.reported(ssm, asked, reached)
 
 
-def _say_when(present: Stack, host: str, told: dict[str, str], screen: Screen, undo: bool) -> None:
+def _say_when(present: Stack, what: str, told: dict[str, str], screen: Screen) -> None:
     minutes = int(present.parameters.get("CredentialRefreshMinutes") or 30) + 1
     latest = datetime.now() + timedelta(minutes=minutes)
     done, asked = (
@@ -237,5 +253,4 @@ def _say_when(present: Stack, host: str, told: dict[str, str], screen: Screen, u
         number = f"{done or asked} instance{'s' * (done + asked > 1)}"
         has = ("has" if done == 1 else "have") + " it" if done else "asked to refresh now"
         who = f"{number} {has}; any other uses it"
-    what = "its previous password again" if undo else "a new password"
-    screen.note(f"{host} has {what}. {who} by {latest:%H:%M} at the latest, new ones at once.")
+    screen.note(f"{what} {who} by {latest:%H:%M} at the latest, new ones at once.")

@@ -98,8 +98,11 @@ def _lines(seen: Status) -> Iterator[str]:
                 kind, f"{part.status}, {part.state}", part.name, "" if healthy else part.reason
             )
     for arn, changed in seen.secrets.items():
-        when = re.match(r"(\d{4}-\d\d-\d\d \d\d:\d\d)", changed)
-        yield from _row("Secret", f"changed {when[1]}" if when else changed, seen.registries[arn])
+        when = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)", changed)
+        state = f"changed {when[1]} {when[2]}" if when else changed
+        yield from _row("Secret", state, seen.registries[arn])
+    if seen.instances:
+        yield from _row("Instances", str(seen.instances))
     if seen.jobs:
         counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]
         yield from _row("Jobs", ", ".join(counts) or "none")

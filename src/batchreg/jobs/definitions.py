@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
         ResourceRequirementTypeDef,
     )
 
-TAG = "batchreg"  # on a job definition: the digest of what we registered
+# On a job definition: the digest of what we registered, and the stack that it is for.
+TAG, STACK_TAG = "batchreg", "batchreg:stack"
+
+PARALLEL = 8  # calls at a time
 
 # Memory in MiB that Fargate allows for each number of vCPUs.
 # Source: docs.aws.amazon.com/batch/latest/APIReference/API_ResourceRequirement.html
@@ -136,9 +140,10 @@ def definition_name(image: Image) -> str:
     return re.sub("[^A-Za-z0-9]+", "-", f"{image.registry}-{image.path}").strip("-")[:128]
 
 
-def register(batch: BatchClient, body: RegisterJobDefinitionRequestTypeDef) -> str:
-    """Return the ARN of our newest job definition like `body`, registered if there is none."""
+def register(batch: BatchClient, body: RegisterJobDefinitionRequestTypeDef, stack: str) -> str:
+    """Return the ARN of the stack's newest job definition like `body`, registered if there is none."""
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    tags = {TAG: digest, STACK_TAG: stack}
     pages = batch.get_paginator("describe_job_definitions").paginate(
         jobDefinitionName=body["jobDefinitionName"], status="ACTIVE"
     )
@@ -146,9 +151,27 @@ def register(batch: BatchClient, body: RegisterJobDefinitionRequestTypeDef) -> s
         found
         for page in pages
         for found in page["jobDefinitions"]
-        if found.get("tags", {}).get(TAG) == digest
+        if tags.items() <= found.get("tags", {}).items()
     ]
     if same:
         return max(same, key=lambda found: found["revision"])["jobDefinitionArn"]
-    tagged: RegisterJobDefinitionRequestTypeDef = {**body, "tags": {TAG: digest}}
+    tagged: RegisterJobDefinitionRequestTypeDef = {**body, "tags": tags}
     return batch.register_job_definition(**tagged)["jobDefinitionArn"]
+
+
+def deregister_all(batch: BatchClient, stack: str) -> int:
+    """Deregister the job definitions that were registered for a stack; return their number.
+
+    Those that somebody else registered have no such tag, and stay. Jobs that use a definition are
+    not affected.
+    """
+    pages = batch.get_paginator("describe_job_definitions").paginate(status="ACTIVE")
+    arns = [
+        found["jobDefinitionArn"]
+        for page in pages
+        for found in page["jobDefinitions"]
+        if found.get("tags", {}).get(STACK_TAG) == stack
+    ]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(lambda arn: batch.deregister_job_definition(jobDefinition=arn), arns))
+    return len(arns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchreg.errors import BatchregError
 from batchreg.stack import changesets, states
@@ -18,9 +18,11 @@ from batchreg.stack.following import (
     without_failure,
 )
 from batchreg.stack.plan import Plan
-from batchreg.stack.preview import Change as Setting
 from batchreg.stack.screen import Ask, Screen
 from batchreg.stack.states import Sleep, Stack, StackFailed
+
+if TYPE_CHECKING:
+    from batchreg.stack.preview import Change as Setting
 
 
 def deploy(
@@ -32,12 +34,14 @@ def deploy(
     dry_run: bool = False,
     wait: bool = True,
     running: Callable[[], int] = lambda: 0,
+    restore: Callable[[Stack], bool] = lambda stack: False,
     sleep: Sleep = time.sleep,
 ) -> Stack | None:
     """Do what the plan says and return the stack; None if there is none, as after a dry run.
 
-    `running` counts the jobs that run now; it is called only if an update affects them. Raises
-    StackFailed if CloudFormation fails, and BatchregError if the user says no.
+    `running` counts the jobs that run now; it is called only if an update affects them. `restore`
+    repairs what CloudFormation does not look at, and returns whether it had to. Raises StackFailed
+    if CloudFormation fails, and BatchregError if the user says no.
     """
     present, body = plan.stack, plan.present_body
     if present and present.busy:
@@ -54,7 +58,8 @@ def deploy(
     if creates or not present or not unchanged(plan, present, body):
         change_set = _create(client, plan, parameters, present, creates, screen, sleep)
     if not change_set or change_set.id is None:
-        if not _protect(client, plan, present, screen, dry_run):
+        protected = _protect(client, plan, present, screen, dry_run)
+        if not (present and restore(present)) and not protected:
             screen.note(f"{plan.name} is up to date: nothing to change.")
         return present
     with changesets.discarding_on_failure(client, change_set):
@@ -70,7 +75,10 @@ def deploy(
         return present
     if not agreed:
         raise BatchregError(nothing[0].upper() + nothing[1:])
-    return _execute(client, plan, change_set, screen, wait, sleep)
+    done = _execute(client, plan, change_set, screen, wait, sleep)
+    if done and wait and not creates:
+        restore(done)
+    return done
 
 
 def _create(
@@ -130,10 +138,11 @@ def _preview(
 
 
 def _protection(plan: Plan, present: Stack) -> tuple[Setting, ...]:
+    from batchreg.stack.preview import Change
+
     if plan.protect in (None, present.protected):
         return ()
-    words = ["off", "on"]
-    return (Setting("termination protection", words[present.protected], words[bool(plan.protect)]),)
+    return (Change("termination protection", present.protected, bool(plan.protect)),)
 
 
 def _execute(

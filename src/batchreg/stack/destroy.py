@@ -6,8 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from batchreg import aws
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
+from batchreg.jobs import definitions
 from batchreg.stack import states
 from batchreg.stack.deploy import leaving_behind
 from batchreg.stack.following import (
@@ -75,6 +77,7 @@ def destroy(
         raise BatchregError(f"No changes were made to {present.name}.")
     if running:
         _terminate(batch, present, queues, screen, sleep)
+    _deregister(batch, present, screen)
     with explaining_interrupt(present.name, screen):
         token = states.delete(client, present, retain=retain, role_arn=role_arn)
         if not wait:
@@ -115,6 +118,28 @@ def _terminate(
             f"interrupted; jobs are being terminated, and {present.name} still exists. "
             "To continue, run the same command again."
         ) from None
+
+
+def _deregister(batch: Any, present: Stack, screen: Screen) -> None:
+    """Deregister the job definitions that submit registered; what AWS refuses here costs nothing.
+
+    It comes before the delete: after it, a destroy that is run again finds no stack to clean up for.
+    """
+    if not present.arns("JobQueueArn"):  # without a queue, nobody has submitted anything
+        return
+    try:
+        number = definitions.deregister_all(batch, present.name)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; {present.name} still exists. To continue, run the same command again."
+        ) from None
+    except Exception as error:
+        if (line := aws.explain(error)) is None:
+            raise
+        screen.note(f"The job definitions of submit stay ACTIVE: {line}")
+        return
+    if number:
+        screen.note(f"Deregistered {number} job definition{'' if number == 1 else 's'} of submit.")
 
 
 def _follow(client: Any, present: Stack, token: str, screen: Screen, sleep: Sleep) -> None:

@@ -63,8 +63,8 @@ class Change:
     """A setting, what it is and what it would be; empty where it is not there."""
 
     setting: str
-    old: str
-    new: str
+    old: str | bool
+    new: str | bool
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ def _structure(old: Deployment, new: Deployment) -> Iterator[Change]:
     if before.image_type != after.image_type:
         yield Change("image type", before.image_type, after.image_type)
     if before.fargate != after.fargate:
-        yield Change(
-            "Fargate queue", *("yes" if one else "no" for one in (before.fargate, after.fargate))
-        )
+        yield Change("Fargate queue", before.fargate, after.fargate)
+    if before.on_failure != after.on_failure:
+        yield Change("without credentials", before.on_failure, after.on_failure)
     if before.user_parts != after.user_parts:
         yield Change("your user data", _size(before.user_parts), _size(after.user_parts))
-    elif _property(old, "LaunchTemplate", "UserData") != _property(
-        new, "LaunchTemplate", "UserData"
-    ):
+    elif before.on_failure == after.on_failure and _property(
+        old, "LaunchTemplate", "UserData"
+    ) != _property(new, "LaunchTemplate", "UserData"):
         yield Change("batchreg's user data", "as deployed", "as this version writes it")
 
 
@@ -177,7 +177,11 @@ def _values(old: Deployment, new: Deployment) -> Iterator[Change]:
         if declared.get("NoEcho") or name.startswith("RegistryUrl"):
             continue
         before, after = old.value(name), new.value(name)
-        if before != after:
+        if before == after:
+            continue
+        if declared.get("AllowedValues") == ["false", "true"]:
+            yield Change(labels[name]["default"], before == "true", after == "true")
+        else:
             yield Change(labels[name]["default"], before, after)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,7 @@ from batchreg import aws, registry_login
 from batchreg.errors import BatchregError
 from batchreg.registry.logins import Credentials
 from batchreg.registry.names import host_of
+from batchreg.render.constraints import USERNAME
 from batchreg.render.settings import Settings, slots_of, suffix
 from batchreg.stack.states import Stack, deployed
 
@@ -51,14 +54,16 @@ class Stored:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a secret gives no credentials. `denied`: it may be fine, but AWS does not let us read it.
+    """Why a secret gives no credentials.
 
-    The text quotes nothing of the secret, which may be a password whatever its form.
+    `denied`: it may be fine, but AWS does not let us read it. `broken`: it is there, and its value
+    is of no use. The text quotes nothing of the secret, which may be a password whatever its form.
     """
 
     fact: str
     step: str = ""
     denied: bool = False
+    broken: bool = False
 
     def __str__(self) -> str:
         return str(self.error)
@@ -92,23 +97,61 @@ def find(client: Any, stack: Stack) -> tuple[StackRegistry, ...]:
 
 def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored | Problem:
     """Return what the registry's secret holds at a stage, by the rules of the instances."""
+    text = _text(manager, registry, stage)
+    if isinstance(text, Problem):
+        return text
+    try:
+        key, _ = registry_login.login(text)
+    except registry_login.Refused as refusal:
+        step = "Fix it in the Secrets Manager console."
+        if registry.slot:  # the stack's own
+            step = "batchreg rotate repairs it."
+        return Problem(f"The secret {registry.secret_name}: {refusal}.", step, broken=True)
+    fields = json.loads(text, strict=False)
+    return Stored(key, Credentials(fields["username"], fields["password"]), fields)
+
+
+def username(manager: Any, registry: StackRegistry) -> str:
+    """Return the user name in a secret; in one that is broken, that of its previous value.
+
+    Empty if neither has a usable one. Raises BatchregError if AWS does not give the secret.
+    """
+    for stage in (CURRENT, PREVIOUS):
+        text = _text(manager, registry, stage)
+        if isinstance(text, Problem):
+            if stage == CURRENT and not text.broken:
+                raise text.error
+            continue
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            name = json.loads(text, strict=False)["username"]
+            if isinstance(name, str) and re.fullmatch(USERNAME, name):
+                return name
+    return ""
+
+
+def address_of(registry: StackRegistry) -> str:
+    """Return the registry as --registry and --registry-url take it."""
+    return "docker.io" if registry.key == registry_login.HUB else str(registry.key)
+
+
+def _text(manager: Any, registry: StackRegistry, stage: str) -> str | Problem:
+    """Return the text of a secret at a stage, empty for a binary one."""
     from botocore.exceptions import ClientError
 
     name = registry.secret_name
     try:
         answer = manager.get_secret_value(SecretId=registry.arn, VersionStage=stage)
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code")
+        details = error.response.get("Error", {})
+        code, missing = details.get("Code"), "staging label" in details.get("Message", "")
         if code == "ResourceNotFoundException" and stage == PREVIOUS:
             return Problem(f"The secret {name} has no earlier password.")
-        return Problem(f"The secret {name}: {aws.explain(error)}", denied=code in DENIED)
-    text = answer.get("SecretString", "")
-    try:
-        key, _ = registry_login.login(text)
-    except registry_login.Refused as refusal:
-        return Problem(f"The secret {name}: {refusal}.", "Fix it in the Secrets Manager console.")
-    fields = json.loads(text, strict=False)
-    return Stored(key, Credentials(fields["username"], fields["password"]), fields)
+        return Problem(
+            f"The secret {name}: {aws.explain(error)}",
+            denied=code in DENIED,
+            broken=code == "ResourceNotFoundException" and missing,
+        )
+    return str(answer.get("SecretString", ""))
 
 
 def _key(stack: Stack, slot: int) -> str | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
-from batchreg.errors import BatchregError, Interrupted
+from batchreg.errors import BatchregError
+from batchreg.registry.logins import Credentials
 from batchreg.registry.names import host_of, key_of
 from batchreg.render.settings import suffix
-from batchreg.stack import changesets
+from batchreg.stack import changesets, registries, repair
 from batchreg.stack.deploy import masking
 from batchreg.stack.following import Operation, explaining_interrupt, follow, without_failure
+from batchreg.stack.instances import registered
 from batchreg.stack.registries import CURRENT, Problem, StackRegistry, Stored, read
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Sleep, Stack
@@ -21,6 +23,16 @@ from batchreg.stack.states import Sleep, Stack
 AGAIN = "rotate again"
 # Twice, because a start joins a refresh that is under way and may have read the old password.
 REFRESH = "systemctl start batchreg.service; systemctl start batchreg.service"
+
+
+class Outcome(Enum):
+    """What a rotation did."""
+
+    UNCHANGED = "the password was current already"
+    CHANGED = "the password is new"
+    REPAIRED = "the secret, changed by hand, has its credentials again"
+
+
 UNFINISHED = ("No answer", "Pending", "InProgress", "Delayed", "Cancelling")
 
 
@@ -63,41 +75,62 @@ def _with_key(manager: Any, registry: StackRegistry) -> StackRegistry | Problem:
     return found if isinstance(found, Problem) else replace(registry, key=found.key)
 
 
+def username(manager: Any, registry: StackRegistry) -> str:
+    """Return the user name that a new password is for; empty where a broken secret hides it."""
+    if registry.slot is None:
+        return stored(manager, registry).credentials.username
+    return registries.username(manager, registry)
+
+
 def make_current(
     client: Any,
     manager: Any,
     present: Stack,
     body: str,
     registry: StackRegistry,
-    password: str,
+    credentials: Credentials,
     screen: Screen,
     *,
     sleep: Sleep = time.sleep,
-) -> bool:
-    """Make `password` the current one; False if it is that already.
+) -> Outcome:
+    """Make the credentials current.
 
-    If the stack made the secret, the stack's parameter decides: the next update of the stack would
-    overwrite a value that only the secret has. A secret of the user's own gets a new version, with
-    its other fields unchanged. Either is one call that takes place or does not.
+    If the stack made the secret, the stack's parameters decide: the next update of the stack would
+    overwrite a value that only the secret has. Where they are right and the secret was changed by
+    hand, CloudFormation has nothing to do, and the secret is written as it would write it. A secret
+    of the user's own gets a new version, with its other fields unchanged.
     """
-    current = stored(manager, registry)
-    if current.credentials.password == password:
-        return False
     if registry.slot is None:
-        try:
-            manager.put_secret_value(
-                SecretId=registry.arn,
-                SecretString=json.dumps({**current.fields, "password": password}),
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted; {registry.host} has either its old or its new password: run the "
-                "same command again."
-            ) from None
-        return True
-    name = f"Password{suffix(registry.slot)}"
-    parameters = {key: password if key == name else None for key in present.parameters}
-    with masking([password]):
+        current = stored(manager, registry)
+        if current.credentials.password == credentials.password:
+            return Outcome.UNCHANGED
+        repair.write(manager, registry, {**current.fields, "password": credentials.password})
+        return Outcome.CHANGED
+    if _update(client, present, body, registry.slot, credentials, screen, sleep):
+        return Outcome.CHANGED
+    if repair.differs(manager, registry, credentials):
+        if not credentials.username:
+            raise repair.unknown_username(present.name, registry, screen)
+        repair.write(manager, registry, repair.content(present, registry, credentials))
+        return Outcome.REPAIRED
+    return Outcome.UNCHANGED
+
+
+def _update(
+    client: Any,
+    present: Stack,
+    body: str,
+    slot: int,
+    credentials: Credentials,
+    screen: Screen,
+    sleep: Sleep,
+) -> bool:
+    """Update the stack's parameters to the credentials; return whether that is a change."""
+    given = {f"Password{suffix(slot)}": credentials.password}
+    if credentials.username:  # the secret's, which somebody may have changed by hand
+        given[f"Username{suffix(slot)}"] = credentials.username
+    parameters = {key: given.get(key) for key in present.parameters}
+    with masking(list(given.values())):
         change_set = changesets.create(
             client, present.name, body, parameters, creates=False, sleep=sleep
         )
@@ -135,16 +168,7 @@ def instances(batch: Any, ecs: Any, environment: str) -> list[str]:
     cluster = found[0].get("ecsClusterArn") if found else None
     if not cluster:
         return []
-    pages = ecs.get_paginator("list_container_instances").paginate(cluster=cluster)
-    arns = [arn for page in pages for arn in page["containerInstanceArns"]]
-    return [
-        instance["ec2InstanceId"]
-        for start in range(0, len(arns), 100)  # the most that one call accepts
-        for instance in ecs.describe_container_instances(
-            cluster=cluster, containerInstances=arns[start : start + 100]
-        )["containerInstances"]
-        if instance.get("ec2InstanceId")
-    ]
+    return list(registered(ecs, cluster))
 
 
 def reachable(ssm: Any, wanted: Sequence[str]) -> list[str]:

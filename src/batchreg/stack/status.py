@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from batchreg.jobs import batch as jobs
 from batchreg.render import template
 from batchreg.render.settings import Settings
 from batchreg.render.text import read_template, to_json, to_yaml
-from batchreg.stack import registries, states
+from batchreg.stack import instances, registries, states
+from batchreg.stack.instances import Instances
 from batchreg.stack.states import Stack
 
 
@@ -34,7 +35,8 @@ class Status:
 
     `differs`: rendering it again would not give the deployed template. `secrets`: {ARN: time of
     the last change, or why it is unknown}. `registries`: {ARN: what people call its registry}.
-    `attached`: of a companion stack, the name of the environment that has its credentials.
+    `instances`: of the compute environment, None without its cluster. `attached`: of a companion
+    stack, the name of the environment that has its credentials.
     """
 
     stack: str
@@ -46,6 +48,7 @@ class Status:
     compute_environments: tuple[Part, ...]
     job_queues: tuple[Part, ...]
     jobs: dict[str, int]
+    instances: Instances | None
     secrets: dict[str, str]
     registries: dict[str, str]
     outputs: dict[str, str]
@@ -64,6 +67,8 @@ def look(clients: Any, present: Stack) -> Status:
         queues = pool.submit(_queues, batch, present.arns("JobQueueArn"))
         counts = [pool.submit(jobs.per_state, batch, arn) for arn in present.arns("JobQueueArn")]
         deployed = read_template(body.result())
+        join = bool(deployed and (deployed.attached or deployed.settings.on_failure == "join"))
+        joined = pool.submit(_instances, clients, environments, join)
         found = registries.of(present, deployed.settings if deployed else None)
         secrets = {each.arn: pool.submit(_last_change, manager, each.arn) for each in found}
         # A companion stack's template depends on the environment, which batchreg attach looks at.
@@ -79,9 +84,12 @@ def look(clients: Any, present: Stack) -> Status:
             if deployed and deployed.attached
             else None,
             difference=difference,
-            compute_environments=environments.result(),
+            compute_environments=tuple(
+                _part(raw, "computeEnvironmentName") for raw in environments.result()
+            ),
             job_queues=queues.result(),
             jobs=_summed(count.result() for count in counts),
+            instances=joined.result(),
             outputs=outputs,
             secrets={arn: change.result() for arn, change in secrets.items()},
             registries={each.arn: each.host for each in found},
@@ -111,11 +119,25 @@ def _difference(body: str, settings: Settings) -> list[str]:
     )
 
 
-def _environments(batch: Any, arns: list[str]) -> tuple[Part, ...]:
+def _environments(batch: Any, arns: list[str]) -> list[dict[str, Any]]:
+    """Return the compute environments as AWS Batch describes them."""
     if not arns:
-        return ()
-    found = batch.describe_compute_environments(computeEnvironments=arns)["computeEnvironments"]
-    return tuple(_part(raw, "computeEnvironmentName") for raw in found)
+        return []
+    found: list[dict[str, Any]] = batch.describe_compute_environments(computeEnvironments=arns)[
+        "computeEnvironments"
+    ]
+    return found
+
+
+def _instances(
+    clients: Any, environments: Future[list[dict[str, Any]]], join: bool
+) -> Instances | None:
+    """Look at the instances of the compute environment on EC2; on Fargate there are none."""
+    for raw in environments.result():
+        fargate = raw.get("computeResources", {}).get("type", "").startswith("FARGATE")
+        if raw.get("ecsClusterArn") and not fargate:
+            return instances.look(clients("ecs"), clients("ec2"), raw["ecsClusterArn"], join=join)
+    return None
 
 
 def _queues(batch: Any, arns: list[str]) -> tuple[Part, ...]:
@@ -145,4 +167,4 @@ def _last_change(manager: Any, arn: str) -> str:
     if secret.get("DeletedDate"):
         return "marked for deletion"
     changed = secret.get("LastChangedDate") or secret.get("CreatedDate")
-    return changed.astimezone().isoformat(" ", "seconds") if changed else "never"
+    return changed.astimezone().isoformat(timespec="seconds") if changed else "never"

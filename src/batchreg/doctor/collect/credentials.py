@@ -224,7 +224,37 @@ def _denied(caller: Caller, arn: str, region: str, secrets: list[Read]) -> Itera
             )
         except (Absent, Unseen):
             return
-        yield from (denial(one) for one in results if one["EvalDecision"] != "allowed")
+        for one in results:
+            refused = denial(one)
+            # The role of an attached environment reads the secret by the secret's own policy.
+            allowed = one["EvalDecision"] == "allowed" or (
+                not refused.by and _secret_allows(caller, refused.resource, arn)
+            )
+            if not allowed:
+                yield refused
+
+
+def _secret_allows(caller: Caller, secret_arn: str, role_arn: str) -> bool:
+    """Tell whether a secret's resource policy lets a role of the same account read it."""
+    if ":secretsmanager:" not in secret_arn:
+        return False
+    try:
+        text = caller.ask(
+            "secret's policy", "secretsmanager", "get_resource_policy", SecretId=secret_arn
+        ).get("ResourcePolicy")
+    except (Absent, Unseen):
+        return False
+    statements = _document(text).get("Statement", []) if text else []
+    return any(
+        statement.get("Effect") == "Allow"
+        and role_arn in _listed((statement.get("Principal") or {}).get("AWS", []))
+        and "secretsmanager:GetSecretValue" in _listed(statement.get("Action", []))
+        for statement in ([statements] if isinstance(statements, dict) else statements)
+    )
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def denial(result: dict[str, Any]) -> facts.Denial:

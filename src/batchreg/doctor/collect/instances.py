@@ -10,6 +10,7 @@ from typing import Any
 from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
 from batchreg.stack import console_lines
+from batchreg.stack.instances import console_output
 
 NEWEST = 20
 CONSOLES = 3
@@ -84,21 +85,10 @@ def instance(
 
 def console(caller: Caller, instance_id: str) -> tuple[str, ...]:
     """Return the lines of `registry_login` in the instance's console output, the newest last."""
-    request = {"InstanceId": instance_id}
     client = caller.client("ec2")
-
-    def read() -> str:
-        from botocore.exceptions import ClientError
-
-        try:
-            return str(client.get_console_output(**request, Latest=True).get("Output", ""))
-        except ClientError as error:
-            if "UnsupportedOperation" not in str(error):
-                raise
-            # Only Nitro instances have the latest; others have what was posted after the boot.
-            return str(client.get_console_output(**request).get("Output", ""))
-
-    text = caller.run("console output", "ec2:GetConsoleOutput", read)
+    text = caller.run(
+        "console output", "ec2:GetConsoleOutput", lambda: console_output(client, instance_id)
+    )
     return console_lines.lines(text)
 
 
