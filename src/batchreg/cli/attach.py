@@ -98,6 +98,7 @@ class Attach:
             image_type=None,
             user_data=None,
             fargate=None,
+            on_failure=None,
             default_vpc=False,
             protect=None,
             **self.options,
