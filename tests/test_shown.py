@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ EXIT_STATUS = {
 # Environments that a page attaches, and what makes them special.
 OTHERS: dict[str, dict[str, Any]] = {
     "research": {},
+    "genomics": {},
     "legacy": {"resources": {"allocationStrategy": "BEST_FIT"}},
 }
 COMPANION = "batchreg-research"
@@ -83,10 +84,8 @@ class Reader:
         """Run a line as it stands there, answering questions with yes; see that it works."""
         words = words_of(line)
         name = words[0]
-        if len(words) == 1 and any(each.required for each in cli.commands[name].params):
-            return  # its name alone, in the middle of a sentence
-        if name in ("attach", "detach"):
-            return self.attach(line, words)
+        if words in (["attach"], ["detach"]):  # a sentence names the command
+            return
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)
         if account.stack is None and name != "deploy":  # an earlier line of the page destroyed it
@@ -99,53 +98,6 @@ class Reader:
             {0},
         )
         self.run(self.stand_in(line), expected)
-
-    def attach(self, line: str, words: list[str]) -> None:
-        """Run a line about an environment that somebody has already, in a folder without settings."""
-        if "genomics" not in words:  # of somebody whose environment is gone
-            return
-        batch = self.aws.client("batch")
-        if not batch.describe_job_queues(jobQueues=["genomics"])["jobQueues"]:
-            self.make_queue("genomics")
-        elsewhere = self.folder / "elsewhere"
-        elsewhere.mkdir(exist_ok=True)
-        there = replace(
-            self,
-            folder=elsewhere,
-            environ={
-                **self.environ,
-                "BATCHREG_USERNAME": "lab",
-                "BATCHREG_REGISTRY_URL": "ghcr.io",
-            },
-        )
-        if words[0] == "detach":
-            there.run("batchreg attach genomics")
-            there.environ = self.environ
-        there.run(self.stand_in(line))
-
-    def make_queue(self, name: str) -> None:
-        """Make an environment and a queue that no stack of ours knows."""
-        iam, batch = self.aws.client("iam"), self.aws.client("batch")
-        trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}}
-        document = {"Version": "2012-10-17", "Statement": [{**trust, "Action": "sts:AssumeRole"}]}
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(document))
-        iam.create_instance_profile(InstanceProfileName=name)
-        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-        batch.create_compute_environment(
-            computeEnvironmentName=name,
-            type="MANAGED",
-            computeResources={
-                "type": "EC2",
-                "allocationStrategy": "BEST_FIT_PROGRESSIVE",
-                "maxvCpus": 16,
-                "instanceTypes": ["m7i"],
-                "instanceRole": name,
-                "subnets": self.aws.subnet_ids,
-                "securityGroupIds": self.aws.security_group_ids,
-            },
-        )
-        order = [{"order": 1, "computeEnvironment": name}]
-        batch.create_job_queue(jobQueueName=name, priority=1, computeEnvironmentOrder=order)
 
     def run(self, line: str, expected: frozenset[int] | set[int] = frozenset({0})) -> str:
         line = re.sub(r"\bIMAGE\b", "ghcr.io/lab/align:3", line)
@@ -180,8 +132,8 @@ def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
         server = stack.enter_context(
             RegistryServer(
                 certificate=cert,
-                users=dict.fromkeys(("lab", "lab-robot"), PASSWORD),
-                rights={name: set(images) for name in ("lab", "lab-robot")},
+                users={"lab": PASSWORD},
+                rights={"lab": set(images)},
                 images=images,
                 realm="https://ghcr.io/token",
             )
