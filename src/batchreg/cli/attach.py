@@ -59,6 +59,7 @@ def run(
             terminate_jobs=terminate_jobs,
             image_type=image_type or "",
             blue_green=blue_green,
+            emit=bool(emit),
         ),
         how=How(yes=yes, wait=wait, dry_run=dry_run, emit=emit, no_check=no_check, check=check),
         screen=show,
