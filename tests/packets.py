@@ -14,17 +14,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 Raw = dict[str, Any]
+network = cache(IPv4Network)
 Stop = tuple[str, str]  # what a packet does not get past: the kind of hop, and its id
 
 UNKNOWN: Stop = ("unknown", "")
 LINUX = range(32768, 61000)
 NAT = range(1024, 65536)
 PRIVATE = [
-    IPv4Network(one) for one in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")
+    network(one) for one in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")
 ]
 PRIVATE_SAMPLES = ("10.0.5.5", "10.0.8.9", "10.77.0.1", "172.20.1.5", "192.168.3.3", "100.64.9.9")
 
@@ -134,7 +136,7 @@ def send(
 ) -> Stop | None:
     """Send one request and wait for its response; return what stops them, None if nothing does."""
     here = world.one("Subnets", "SubnetId", subnet)
-    stays = to in IPv4Network(here["CidrBlock"])
+    stays = to in network(here["CidrBlock"])
     unknown = False
     out = _group_allows(world, world.groups, "IpPermissionsEgress", to, port, endpoint)
     if out is False:
@@ -220,7 +222,7 @@ def _through_nat(world: World, here: Raw, name: str, to: IPv4Address, port: int)
         yield UNKNOWN
         yield from _back_from(world, here, there)
         return
-    if to not in IPv4Network(there["CidrBlock"]):
+    if to not in network(there["CidrBlock"]):
         far = there["SubnetId"]
         if not _acl(world, far, True, to, [port]):
             yield "network ACL of the next subnet, beyond", _acl_id(world, far)
@@ -316,7 +318,7 @@ def _lookup(world: World, subnet: str, to: IPv4Address) -> Raw | Stop | None:
                 continue
         else:
             cidrs = [route["DestinationCidrBlock"]] if "DestinationCidrBlock" in route else []
-        fitting += [(IPv4Network(one).prefixlen, route) for one in cidrs if to in IPv4Network(one)]
+        fitting += [(network(one).prefixlen, route) for one in cidrs if to in network(one)]
     best = max(fitting, key=lambda one: one[0])[1] if fitting else None
     for route in hidden:
         if best is None or _target(best) not in ("local", _target(route)):
@@ -363,7 +365,7 @@ def _group_allows(
                 rule["IpProtocol"] == "-1" or rule["FromPort"] <= port <= rule["ToPort"]
             ):
                 continue
-            if any(peer in IPv4Network(one["CidrIp"]) for one in rule.get("IpRanges", [])):
+            if any(peer in network(one["CidrIp"]) for one in rule.get("IpRanges", [])):
                 return True
             for pair in rule.get("UserIdGroupPairs", []):
                 if endpoint:
@@ -375,7 +377,7 @@ def _group_allows(
                 cidrs = _prefix_list(world, listed["PrefixListId"])
                 if cidrs is None:
                     unsure = True
-                elif any(peer in IPv4Network(one) for one in cidrs):
+                elif any(peer in network(one) for one in cidrs):
                     return True
     return None if unsure else False
 
@@ -408,7 +410,7 @@ def _acl(world: World, subnet: str, egress: bool, peer: IPv4Address, ports: Iter
         for one in entries:
             if one["Egress"] is not egress or one["Protocol"] not in ("-1", "6"):
                 continue
-            if "CidrBlock" not in one or peer not in IPv4Network(one["CidrBlock"]):
+            if "CidrBlock" not in one or peer not in network(one["CidrBlock"]):
                 continue
             reach = one.get("PortRange")
             if reach and not reach["From"] <= port <= reach["To"]:
@@ -437,14 +439,13 @@ def _is_private(address: IPv4Address) -> bool:
 
 def _subnet_of(world: World, address: IPv4Address) -> Raw | None:
     return next(
-        (one for one in world.described["Subnets"] if address in IPv4Network(one["CidrBlock"])),
-        None,
+        (one for one in world.described["Subnets"] if address in network(one["CidrBlock"])), None
     )
 
 
 def _samples(world: World, subnet: Raw) -> list[IPv4Address]:
     """Return addresses of a subnet: from both ends, and from the middle."""
-    whole = IPv4Network(subnet["CidrBlock"])
+    whole = network(subnet["CidrBlock"])
     return [
         whole[4],
         whole[whole.num_addresses // 2 - 2],
@@ -481,8 +482,8 @@ def _edges(world: World) -> list[IPv4Address]:
     texts |= {one for listed in world.described["PrefixLists"] for one in listed["Cidrs"]}
     found = set()
     for text in texts:
-        network = ip_network(text)
-        for number in (int(network[0]), int(network[-1])):
+        whole = network(text)
+        for number in (int(whole[0]), int(whole[-1])):
             found |= {number - 1, number, number + 1}
     return [IPv4Address(one) for one in sorted(found) if 0 <= one < 2**32]
 
@@ -495,11 +496,12 @@ def _internet(world: World) -> list[str]:
 
 def _private(world: World) -> list[str]:
     found = [*_edges(world), *map(IPv4Address, PRIVATE_SAMPLES)]
+    found += [one for subnet in world.described["Subnets"] for one in _samples(world, subnet)]
     return [str(one) for one in found if _is_private(one)]
 
 
 def _inside(world: World, cidrs: list[str]) -> list[str]:
-    networks = [IPv4Network(one) for one in cidrs]
+    networks = [network(one) for one in cidrs]
     ends = [address for one in networks for address in (one[0], one[-1])]
-    edges = [one for one in _edges(world) if any(one in network for network in networks)]
+    edges = [one for one in _edges(world) if any(one in whole for whole in networks)]
     return [str(one) for one in (*ends, *edges)]

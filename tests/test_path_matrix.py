@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 from concurrent.futures import Future
 
 import pytest
@@ -38,11 +39,14 @@ CAUSES = {
 
 def seen(choice: Choice, world: World) -> Facts:
     """Collect the facts as doctor does, from what EC2 says about the network."""
+    registry = choice["registry"]
+    known = [Host(name=name, addresses=tuple(ips)) for name, ips in world.names.items()]
+    if re.fullmatch(r"[\d.]+:\d+", registry):
+        known.append(Host(name=registry, addresses=(registry.partition(":")[0],)))
     hosts: Future[list[Host]] = Future()
-    hosts.set_result([Host(name=name, addresses=tuple(ips)) for name, ips in world.names.items()])
+    hosts.set_result(known)
     ec2 = Ec2(world)
     found = network.look(Caller(lambda _: ec2), world.subnets, world.groups, hosts)
-    registry = choice["registry"]
     return Facts(
         region="eu-central-1",
         launch_template=LaunchTemplate(id="lt-1"),
@@ -111,7 +115,7 @@ def test_matrix_is_what_it_says() -> None:
     """Enough networks, of all kinds, in which packets arrive, end at each hop, or nobody knows."""
     assert len(MATRIX) >= 500
     ends: collections.Counter[str] = collections.Counter()
-    for choice in MATRIX[::2]:
+    for choice in MATRIX:
         world = build(choice)
         for goal in goals(choice):
             stops = outcome(world, "subnet-a", goal)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from packets import Goal, World
@@ -40,7 +41,7 @@ REGISTRIES = {
     "172.20.1.5:5000": Goal("172.20.1.5:5000", 5000),
     "203.0.114.9:5000": Goal("203.0.114.9:5000", 5000),
     "registry.corp.example": Goal("registry.corp.example", public=False),
-    "harbor.corp.example:8443": Goal("harbor.corp.example:8443", 8443),
+    "harbor.corp.example:8443": Goal("harbor.corp.example:8443", 8443, public=False),
     "hidden.corp.example:5050": Goal("hidden.corp.example:5050", 5050, public=False),
     ELSEWHERE: Goal(ELSEWHERE),
     IN_ECR: Goal(IN_ECR),
@@ -409,11 +410,16 @@ def goals(choice: Choice) -> list[Goal]:
     return found + ([] if choice["registry"] == IN_ECR else [REGISTRIES[choice["registry"]]])
 
 
+@cache
+def meta() -> Any:
+    return client("ec2").meta
+
+
 class Ec2:
     """EC2's client as far as doctor uses it, for one network; it can only describe."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.meta = world, client("ec2").meta
+        self.world, self.meta = world, meta()
         self.calls: list[str] = []
 
     def get_paginator(self, method: str) -> Any:

@@ -271,8 +271,10 @@ class Facts:
 
     `subnets` are those of the compute environment, `passed_subnets` those in which packets meet a
     NAT gateway, an endpoint or a registry. `groups` are the instances' security groups, `egress`
-    their outbound rules; `ingress` are the inbound rules of the endpoints' groups. `resolvers` are
-    the VPC's own name servers, empty with those of Amazon alone.
+    their outbound rules; `ingress` are the inbound rules of the endpoints' groups.
+    `detached_gateways` are internet gateways that are not attached to the VPC; of a VPC that
+    another account shares, gateways and endpoints are not described. `resolvers` are the VPC's own
+    name servers, empty with those of Amazon alone.
     """
 
     version: str = __version__
@@ -290,7 +292,7 @@ class Facts:
     service_linked_role: bool | None = None
     subnets: tuple[Subnet, ...] | None = None
     passed_subnets: tuple[Subnet, ...] | None = None
-    internet_gateways: tuple[str, ...] | None = None
+    detached_gateways: tuple[str, ...] | None = None
     nat_gateways: tuple[NatGateway, ...] | None = None
     endpoints: tuple[Endpoint, ...] | None = None
     prefix_lists: tuple[PrefixList, ...] | None = None

@@ -54,10 +54,13 @@ def pieces(wholes: Sequence[Block], cuts: Iterable[Block]) -> list[Block]:
 # Addresses that no packet in the internet has. Source: the IANA IPv4 special-purpose registry.
 PRIVATE = blocks(("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"))
 NOT_PUBLIC = (*PRIVATE, *blocks(("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")))
+RESERVED = blocks(
+    ("192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24")
+)
 PUBLIC = tuple(
     piece
-    for piece in pieces(blocks(("0.0.0.0/0",)), NOT_PUBLIC)
-    if not any(covers(one, piece) for one in NOT_PUBLIC)
+    for piece in pieces(blocks(("0.0.0.0/0",)), (*NOT_PUBLIC, *RESERVED))
+    if not any(covers(one, piece) for one in (*NOT_PUBLIC, *RESERVED))
 )
 
 

@@ -237,8 +237,10 @@ class _Network:
         return [(blocks((far.cidr,)), far) for far in known if block(far.cidr)]
 
     def _leads_elsewhere(self, subnet: Subnet) -> bool:
-        """Tell whether a route leads where private names of other VPCs may be valid."""
-        return any(_leads_out_of_sight(route.target) for route in subnet.routes or ())
+        """Tell whether a name may be private: in a VPC beyond a route, or by what is not shown."""
+        return subnet.shared or any(
+            _leads_out_of_sight(route.target) for route in subnet.routes or ()
+        )
 
     @cached_property
     def cuts(self) -> tuple[Block, ...]:
@@ -388,12 +390,11 @@ class _Network:
             yield _missing(subnet, address)
             return
         yield Hop(kind=Kind.ROUTE, at=subnet.id)
-        attached = self.facts.internet_gateways
-        known = attached is None or route.target in attached
+        detached = route.target in (self.facts.detached_gateways or ())
         yield Hop(
             kind=Kind.GATEWAY,
             at=route.target,
-            state=PASSES if known and route.works else BROKEN,
+            state=BROKEN if detached or not route.works else PASSES,
             subnet=subnet.id,
         )
 

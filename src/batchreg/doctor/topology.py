@@ -34,7 +34,10 @@ class AclRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Subnet:
-    """A subnet with its route table and network ACL; `public`: instances get public addresses."""
+    """A subnet with its route table and network ACL; `public`: instances get public addresses.
+
+    `shared`: it belongs to another account, whose endpoints and gateways cannot be seen.
+    """
 
     id: str
     exists: bool = True
@@ -42,6 +45,7 @@ class Subnet:
     cidr: str = ""
     public: bool = True
     ipv6_only: bool = False
+    shared: bool = False
     free: int = 250
     table: str = ""
     routes: tuple[Route, ...] | None = None

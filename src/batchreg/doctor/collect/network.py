@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from batchreg.aws import url_suffix
@@ -47,6 +48,13 @@ def look(
         vpcs = sorted({one["VpcId"] for one in raw})
         seen = _in_vpcs(caller, [(name, found.get(name)) for name in ids], vpcs, hosts)
     if (mine := groups.result()) is not None:
+        # A security group belongs to this account, a subnet possibly to the one that shares it.
+        owners = {one.get("OwnerId") for one in mine}
+        shared = {one["SubnetId"] for one in raw or () if {one.get("OwnerId")} != owners}
+        if owners and "subnets" in seen:
+            seen["subnets"] = tuple(
+                replace(one, shared=one.id in shared) for one in seen["subnets"]
+            )
         known = [one["GroupId"] for one in mine]
         seen["egress"] = _rules(mine, "IpPermissionsEgress")
         seen["groups"] = tuple(name for name in group_ids if name in known)
@@ -62,14 +70,14 @@ def _in_vpcs(
 ) -> dict[str, Any]:
     """Look at everything in the VPCs at once, and keep what packets from the subnets may meet."""
 
-    def begin(what: str, items: str, by: str = "vpc-id") -> Future[list[Raw] | None]:
-        filters = [{"Name": by, "Values": list(vpcs)}]
+    def begin(what: str, items: str) -> Future[list[Raw] | None]:
+        filters = [{"Name": "vpc-id", "Values": list(vpcs)}]
         return _begin(caller, _all, what, items, Filters=filters)
 
     tables, lists = begin("route tables", "RouteTables"), begin("network ACLs", "NetworkAcls")
     endpoints = begin("VPC endpoints", "VpcEndpoints")
     nats = begin("NAT gateways", "NatGateways")
-    gateways = begin("internet gateways", "InternetGateways", "attachment.vpc-id")
+    gateways = _begin(caller, _all, "internet gateways", "InternetGateways")
     others, groups = begin("subnets", "Subnets"), begin("security groups", "SecurityGroups")
     prefixes = _begin(caller, _all, "prefix lists", "PrefixLists")
     dns = _begin(caller, _attribute, vpcs, "enableDnsSupport")
@@ -86,16 +94,16 @@ def _in_vpcs(
     admitting = _inside(groups, vpcs)
     if admitting is not None:
         admitting = [one for one in admitting if one["GroupId"] in in_use]
-    attached = gateways.result()
+    shown = gateways.result()
     args = (_inside(tables, vpcs), _inside(lists, vpcs))
     return {
         "subnets": tuple(subnet(name, raw, *args) for name, raw in subnets),
         "passed_subnets": tuple(subnet(one["SubnetId"], one, *args) for one in passed),
         "endpoints": of_endpoints,
         "nat_gateways": of_nats,
-        "internet_gateways": None
-        if attached is None
-        else tuple(one["InternetGatewayId"] for one in attached if _attached(one, vpcs)),
+        "detached_gateways": None
+        if shown is None
+        else tuple(one["InternetGatewayId"] for one in shown if not _attached(one, vpcs)),
         "prefix_lists": _map(_prefix_list, prefixes.result()),
         "ingress": None if admitting is None else _rules(admitting, "IpPermissions"),
         "hosts": tuple(known),

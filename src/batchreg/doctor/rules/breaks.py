@@ -62,6 +62,8 @@ def without_route(facts: Facts) -> Iterator[tuple[Hop, Path]]:
     """Yield the paths on which a route table has no way on, with that hop."""
     for path in paths(facts):
         for hop in path.broken:
+            if hop.kind is Kind.ACL_IN:
+                break  # the packet does not get to the next route table
             if hop.kind is Kind.ROUTE:
                 yield hop, path
 

@@ -199,27 +199,6 @@ def no_route_to_registry(facts: Facts) -> Found:
 
 
 @rule(
-    "internet-gateway-detached",
-    "The internet gateway is not attached to the VPC",
-    layer=Layer.NETWORK,
-    source=VPC + "VPC_Internet_Gateway.html",
-)
-def internet_gateway_detached(facts: Facts) -> Found:
-    for found in breaks(facts, Kind.GATEWAY, by=lambda hop: hop.at):
-        gateway, vpc = found.hop.at, found.paths[0].subnet.vpc
-        command = aws(
-            facts,
-            *("ec2", "attach-internet-gateway", "--internet-gateway-id", gateway, "--vpc-id", vpc),
-        )
-        yield Evidence(
-            f"{gateway} is not attached to {vpc}. {found.subnets} cannot reach "
-            f"{found.destinations}.",
-            step=f"If {gateway} exists, attach it: {command}; else create another, and route to it "
-            "in the VPC console.",
-        )
-
-
-@rule(
     "no-public-address",
     "The instances get no public address, and there is no NAT gateway",
     layer=Layer.NETWORK,
@@ -256,6 +235,27 @@ def nat_gateway(facts: Facts) -> Found:
             f"{'routes' if ' and ' not in found.subnets else 'route'}, {found.hop.why}.",
             step="In the VPC console, route 0.0.0.0/0 to a public NAT gateway that is available and "
             "in a subnet with a route from 0.0.0.0/0 to an attached internet gateway.",
+        )
+
+
+@rule(
+    "internet-gateway-detached",
+    "The internet gateway is not attached to the VPC",
+    layer=Layer.NETWORK,
+    source=VPC + "VPC_Internet_Gateway.html",
+)
+def internet_gateway_detached(facts: Facts) -> Found:
+    for found in breaks(facts, Kind.GATEWAY, by=lambda hop: hop.at):
+        gateway, vpc = found.hop.at, found.paths[0].subnet.vpc
+        command = aws(
+            facts,
+            *("ec2", "attach-internet-gateway", "--internet-gateway-id", gateway, "--vpc-id", vpc),
+        )
+        yield Evidence(
+            f"{gateway} is not attached to {vpc}. {found.subnets} cannot reach "
+            f"{found.destinations}.",
+            step=f"If {gateway} exists, attach it: {command}; else create another, and route to it "
+            "in the VPC console.",
         )
 
 
@@ -311,13 +311,16 @@ def no_free_addresses(facts: Facts) -> Found:
 
 def _denied(facts: Facts, *kinds: Kind) -> Found:
     """Yield what network ACLs deny at these hops."""
-    used: dict[tuple[str, bool], int] = {}
+    used: dict[tuple[str, bool], int] = {}  # by all that are printed, also at other hops
     for found in breaks(
         facts,
-        *kinds,
-        by=lambda hop: (hop.at, hop.subnet, hop.egress, hop.rule, hop.ports, hop.source),
+        *(Kind.ACL_OUT, Kind.ACL_IN, Kind.ACL_FAR, Kind.ACL_BACK),
+        by=lambda hop: (hop.key, hop.subnet, hop.rule, hop.ports, hop.source),
     ):
         hop = found.hop
+        fix, step = _allow(facts, hop, used)
+        if hop.kind not in kinds:
+            continue
         beyond = hop.kind is Kind.ACL_FAR and not hop.source
         way = f" on the path from {found.subnets}" if beyond else ""
         denial = "no rule allows it" if hop.rule == DEFAULT_RULE else f"rule {hop.rule} denies it"
@@ -325,7 +328,8 @@ def _denied(facts: Facts, *kinds: Kind) -> Found:
             f"{hop.at} of {hop.subnet} blocks {_traffic(hop.egress, *hop.ports)}"
             f"{', responses' if hop.responses else ''} {'to' if hop.egress else 'from'} "
             f"{hop.source or found.destinations}{way}: {denial}.",
-            *_allow(facts, hop, used),
+            fix,
+            step,
         )
 
 
@@ -377,8 +381,10 @@ def _repair(facts: Facts, endpoint: Endpoint) -> tuple[str, str, str]:
         step = f"Delete {endpoint.id}, and create an interface endpoint with private DNS instead."
         return f"is {endpoint.state}", "", step
     if not endpoint.private_dns:
-        command = ("modify-vpc-endpoint", "--private-dns-enabled", "--vpc-endpoint-id", endpoint.id)
-        return "has private DNS turned off", aws(facts, "ec2", *command), ""
+        words = ["modify-vpc-endpoint", "--private-dns-enabled", "--vpc-endpoint-id", endpoint.id]
+        if endpoint.service == "s3":  # whose private DNS may be for other networks alone
+            words += ["--dns-options", "PrivateDnsOnlyForInboundResolverEndpoint=false"]
+        return "has no private DNS inside the VPC", aws(facts, "ec2", *words), ""
     vpc = endpoint.vpc
     command = ("modify-vpc-attribute", "--enable-dns-hostnames", "--vpc-id", vpc)
     return f"needs DNS hostnames, which are off in {vpc}", aws(facts, "ec2", *command), ""
