@@ -342,7 +342,7 @@ def read_parts(path: Path) -> tuple[str, ...]:
         broken = [defect for part in archive.walk() for defect in part.defects]
         if broken:
             raise BatchregError(
-                f"{path} is a broken MIME archive ({type(broken[0]).__name__}): mend its "
+                f"{path} is a broken MIME archive ({type(broken[0]).__name__}): fix its "
                 "boundaries and headers."
             )
     else:
