@@ -6,8 +6,17 @@ import base64
 import json
 from typing import Any
 
+from attach_archives import multipart, shell
 from botocore.exceptions import ClientError
 from local_aws import LocalAws
+
+LOGIN = {
+    "BATCHREG_PASSWORD": 'pa"ss\\wörd ${AWS::Region}',
+    "BATCHREG_USERNAME": "lab",
+    "BATCHREG_NO_CHECK": "true",  # there is no such registry
+}
+KEPT = {"BATCHREG_PASSWORD": "", "BATCHREG_USERNAME": ""}  # a second run needs no credentials
+THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
 
 TRUST = {
     "Version": "2012-10-17",

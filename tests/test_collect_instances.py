@@ -1,4 +1,4 @@
-"""How the network and the instances become facts."""
+"""How the instances become facts."""
 
 from __future__ import annotations
 
@@ -9,111 +9,9 @@ from typing import Any
 import pytest
 from stubs import NOW, Stubs
 
-from batchreg.doctor import facts
-from batchreg.doctor.collect import instances, network
+from batchreg.doctor.collect import instances
 from batchreg.doctor.collect.calls import Absent
 from batchreg.stack.console_lines import State, lines, state_of
-
-
-class TestNetwork:
-    def test_rules_are_read_as_they_are(self) -> None:
-        """All ports, one port, a prefix list, a group; a network ACL's denial."""
-        found = network.egress(
-            {
-                "sg-1": {
-                    "IpPermissionsEgress": [
-                        {
-                            "IpProtocol": "-1",
-                            "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
-                            "Ipv6Ranges": [{"CidrIpv6": "::/0"}],
-                        },
-                        {
-                            "IpProtocol": "tcp",
-                            "FromPort": 443,
-                            "ToPort": 443,
-                            "PrefixListIds": [{"PrefixListId": "pl-1"}],
-                            "UserIdGroupPairs": [{"GroupId": "sg-2"}],
-                        },
-                    ]
-                }
-            }
-        )
-        assert [(one.protocol, one.first, one.last, one.target) for one in found] == [
-            ("-1", 0, 65535, "0.0.0.0/0"),
-            ("-1", 0, 65535, "::/0"),
-            ("tcp", 443, 443, "pl-1"),
-            ("tcp", 443, 443, "sg-2"),
-        ]
-        subnet = network.subnet(
-            "s",
-            {"SubnetId": "s", "VpcId": "v"},
-            [],
-            [
-                {"VpcId": "v", "NetworkAclId": "acl-1", "IsDefault": True, "Entries": []},
-                {
-                    "VpcId": "v",
-                    "NetworkAclId": "acl-2",
-                    "Associations": [{"SubnetId": "s"}],
-                    "Entries": [
-                        {
-                            "RuleNumber": 100,
-                            "Egress": True,
-                            "RuleAction": "deny",
-                            "Protocol": "6",
-                            "PortRange": {"From": 443, "To": 443},
-                            "CidrBlock": "0.0.0.0/0",
-                        }
-                    ],
-                },
-            ],
-        )
-        assert (subnet.acl, subnet.acl_rules) == (
-            "acl-2",
-            (
-                facts.AclRule(
-                    number=100, egress=True, allows=False, protocol="6", first=443, last=443
-                ),
-            ),
-        )
-
-    @pytest.mark.parametrize(
-        ("routes", "route", "works"),
-        [
-            ([], "", True),
-            (
-                [{"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "State": "active"}],
-                "nat-1",
-                True,
-            ),
-            (
-                [
-                    {
-                        "DestinationCidrBlock": "0.0.0.0/0",
-                        "NatGatewayId": "nat-1",
-                        "State": "blackhole",
-                    }
-                ],
-                "nat-1",
-                False,
-            ),
-            ([{"DestinationCidrBlock": "10.0.0.0/8", "TransitGatewayId": "tgw-1"}], "", True),
-        ],
-    )
-    def test_default_route_is_of_the_subnets_own_table(
-        self, routes: Any, route: str, works: bool
-    ) -> None:
-        """The main table counts where it has none."""
-        main = {
-            "VpcId": "v",
-            "Associations": [{"Main": True}],
-            "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1"}],
-        }
-        own = {"VpcId": "v", "Associations": [{"SubnetId": "s"}], "Routes": routes}
-        raw = {"SubnetId": "s", "VpcId": "v"}
-        found = network.subnet("s", raw, [main, own], None)
-        assert (found.route, found.route_works) == (route, works)
-        assert network.subnet("s", raw, [main], None).route == "igw-1"
-        assert network.subnet("s", raw, None, None).route == "unknown"
 
 
 class TestInstances:

@@ -24,6 +24,7 @@ FOREIGN = {
     "--aws-batch-task-timeout",
     "--capabilities",
     "--cli-input-json",
+    "--compute-resources",
     "--no-block",
     "--scripted",
     "--unit",

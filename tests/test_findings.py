@@ -136,13 +136,28 @@ def test_one_cause_has_one_text_and_one_layer() -> None:
     assert len(texts) == len({rule.cause for rule in RULES})
 
 
-# Findings of faults that cannot be true at once, and what one takes from the other.
+# Findings about the way out of a subnet: packets take one, and do not come to another's fault.
+WAYS = {
+    "endpoint-closed",
+    "endpoint-unusable",
+    "endpoints-missing",
+    "internet-gateway-detached",
+    "nat-gateway-without-internet",
+    "no-public-address",
+    "no-route",
+    "no-route-to-registry",
+}
+# Findings, or faults by name, that cannot be true at once, and what one takes from the other.
 CONTRADICTIONS = [
+    (WAYS, WAYS),
     # A VPC with endpoints in place of a way out.
-    (
-        {"endpoints-missing", "no-route-to-registry"},
-        {"acl-closed", "no-public-address", "no-route"},
-    ),
+    ({"endpoints-missing", "no-route-to-registry"}, {"acl-closed"}),
+    ({"endpoint-groups-admit-nothing", "endpoint-groups-admit-others"}, {"acl-closed"}),
+    ({"endpoint-groups-admit-nothing"}, {"egress-to-the-vpc-alone"}),
+    ({"egress-to-a-group-beside-a-gateway-endpoint"}, {"acl-of-the-nat-gateway", *WAYS}),
+    ({"private-registry-with-its-port-closed"}, {"no-route-to-registry"}),
+    # A network ACL on a way that is not taken.
+    ({"acl-of-the-endpoint", "acl-of-the-nat-gateway"}, WAYS),
     # Nothing to measure a job or a launch template against.
     ({"environment-missing"}, {"job-too-large", "no-gpu", "launch-template-old"}),
     # A registry that nobody knows, or another one.
@@ -156,12 +171,14 @@ CONTRADICTIONS = [
             "secret-incomplete",
             "secret-unusable",
             "egress-closed",
+            *WAYS,
         },
     ),
     # A compute environment with a service role of its own.
     ({"service-linked-role-missing"}, {"service-role"}),
-    # The fault's network ACL is that of the subnet that is gone.
-    ({"subnet-missing"}, {"acl-closed", "no-route"}),
+    # The fault's subnet is the one that is gone, or none is known.
+    ({"subnet-missing"}, {"acl-closed", *WAYS}),
+    ({"stack-missing"}, WAYS),
 ]
 
 
@@ -184,7 +201,10 @@ def compatible(one: Fault, other: Fault) -> bool:
         for mine in parts(one)
         for theirs in parts(other)
     ) and not any(
-        {one.finding, other.finding} & some and {one.finding, other.finding} & more
+        {*mine} & some and {*theirs} & more
+        for mine, theirs in itertools.permutations(
+            [(one.finding, one.name), (other.finding, other.name)]
+        )
         for some, more in CONTRADICTIONS
     )
 
@@ -211,7 +231,7 @@ def test_two_faults_at_once_are_both_named() -> None:
 
 def test_findings_of_one_cause_are_one_finding() -> None:
     """Three subnets without a route are one thing to fix."""
-    seen = broken({"subnets.0.route": "", "subnets.1.route": ""})
+    seen = broken({"subnets.0.routes": [], "subnets.1.routes": []})
     (finding,) = diagnose(seen)
     assert [text.split(":")[0] for text in finding.evidence] == ["subnet-0a", "subnet-0b"]
     assert (len(finding.fix), len(finding.steps)) == (0, 1)
@@ -252,13 +272,7 @@ def test_unknown_route_tables_are_no_finding() -> None:
     """Where ec2:DescribeRouteTables is not allowed, nobody knows where the subnet leads."""
     assert (
         diagnose(
-            broken(
-                {
-                    "subnets.0.route": "unknown",
-                    "subnets.1.route": "unknown",
-                    "subnets.0.public": False,
-                }
-            )
+            broken({"subnets.0.routes": None, "subnets.1.routes": None, "subnets.0.public": False})
         )
         == []
     )
@@ -267,13 +281,15 @@ def test_unknown_route_tables_are_no_finding() -> None:
 def test_registry_that_may_be_inside_the_vpc_is_no_finding() -> None:
     """A registry by the name of a company may well be reached without the internet."""
     endpoints = [
-        {"service": service, "vpc": "vpc-1"}
+        {"service": service, "vpc": "vpc-1", "subnets": ["subnet-0a"], "groups": ["sg-9"]}
         for service in ("ecs", "ecs-agent", "ecs-telemetry", "secretsmanager", "logs")
     ]
+    inside = [{"destination": "10.0.0.0/16", "target": "local"}]
     change = {
-        "subnets.0.route": "",
-        "subnets.1.route": "",
+        "subnets.0.routes": inside,
+        "subnets.1.routes": inside,
         "endpoints": endpoints,
+        "ingress": [{"group": "sg-9", "target": "10.0.0.0/16"}],
         "secrets.0.host": "registry.corp.example",
         "image": None,
     }
@@ -369,12 +385,12 @@ def test_saved_facts_are_the_same_when_read_back(fault: Fault) -> None:
         "null",
         "{}",
         '{"format": "batchreg-facts-0"}',
-        '{"format": "batchreg-facts-1", "jobs": 3}',
-        '{"format": "batchreg-facts-1", "jobs": [{"id": 3}]}',
-        '{"format": "batchreg-facts-1", "jobs": [{}]}',
-        '{"format": "batchreg-facts-1", "nonsense": 3}',
-        '{"format": "batchreg-facts-1", "stack": {"name": "s", "refresh_minutes": "many"}}',
-        '{"format": "batchreg-facts-1", "role": {"name": "r", "denied": [["one", "two"]]}}',
+        '{"format": "batchreg-facts-2", "jobs": 3}',
+        '{"format": "batchreg-facts-2", "jobs": [{"id": 3}]}',
+        '{"format": "batchreg-facts-2", "jobs": [{}]}',
+        '{"format": "batchreg-facts-2", "nonsense": 3}',
+        '{"format": "batchreg-facts-2", "stack": {"name": "s", "refresh_minutes": "many"}}',
+        '{"format": "batchreg-facts-2", "role": {"name": "r", "denied": [["one", "two"]]}}',
         "[" * 100_000,
     ],
 )

@@ -43,6 +43,7 @@ EXIT_STATUS = {
 # Environments that a page attaches, and what makes them special.
 OTHERS: dict[str, dict[str, Any]] = {
     "research": {},
+    "genomics": {},
     "legacy": {"resources": {"allocationStrategy": "BEST_FIT"}},
 }
 COMPANION = "batchreg-research"
@@ -83,6 +84,8 @@ class Reader:
         """Run a line as it stands there, answering questions with yes; see that it works."""
         words = words_of(line)
         name = words[0]
+        if words in (["attach"], ["detach"]):  # a sentence names the command
+            return
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)
         if account.stack is None and name != "deploy":  # an earlier line of the page destroyed it

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_attach_emit import SHAPES, VALUES, expected
+from attach_shapes import SHAPES, VALUES, expected
 
 from batchreg.attach import emit
 from batchreg.render import userdata

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from attach_archives import multipart, shell
 from attach_lab import Lab
-from conftest import batchreg, require
 from lab.parts import Registry
 from local_aws import LocalAws
+from real_parts import batchreg, require
 
 HURRY = 30
 

@@ -7,11 +7,11 @@ import os
 import subprocess
 
 import pytest
-from conftest import PASSWORD, batchreg, deployed, require
 from lab.agent import auth_for, read_ecs_config
 from lab.instance import Instance
 from lab.parts import PullError, Registry
 from local_aws import LocalAws
+from real_parts import PASSWORD, batchreg, deployed, require
 
 # What AWS Batch is known to append to ecs.config, in a part with its own boundary.
 BATCH_PART = """\

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PASSWORD, require
 from lab.parts import Registry
 from local_aws import LocalAws
+from real_parts import PASSWORD, require
 from token_server import TokenServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

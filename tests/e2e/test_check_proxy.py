@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from behaviors import MACHINE, Behavior, pulled
-from conftest import require
 from lab.parts import Engine
+from real_parts import require
 from registry_server import Proxy, RegistryServer
 from secrets_server import certificate
 

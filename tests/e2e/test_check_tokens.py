@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from behaviors import MACHINE, pulled
-from conftest import PASSWORD, require
 from lab.parts import Registry
+from real_parts import PASSWORD, require
 from token_server import TokenServer
 
 from batchreg.registry import check as registry

@@ -13,9 +13,9 @@ from threading import Event
 import pytest
 from account import Account
 from broken_stack import CANARY, FAULTS, Lab
-from conftest import require
 from lab.parts import Registry
 from local_aws import LocalAws
+from real_parts import require
 from wire import Wire
 
 

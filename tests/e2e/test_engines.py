@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Two, batchreg, require, two_registries
 from lab.environ import clean
 from lab.images import with_bash, with_python
+from real_parts import Two, batchreg, require, two_registries
 
 BIN = Path(sys.executable).parent
 STACK = "engines"

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from broken_stack import CANARY, FAULTS, OLD_SCRIPT, Lab, archive
-from conftest import require
 from lab.parts import Registry
 from local_aws import LocalAws
+from real_parts import require
 from terminal import Terminal
 
 from batchreg.render import template, text

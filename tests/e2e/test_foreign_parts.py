@@ -6,9 +6,9 @@ import json
 import time
 
 import pytest
-from conftest import require
 from lab.agent import auth_for
 from lab.machine import Machine
+from real_parts import require
 from secrets_server import REGION, SecretsServer
 
 from batchreg.render import userdata

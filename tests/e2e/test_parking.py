@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from conftest import require
 from lab.agent import auth_for
 from lab.machine import Machine
+from real_parts import require
 from secrets_server import DENIED, REGION, SecretsServer
 
 from batchreg.render import userdata

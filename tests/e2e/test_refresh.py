@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import Two, batchreg, require, two_registries
 from lab.agent import auth_for, read_ecs_config
 from lab.machine import Machine
 from lab.parts import PullError, Registry
+from real_parts import Two, batchreg, require, two_registries
 from secrets_server import DENIED, REGION, THROTTLED, SecretsServer, fail, hang, reset
 
 PASSWORDS = ("first", "second", "third", "fourth", "fifth")  # of ann, test after test

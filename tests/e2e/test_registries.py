@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from conftest import batchreg, require, two_registries
 from lab.agent import auth_for, read_ecs_config
 from lab.instance import Instance
 from lab.parts import PullError, Registry
 from local_aws import LocalAws
+from real_parts import batchreg, require, two_registries
 
 REFRESH = ["python3", "/opt/batchreg/registry_login.py", "@/opt/batchreg/args"]
 RESTART = ["--no-block", "try-restart", "ecs.service"]

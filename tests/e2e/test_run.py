@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import batchreg, deployed, require
 from lab.images import with_python
 from lab.parts import PullError, Registry
 from local_aws import LocalAws
+from real_parts import batchreg, deployed, require
 
 from batchreg.errors import BatchregError
 from batchreg.registry import images as image

@@ -39,13 +39,14 @@ class Choices:
     """What the user decides about the environment; None is as it is.
 
     `image_type`: another one, for the same update. `blue_green`: add a copy of the environment, and
-    put that first in the queues.
+    put that first in the queues. `emit`: only write code, for which no update in place is needed.
     """
 
     job_timeout_minutes: int | None = None
     terminate_jobs: bool = False
     image_type: str = ""
     blue_green: bool = False
+    emit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def attachment(survey: Survey, choices: Choices) -> Attachment:
     """Return what to attach. Raises BatchregError with everything that stands in the way."""
     recorded = survey.recorded
     green = choices.blue_green or bool(recorded and recorded.blue_green)
-    refused = tuple(look.refusals(survey.present, blue_green=green))
+    refused = tuple(look.refusals(survey.present, blue_green=green or choices.emit))
     copies: tuple[Copied, ...] = ()
     if not refused:
         copies, refused = look.judge(survey.bases)
@@ -176,7 +177,10 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"{plan.name} is DISABLED: its jobs wait until somebody enables it."
     if plan.attachment.green:
         yield from plan.attachment.green.notes
-        yield f"A copy of {plan.name} becomes the first environment in its queues; {plan.name} stays."
+        yield (
+            f"A copy of {plan.name} becomes the first environment in its queues. {plan.name} stays "
+            "behind it, without credentials: where the copy is full, private images fail to pull."
+        )
     else:
         yield _jobs(plan)
     if creator.consequence:
@@ -185,6 +189,8 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def _jobs(plan: Plan) -> str:
     new = "New instances replace the running ones"
+    if not plan.survey.running:
+        return f"{new}; no job runs there now."
     if plan.policy.terminate_jobs:
         return f"{new}: {plan.survey.running} running jobs are terminated at once."
     return (

@@ -15,6 +15,7 @@ from batchreg.doctor import collect, savefile
 from batchreg.doctor import findings as doctor
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.findings import Finding
+from batchreg.doctor.rules.breaks import unknown_paths
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
 from batchreg.registry.images import parse
@@ -79,6 +80,7 @@ def _as_json(seen: Facts, findings: list[Finding]) -> str:
             "type": "result",
             "findings": [asdict(finding) for finding in findings],
             "looked_at": [{"what": what, "is": state} for what, state in seen.rows()],
+            "unknown": [{"what": what, "is": why} for what, why in unknown_paths(seen)],
             "not_looked_at": [asdict(gap) for gap in seen.not_looked_at],
         }
     )
@@ -98,6 +100,9 @@ def _in_words(seen: Facts, findings: list[Finding]) -> Iterator[str]:
         yield from (f"   {what:<{width}}  {state}".rstrip() for what, state in rows)
     else:
         yield f"Looked at {len(rows)} things."
+    if unknown := list(unknown_paths(seen)):
+        yield "Not known:"
+        yield from (f"   {what}: {why}" for what, why in unknown)
     if seen.not_looked_at:
         yield "Not looked at:"
         width = max(len(gap.permission) for gap in seen.not_looked_at)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchreg import __version__
+from batchreg.doctor.topology import Endpoint, GroupRule, Host, NatGateway, PrefixList, Subnet
 
 Row = tuple[str, str]  # what was looked at, and its state
 
@@ -121,6 +122,7 @@ class LaunchTemplate:
 
     `differs`: its user data is not what the stack's template says, None where that is not known.
     `blocks`: the command in it that waits for the ECS agent, which itself waits for the boot.
+    `proxy`: it sets a proxy.
     `restorable`: the newest version that is as the stack's template says, 0 without one.
     """
 
@@ -133,6 +135,7 @@ class LaunchTemplate:
     fetches_credentials: bool = True
     differs: bool | None = None
     blocks: str = ""
+    proxy: bool = False
     metadata: str = "enabled"
     machine_image: str = ""
     restorable: int = 0
@@ -210,59 +213,6 @@ class Role:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AclRule:
-    """An entry of a network ACL; -1 in `protocol` means all, and 0 to 65535 all ports."""
-
-    number: int
-    egress: bool
-    allows: bool
-    protocol: str = "-1"
-    first: int = 0
-    last: int = 65535
-    target: str = "0.0.0.0/0"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subnet:
-    """A subnet; `route` is the target of its default route, empty where it has none."""
-
-    id: str
-    exists: bool = True
-    vpc: str = ""
-    route: str = ""
-    route_works: bool = True
-    public: bool = True
-    free: int = 250
-    acl: str = ""
-    acl_rules: tuple[AclRule, ...] | None = None
-
-    @property
-    def row(self) -> Row:
-        return f"Subnet {self.id}", self.route or "no default route" if self.exists else "missing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Egress:
-    """An outgoing rule of a security group; its target is a CIDR, a prefix list or a group."""
-
-    group: str
-    protocol: str = "-1"
-    first: int = 0
-    last: int = 65535
-    target: str = "0.0.0.0/0"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """A VPC endpoint; `service` is like ecs-agent or s3."""
-
-    service: str
-    vpc: str = ""
-    state: str = "available"
-    private_dns: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
 class Instance:
     """An EC2 instance. `agent`: whether its ECS agent is connected, None where it never joined.
 
@@ -317,7 +267,13 @@ class Gap:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All of it, as of `time`. `stack_name`, `region` and `profile`: what doctor was asked about."""
+    """All of it, as of `time`. `stack_name`, `region` and `profile`: what doctor was asked about.
+
+    `subnets` are those of the compute environment, `passed_subnets` those in which packets meet a
+    NAT gateway, an endpoint or a registry. `groups` are the instances' security groups, `egress`
+    their outbound rules; `ingress` are the inbound rules of the endpoints' groups. `resolvers` are
+    the VPC's own name servers, empty with those of Amazon alone.
+    """
 
     version: str = __version__
     time: str = ""
@@ -333,11 +289,19 @@ class Facts:
     role: Role | None = None
     service_linked_role: bool | None = None
     subnets: tuple[Subnet, ...] | None = None
+    passed_subnets: tuple[Subnet, ...] | None = None
+    internet_gateways: tuple[str, ...] | None = None
+    nat_gateways: tuple[NatGateway, ...] | None = None
     endpoints: tuple[Endpoint, ...] | None = None
+    prefix_lists: tuple[PrefixList, ...] | None = None
+    hosts: tuple[Host, ...] | None = None
     dns: bool | None = None
+    dns_hostnames: bool | None = None
+    resolvers: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
     groups_missing: tuple[str, ...] | None = None
-    egress: tuple[Egress, ...] | None = None
+    egress: tuple[GroupRule, ...] | None = None
+    ingress: tuple[GroupRule, ...] | None = None
     instances: tuple[Instance, ...] | None = None
     launch_failures: tuple[str, ...] | None = None
     quota: Quota | None = None

@@ -13,7 +13,8 @@ from batchreg import __version__
 from batchreg.doctor.facts import Facts
 from batchreg.errors import BatchregError
 
-FORMAT = "batchreg-facts-1"
+FORMAT = "batchreg-facts-2"
+OLDER = ("batchreg-facts-1",)  # knew of a subnet only where its default route leads
 
 
 def dump(facts: Facts) -> str:
@@ -25,7 +26,13 @@ def load(text: str, name: str) -> Facts:
     """Read what `dump` wrote; `name` is the file's, for the message of a BatchregError."""
     try:
         raw = json.loads(text)
-        if raw.pop("format") != FORMAT:
+        if (form := raw.pop("format")) in OLDER:
+            raise BatchregError(
+                f"{name} was written by doctor --save of an older batchreg, and batchreg "
+                f"{__version__} cannot read it.",
+                "Save the facts again with this version.",
+            )
+        if form != FORMAT:
             raise ValueError
         facts: Facts = _read(Facts, raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -32,7 +32,12 @@ class Deployed:
     attached: Mapping[str, Any] | None = None
 
     def user_data_with(self, values: Mapping[str, str]) -> str | None:
-        """Return the user data that CloudFormation makes with {name: value}, None if one lacks."""
+        """Return the user data that CloudFormation makes with {name: value}, None if one lacks.
+
+        None for a companion stack: most of its user data are somebody else's.
+        """
+        if self.attached:
+            return None
         try:
             return userdata.resolve(self.user_data, values)
         except KeyError:

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchreg.aws import url_suffix
-from batchreg.doctor import facts
+from batchreg.doctor import destinations, facts
 from batchreg.doctor.collect import batch, credentials, instances, network
 from batchreg.doctor.collect import launch_template as templates
 from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
 from batchreg.doctor.collect.redact import without
 from batchreg.doctor.collect.stages import DONE, Computing, Origin, Scope, is_fargate, on_ec2
 from batchreg.doctor.facts import Facts
+from batchreg.doctor.topology import Host
 from batchreg.errors import BatchregError
 from batchreg.registry import images
 from batchreg.registry.logins import Credentials
@@ -69,7 +70,8 @@ class Collector:
         secrets = start(self.secrets, origin)
         computing = self.computing(origin, queues)
         template = start(self.launch_template, origin, computing)
-        role, net = start(self.role, origin, computing, secrets), start(self.net, origin, computing)
+        role = start(self.role, origin, computing, secrets)
+        net = start(self.net, origin, computing, start(self.hosts, jobs, secrets))
         machines = start(self.instances, computing)
         launches = (
             self.begin(instances.launch_failures, computing.names, self.now)
@@ -208,30 +210,26 @@ class Collector:
         ).result()
         return found
 
-    def net(self, origin: Origin, computing: Computing) -> dict[str, Any]:
+    def net(
+        self, origin: Origin, computing: Computing, hosts: Future[list[Host]]
+    ) -> dict[str, Any]:
         """Return the facts about the network, by their names in Facts."""
         ids = computing.main.get("subnets") or _split(origin.parameters.get("SubnetIDs"))
         group_ids = computing.main.get("securityGroupIds") or _split(
             origin.parameters.get("SecurityGroupIDs")
         )
-        groups = self.begin(network.groups, group_ids) if group_ids else DONE
-        raw = self.begin(network.subnets, ids).result() if ids else None
-        seen: dict[str, Any] = {}
-        if raw is not None:
-            vpcs = sorted({one["VpcId"] for one in raw.values()})
-            tables, lists, endpoints, dns = (
-                self.begin(look, vpcs)
-                for look in (network.route_tables, network.acls, network.endpoints, network.dns)
-            )
-            seen["subnets"] = tuple(
-                network.subnet(name, raw.get(name), tables.result(), lists.result()) for name in ids
-            )
-            seen["endpoints"], seen["dns"] = _tuple(endpoints.result()), dns.result()
-        if (found := groups.result()) is not None:
-            seen["egress"] = network.egress(found)
-            seen["groups"] = tuple(name for name in group_ids if name in found)
-            seen["groups_missing"] = tuple(name for name in group_ids if name not in found)
-        return seen
+        return network.look(self.caller, ids, group_ids, hosts)
+
+    def hosts(
+        self,
+        jobs: Future[tuple[facts.Job, ...] | None],
+        secrets: Future[list[credentials.Read] | None],
+    ) -> list[Host]:
+        """Resolve the names of AWS's services and of the registries that are needed."""
+        names = [read.fact.host for read in secrets.result() or () if read.fact.host]
+        of_jobs = [self.scope.image or "", *(job.image for job in jobs.result() or ())]
+        registries = destinations.hosts([*names, *destinations.of_images(of_jobs)])
+        return network.resolve(self.caller, self.scope.region, registries)
 
     def instances(self, computing: Computing) -> tuple[tuple[facts.Instance, ...] | None, bool]:
         """Return the instances, and whether their cluster does not exist."""

@@ -20,6 +20,11 @@ BLOCKS = re.compile(
     r"(?:systemctl|service)\b[^\n;&|#]*\b(?:re)?start\b[^\n;&|#]*\b(?:ecs|docker)\b"
     r"|systemctl\b[^\n;&|#]*--now\b[^\n;&|#]*\b(?:ecs|docker)\b"
 )
+# A proxy other than the one that parks an agent, in a profile, a unit or ecs.config.
+PROXY = re.compile(
+    r"^(?!\s*#).*?(?:\bhttps?_proxy\b[\"']?\s*[=:]\s*[\"']?(?!127\.0\.0\.1:9\b)[a-z0-9$\[]|\bproxy\s*=)",
+    re.MULTILINE | re.IGNORECASE,
+)
 # The program with a secret: on its command line, or a line of its file of arguments.
 FETCHES = re.compile(
     r"registry_login\.py\b[^\n;&|]*\s(?:-s|--secret-id[= ])\s*[^\s-]|^(?:-s|--secret-id=)[^\s-]",
@@ -130,4 +135,5 @@ def user_data(encoded: str, written: str | None) -> Raw:
         "fetches_credentials": bool(FETCHES.search(scripts)),
         "differs": None if written is None else text != written,
         "blocks": commands[0][:80] if commands else "",
+        "proxy": bool(PROXY.search(scripts)),
     }

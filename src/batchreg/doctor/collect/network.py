@@ -1,120 +1,289 @@
-"""Subnets, routes, network ACLs, security groups and VPC endpoints."""
+"""What packets of the instances pass: subnets, routes, gateways, endpoints, ACLs and groups."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from batchreg.doctor import facts
-from batchreg.doctor.collect.calls import Caller
+from batchreg.aws import url_suffix
+from batchreg.doctor.collect.calls import Absent, Caller, Unseen, bounded, start
+from batchreg.doctor.destinations import ALWAYS, OF_ECR, service_host, split_port
+from batchreg.doctor.filters import block, covers
+from batchreg.doctor.topology import (
+    AclRule,
+    Endpoint,
+    GroupRule,
+    Host,
+    NatGateway,
+    PrefixList,
+    Route,
+    Subnet,
+)
+from batchreg.registry.names import host_of
+from batchreg.registry_login import HUB
 
 Raw = dict[str, Any]
 
-
-def subnets(caller: Caller, ids: Sequence[str]) -> dict[str, Raw]:
-    """Return {id: subnet as EC2 describes it}; by a filter, which ignores one that does not exist."""
-    found = caller.ask(
-        "subnets",
-        "ec2",
-        "describe_subnets",
-        items="Subnets",
-        Filters=[{"Name": "subnet-id", "Values": list(ids)}],
-    )
-    return {one["SubnetId"]: one for one in found if one["SubnetId"] in ids}
+# com.amazonaws.eu-central-1.ecr.api; in China, cn.com.amazonaws. ...
+_SERVICE = re.compile(r"(?:cn\.)?com\.amazonaws\.[a-z0-9-]+\.(.+)")
+_ON_HUB = "registry-1.docker.io"
 
 
-def route_tables(caller: Caller, vpcs: Sequence[str]) -> list[Raw]:
-    return _of(caller, vpcs, "route tables", "describe_route_tables", "RouteTables")
+def look(
+    caller: Caller, ids: Sequence[str], group_ids: Sequence[str], hosts: Future[list[Host]]
+) -> dict[str, Any]:
+    """Return the facts about the network, by their names in Facts; what failed is not among them.
+
+    Two round trips: the subnets lead to their VPCs, and what is in those is asked for at once.
+    """
+    groups = _begin(caller, _named, "security groups", "SecurityGroups", group_ids)
+    raw = _begin(caller, _named, "subnets", "Subnets", ids).result()
+    seen: dict[str, Any] = {}
+    if raw is not None:
+        found = {one["SubnetId"]: one for one in raw}
+        vpcs = sorted({one["VpcId"] for one in raw})
+        seen = _in_vpcs(caller, [(name, found.get(name)) for name in ids], vpcs, hosts)
+    if (mine := groups.result()) is not None:
+        known = [one["GroupId"] for one in mine]
+        seen["egress"] = _rules(mine, "IpPermissionsEgress")
+        seen["groups"] = tuple(name for name in group_ids if name in known)
+        seen["groups_missing"] = tuple(name for name in group_ids if name not in known)
+    return {name: value for name, value in seen.items() if value is not None}
 
 
-def acls(caller: Caller, vpcs: Sequence[str]) -> list[Raw]:
-    return _of(caller, vpcs, "network ACLs", "describe_network_acls", "NetworkAcls")
+def _in_vpcs(
+    caller: Caller,
+    subnets: list[tuple[str, Raw | None]],
+    vpcs: Sequence[str],
+    hosts: Future[list[Host]],
+) -> dict[str, Any]:
+    """Look at everything in the VPCs at once, and keep what packets from the subnets may meet."""
+
+    def begin(what: str, items: str, by: str = "vpc-id") -> Future[list[Raw] | None]:
+        filters = [{"Name": by, "Values": list(vpcs)}]
+        return _begin(caller, _all, what, items, Filters=filters)
+
+    tables, lists = begin("route tables", "RouteTables"), begin("network ACLs", "NetworkAcls")
+    endpoints = begin("VPC endpoints", "VpcEndpoints")
+    nats = begin("NAT gateways", "NatGateways")
+    gateways = begin("internet gateways", "InternetGateways", "attachment.vpc-id")
+    others, groups = begin("subnets", "Subnets"), begin("security groups", "SecurityGroups")
+    prefixes = _begin(caller, _all, "prefix lists", "PrefixLists")
+    dns = _begin(caller, _attribute, vpcs, "enableDnsSupport")
+    names = _begin(caller, _attribute, vpcs, "enableDnsHostnames")
+    resolvers = _begin(caller, _resolvers, vpcs)
+    of_endpoints = _map(_endpoint, _inside(endpoints, vpcs))
+    of_nats = _map(_nat_gateway, _inside(nats, vpcs))
+    known = hosts.result()
+    around = [one for one in others.result() or () if one.get("VpcId") in vpcs]
+    met = {name for one in of_endpoints or () for name in one.subnets}
+    met |= {one.subnet for one in of_nats or ()}
+    passed = [one for one in around if one["SubnetId"] in met or _holds(one, known)]
+    in_use = {name for one in of_endpoints or () for name in one.groups}
+    admitting = _inside(groups, vpcs)
+    if admitting is not None:
+        admitting = [one for one in admitting if one["GroupId"] in in_use]
+    attached = gateways.result()
+    args = (_inside(tables, vpcs), _inside(lists, vpcs))
+    return {
+        "subnets": tuple(subnet(name, raw, *args) for name, raw in subnets),
+        "passed_subnets": tuple(subnet(one["SubnetId"], one, *args) for one in passed),
+        "endpoints": of_endpoints,
+        "nat_gateways": of_nats,
+        "internet_gateways": None
+        if attached is None
+        else tuple(one["InternetGatewayId"] for one in attached if _attached(one, vpcs)),
+        "prefix_lists": _map(_prefix_list, prefixes.result()),
+        "ingress": None if admitting is None else _rules(admitting, "IpPermissions"),
+        "hosts": tuple(known),
+        "dns": dns.result(),
+        "dns_hostnames": names.result(),
+        "resolvers": resolvers.result(),
+    }
 
 
-def endpoints(caller: Caller, vpcs: Sequence[str]) -> list[facts.Endpoint]:
-    """Return the VPC's endpoints to services of AWS."""
-    return [
-        facts.Endpoint(
-            # com.amazonaws.eu-central-1.ecs-agent; in China, cn.com.amazonaws. ...
-            service=one["ServiceName"].rsplit(".", 1)[-1],
-            vpc=one["VpcId"],
-            state=str(one.get("State", "")).lower(),
-            private_dns=one.get("PrivateDnsEnabled", True),
-        )
-        for one in _of(caller, vpcs, "VPC endpoints", "describe_vpc_endpoints", "VpcEndpoints")
-    ]
+def resolve(caller: Caller, region: str, registries: Iterable[str]) -> list[Host]:
+    """Return what this machine resolves the names of AWS's services and of the registries to."""
+    suffix = url_suffix(region)
+    names = {
+        service: service_host(service, region, suffix)
+        for service in (*ALWAYS, "secretsmanager", *OF_ECR)
+    }
+    names |= {host: _ON_HUB if host == host_of(HUB) else split_port(host)[0] for host in registries}
+    asked = {
+        name: start(bounded, lambda host=host: _addresses(host), caller.seconds / 2)
+        for name, host in names.items()
+    }
+    found = []
+    for name, answer in asked.items():
+        try:
+            found.append(Host(name=name, addresses=answer.result()))
+        except (OSError, UnicodeError):  # a TimeoutError is an OSError
+            continue
+    return found
 
 
-def dns(caller: Caller, vpcs: Sequence[str]) -> bool:
-    """Tell whether instances in the VPCs can resolve names."""
-    return all(
-        caller.ask(
-            "VPC's DNS", "ec2", "describe_vpc_attribute", VpcId=vpc, Attribute="enableDnsSupport"
-        )["EnableDnsSupport"]["Value"]
-        for vpc in vpcs
-    )
-
-
-def groups(caller: Caller, ids: Sequence[str]) -> dict[str, Raw]:
-    """Return {id: security group as EC2 describes it}."""
-    found = caller.ask(
-        "security groups",
-        "ec2",
-        "describe_security_groups",
-        items="SecurityGroups",
-        Filters=[{"Name": "group-id", "Values": list(ids)}],
-    )
-    return {one["GroupId"]: one for one in found if one["GroupId"] in ids}
-
-
-def egress(found: dict[str, Raw]) -> tuple[facts.Egress, ...]:
-    """Return the outbound rules of the security groups, one for each target."""
-    return tuple(
-        facts.Egress(
-            group=group,
-            protocol=str(rule["IpProtocol"]),
-            **_ports(rule, "FromPort", "ToPort"),
-            target=target,
-        )
-        for group, raw in sorted(found.items())
-        for rule in raw.get("IpPermissionsEgress", [])
-        for target in _targets(rule)
-    )
-
-
-def subnet(
-    name: str, raw: Raw | None, tables: list[Raw] | None, lists: list[Raw] | None
-) -> facts.Subnet:
-    """Describe one subnet; its route is unknown without route tables."""
+def subnet(name: str, raw: Raw | None, tables: list[Raw] | None, lists: list[Raw] | None) -> Subnet:
+    """Describe one subnet; without route tables its routes are unknown, and likewise its ACL."""
     if raw is None:
-        return facts.Subnet(id=name, exists=False)
+        return Subnet(id=name, exists=False)
     more: Raw = {}
-    if tables is None:
-        more["route"] = "unknown"
-    else:
-        route = _default_route(raw, tables)
-        if route:
-            targets = (str(route[key]) for key in route if key.endswith("Id"))
-            more["route"] = next(targets, "a route")
-            more["route_works"] = route.get("State") != "blackhole"
+    if tables is not None:
+        table = _serving(raw, tables, "Main")
+        more["table"] = table.get("RouteTableId", "")
+        more["routes"] = tuple(_routes(table))
     entry = _serving(raw, lists or [], "IsDefault")
     if entry:
         more["acl"] = entry["NetworkAclId"]
         more["acl_rules"] = tuple(map(_acl_rule, entry.get("Entries", [])))
-    return facts.Subnet(
+    return Subnet(
         id=name,
         vpc=raw["VpcId"],
+        cidr=raw.get("CidrBlock", ""),
         public=raw.get("MapPublicIpOnLaunch", False),
+        ipv6_only=raw.get("Ipv6Native", False),
         free=raw.get("AvailableIpAddressCount", 1),
         **more,
     )
 
 
-def _of(caller: Caller, vpcs: Sequence[str], what: str, method: str, items: str) -> list[Raw]:
-    found: list[Raw] = caller.ask(
-        what, "ec2", method, items=items, Filters=[{"Name": "vpc-id", "Values": list(vpcs)}]
+def _begin(
+    caller: Caller, function: Callable[..., Any], *arguments: Any, **more: Any
+) -> Future[Any]:
+    """Begin to look; the result is None where that fails."""
+
+    def found() -> Any:
+        try:
+            return function(caller, *arguments, **more)
+        except (Unseen, Absent):
+            return None
+
+    return start(found)
+
+
+_METHODS = {
+    "SecurityGroups": "describe_security_groups",
+    "Subnets": "describe_subnets",
+    "RouteTables": "describe_route_tables",
+    "NetworkAcls": "describe_network_acls",
+    "VpcEndpoints": "describe_vpc_endpoints",
+    "NatGateways": "describe_nat_gateways",
+    "InternetGateways": "describe_internet_gateways",
+    "PrefixLists": "describe_prefix_lists",
+    "Vpcs": "describe_vpcs",
+    "DhcpOptions": "describe_dhcp_options",
+}
+
+
+def _all(caller: Caller, what: str, items: str, **request: Any) -> list[Raw]:
+    found: list[Raw] = caller.ask(what, "ec2", _METHODS[items], items=items, **request)
+    return found
+
+
+def _named(caller: Caller, what: str, items: str, ids: Sequence[str]) -> list[Raw] | None:
+    """Return what has these ids; by a filter, which ignores those that do not exist."""
+    if not ids:
+        return None
+    by, key = {"Subnets": ("subnet-id", "SubnetId"), "SecurityGroups": ("group-id", "GroupId")}[
+        items
+    ]
+    found = _all(caller, what, items, Filters=[{"Name": by, "Values": list(ids)}])
+    return [one for one in found if one[key] in ids]
+
+
+def _inside(asked: Future[list[Raw] | None], vpcs: Sequence[str]) -> list[Raw] | None:
+    found = asked.result()
+    return None if found is None else [one for one in found if one.get("VpcId") in vpcs]
+
+
+def _attribute(caller: Caller, vpcs: Sequence[str], name: str) -> bool:
+    """Tell whether an attribute is on in all VPCs."""
+    return all(
+        caller.ask("VPC's DNS", "ec2", "describe_vpc_attribute", VpcId=vpc, Attribute=name)[
+            name[0].upper() + name[1:]
+        ]["Value"]
+        for vpc in vpcs
     )
-    return [one for one in found if one.get("VpcId") in vpcs]
+
+
+def _resolvers(caller: Caller, vpcs: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the VPCs' own name servers, from their DHCP options."""
+    asked = _begin(caller, _all, "DHCP options", "DhcpOptions")
+    found = _all(caller, "VPCs", "Vpcs", Filters=[{"Name": "vpc-id", "Values": list(vpcs)}])
+    options = asked.result()
+    if options is None:
+        return None
+    used = {one.get("DhcpOptionsId") for one in found if one["VpcId"] in vpcs}
+    return tuple(
+        value["Value"]
+        for one in options
+        if one["DhcpOptionsId"] in used
+        for setting in one.get("DhcpConfigurations", [])
+        if setting["Key"] == "domain-name-servers"
+        for value in setting["Values"]
+        if value["Value"] != "AmazonProvidedDNS"
+    )
+
+
+def _addresses(host: str) -> tuple[str, ...]:
+    found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _holds(raw: Raw, hosts: Iterable[Host]) -> bool:
+    addresses = {
+        block(text) for host in hosts for text in (*host.addresses, split_port(host.name)[0])
+    }
+    whole = block(raw.get("CidrBlock", ""))
+    return any(one is not None and covers(whole, one) for one in addresses)
+
+
+def _attached(raw: Raw, vpcs: Sequence[str]) -> bool:
+    return any(
+        one.get("VpcId") in vpcs and one.get("State") in ("available", "attached")
+        for one in raw.get("Attachments", [])
+    )
+
+
+def _map(describe: Callable[[Raw], Any], found: list[Raw] | None) -> tuple[Any, ...] | None:
+    return None if found is None else tuple(map(describe, found))
+
+
+def _endpoint(raw: Raw) -> Endpoint:
+    name = _SERVICE.fullmatch(raw["ServiceName"])
+    # Where this is on, the service's name leads to the endpoint only from outside of the VPC.
+    outside = raw.get("DnsOptions", {}).get("PrivateDnsOnlyForInboundResolverEndpoint", False)
+    return Endpoint(
+        id=raw["VpcEndpointId"],
+        service=name[1] if name else raw["ServiceName"],
+        kind=raw.get("VpcEndpointType", "Interface"),
+        vpc=raw["VpcId"],
+        state=str(raw.get("State", "")).lower(),
+        private_dns=raw.get("PrivateDnsEnabled", False) and not outside,
+        subnets=tuple(raw.get("SubnetIds", ())),
+        groups=tuple(one["GroupId"] for one in raw.get("Groups", ())),
+    )
+
+
+def _nat_gateway(raw: Raw) -> NatGateway:
+    return NatGateway(
+        id=raw["NatGatewayId"],
+        subnet=raw.get("SubnetId", ""),
+        state=raw.get("State", "available"),
+        reason=raw.get("FailureMessage", ""),
+        private=raw.get("ConnectivityType") == "private",
+    )
+
+
+def _prefix_list(raw: Raw) -> PrefixList:
+    return PrefixList(
+        id=raw["PrefixListId"],
+        service=raw["PrefixListName"].rsplit(".", 1)[-1],
+        cidrs=tuple(raw.get("Cidrs", ())),
+    )
 
 
 def _serving(raw: Raw, candidates: Iterable[Raw], default: str) -> Raw:
@@ -133,19 +302,47 @@ def _serving(raw: Raw, candidates: Iterable[Raw], default: str) -> Raw:
     )
 
 
-def _default_route(raw: Raw, tables: list[Raw]) -> Raw:
-    routes: list[Raw] = _serving(raw, tables, "Main").get("Routes", [])
-    return next((route for route in routes if route.get("DestinationCidrBlock") == "0.0.0.0/0"), {})
+def _routes(table: Raw) -> Iterable[Route]:
+    """Yield the routes for IPv4; the target is the one key of a route that names a thing."""
+    for raw in table.get("Routes", []):
+        destination = raw.get("DestinationCidrBlock") or raw.get("DestinationPrefixListId")
+        if destination:
+            named = [raw[key] for key in raw if key.endswith("Id") and key not in _NOT_TARGETS]
+            target = raw.get("CoreNetworkArn") or raw.get("OdbNetworkArn")
+            yield Route(
+                destination=destination,
+                target=str(next(iter(named), target or "an unknown target")),
+                works=raw.get("State") != "blackhole",
+            )
 
 
-def _acl_rule(entry: Raw) -> facts.AclRule:
-    return facts.AclRule(
+# A route to a network interface names its instance and its owner as well.
+_NOT_TARGETS = ("DestinationPrefixListId", "InstanceOwnerId")
+
+
+def _acl_rule(entry: Raw) -> AclRule:
+    return AclRule(
         number=entry["RuleNumber"],
         egress=entry["Egress"],
         allows=entry["RuleAction"] == "allow",
         protocol=str(entry["Protocol"]),
         **_ports(entry.get("PortRange", {}), "From", "To"),
         target=entry.get("CidrBlock") or entry.get("Ipv6CidrBlock", ""),
+    )
+
+
+def _rules(groups: Iterable[Raw], permissions: str) -> tuple[GroupRule, ...]:
+    """Return the rules of the security groups, one for each target."""
+    return tuple(
+        GroupRule(
+            group=raw["GroupId"],
+            protocol=str(rule["IpProtocol"]),
+            **_ports(rule, "FromPort", "ToPort"),
+            target=target,
+        )
+        for raw in sorted(groups, key=lambda one: str(one["GroupId"]))
+        for rule in raw.get(permissions, [])
+        for target in _targets(rule)
     )
 
 

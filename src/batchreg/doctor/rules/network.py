@@ -1,34 +1,33 @@
-"""From the instances to AWS and to the registry."""
+"""From the instances to AWS and to the registry: the broken hops of each path, in its order."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
+from collections.abc import Callable
 
-from batchreg.doctor.facts import AclRule, Facts, Subnet
-from batchreg.doctor.rules import Evidence, Found, Layer, Table
+from batchreg.doctor.facts import Facts
+from batchreg.doctor.filters import DEFAULT_RULE
+from batchreg.doctor.path import Hop, Kind, paths
+from batchreg.doctor.rules import Evidence, Found, Layer, Look, Table
+from batchreg.doctor.rules.breaks import (
+    CutOff,
+    breaks,
+    cut_off,
+    listed,
+    unusable_endpoint,
+    without_route,
+)
 from batchreg.doctor.rules.commands import aws, deploy, repeated
-from batchreg.registry_login import HUB
+from batchreg.doctor.topology import ALL_ADDRESSES, Endpoint, Subnet
 
 RULES = Table()
 rule = RULES.rule
 
 VPC = "docs.aws.amazon.com/vpc/latest/userguide/"
+PRIVATELINK = "docs.aws.amazon.com/vpc/latest/privatelink/"
 ENDPOINTS = "docs.aws.amazon.com/AmazonECS/latest/developerguide/vpc-endpoints.html"
 
-# What an instance talks to before and while it runs a job. Sources: ENDPOINTS for the first three;
-# registry_login; the jobs' log driver.
-NEEDED = ("ecs", "ecs-agent", "ecs-telemetry", "secretsmanager", "logs")
-PUBLIC = re.compile(
-    r"([a-z0-9-]+\.)*(docker\.(io|com)|ghcr\.io|gitlab\.com|quay\.io|jfrog\.io|nvcr\.io|gcr\.io|"
-    r"pkg\.dev|azurecr\.io|mcr\.microsoft\.com)"
-)
-PRIVATE = [
-    ipaddress.IPv4Network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
-]
-ANY_ADDRESS = "1.1.1.1"  # of the internet
-EPHEMERAL = (32768, 60999)  # where Linux expects responses: net.ipv4.ip_local_port_range
+LAST_RULE = 32766  # the highest number that a rule of a network ACL can have
+EPHEMERAL = (1024, 65535)  # what to open for responses, whoever gets them
 
 
 @rule(
@@ -69,76 +68,17 @@ def group_missing(facts: Facts) -> Found:
         )
 
 
-@rule(
-    "no-route",
-    "The subnets have no route to the internet",
-    layer=Layer.NETWORK,
-    source=VPC + "VPC_Route_Tables.html",
-)
-def no_route(facts: Facts) -> Found:
-    for subnet in _cut_off(facts):
-        if (not subnet.route or not subnet.route_works) and not _endpoints(facts, subnet):
-            why = f"to {subnet.route}, which does not exist" if subnet.route else "missing"
-            yield Evidence(
-                f"{subnet.id}: the default route is {why}, and there are no VPC endpoints.",
-                step="In the VPC console, add a route from 0.0.0.0/0 to a NAT gateway or an "
-                f"internet gateway. {_other_subnets(facts)}",
-            )
-
-
-@rule(
-    "no-public-address",
-    "The instances get no public address, and there is no NAT gateway",
-    layer=Layer.NETWORK,
-    source=VPC + "VPC_Internet_Gateway.html",
-)
-def no_public_address(facts: Facts) -> Found:
-    for subnet in _cut_off(facts):
-        if subnet.route and subnet.route_works and not _endpoints(facts, subnet):
-            yield Evidence(
-                f"{subnet.id} routes to {subnet.route} and assigns no public addresses.",
-                fix=aws(
-                    facts,
-                    *("ec2", "modify-subnet-attribute", "--map-public-ip-on-launch"),
-                    *("--subnet-id", subnet.id),
-                ),
-            )
-
-
-@rule(
-    "endpoints-missing",
-    "The subnets cannot reach some AWS services",
-    layer=Layer.NETWORK,
-    source=ENDPOINTS,
-)
-def endpoints_missing(facts: Facts) -> Found:
-    for subnet in _cut_off(facts):
-        has = _endpoints(facts, subnet)
-        lacking = [service for service in NEEDED if service not in has]
-        if has and lacking:
-            yield Evidence(
-                f"{subnet.id} has no route to the internet, and {subnet.vpc} has no endpoint for "
-                f"{', '.join(lacking)}.",
-                step="In the VPC console, create an interface endpoint with private DNS for each of "
-                f"{', '.join(lacking)}; or add a NAT gateway.",
-            )
-
-
-@rule(
-    "no-route-to-registry",
-    "The subnets reach AWS but not the registry",
-    layer=Layer.NETWORK,
-    source="repost.aws/knowledge-center/ecs-fargate-pull-container-error",
-)
-def no_route_to_registry(facts: Facts) -> Found:
-    public = [host for host in _hosts(facts) if PUBLIC.fullmatch(host)]
-    for subnet in _cut_off(facts):
-        if public and _endpoints(facts, subnet) >= set(NEEDED):
-            yield Evidence(
-                f"{subnet.id} has VPC endpoints only, and {public[0]} is on the internet.",
-                step="In the VPC console, add a route from 0.0.0.0/0 to a NAT gateway; or use a "
-                "registry inside the VPC that mirrors it.",
-            )
+@rule("dns-off", "The VPC does not resolve names", layer=Layer.NETWORK, source=VPC + "vpc-dns.html")
+def dns_off(facts: Facts) -> Found:
+    if facts.dns is False and facts.resolvers == ():
+        vpc = next((subnet.vpc for subnet in _existing(facts)), "")
+        text = f"enableDnsSupport is off in {vpc or 'the VPC'}."
+        command = ("ec2", "modify-vpc-attribute", "--enable-dns-support", "--vpc-id", vpc)
+        yield Evidence(
+            text,
+            fix=aws(facts, *command) if vpc else "",
+            step="" if vpc else "Turn on DNS resolution of the VPC, in the VPC console.",
+        )
 
 
 @rule(
@@ -148,70 +88,208 @@ def no_route_to_registry(facts: Facts) -> Found:
     source=VPC + "security-group-rules.html",
 )
 def egress_closed(facts: Facts) -> Found:
-    if facts.egress is None or facts.groups_missing:
-        return
-    inside = bool(facts.endpoints)
-    wanted = {(443, "AWS", not inside)}
-    wanted |= {(_port(host), host, bool(PUBLIC.fullmatch(host))) for host in _hosts(facts)}
-    for port, peer, outside in sorted(wanted):
-        if not any(
-            one.protocol in ("-1", "tcp", "6")
-            and one.first <= port <= one.last
-            and (not outside or _outward(one.target))
-            for one in facts.egress
-        ):
-            text = f"No outbound rule allows TCP port {port} to {peer}."
-            if not facts.groups:
-                yield Evidence(text, step=f"Allow outbound TCP port {port} in a security group.")
-            else:
-                yield Evidence(
-                    text,
-                    fix=aws(
-                        facts,
-                        *("ec2", "authorize-security-group-egress", "--group-id", facts.groups[0]),
-                        *("--protocol", "tcp", "--port", str(port), "--cidr", "0.0.0.0/0"),
-                    ),
-                )
-
-
-@rule(
-    "acl-closed",
-    "The network ACL blocks the traffic",
-    layer=Layer.NETWORK,
-    source=VPC + "vpc-network-acls.html",
-)
-def acl_closed(facts: Facts) -> Found:
-    ports = sorted({443, *map(_port, _hosts(facts))})
-    for subnet in _existing(facts):
-        if subnet.acl_rules is None or (not _open(subnet) and _endpoints(facts, subnet)):
-            continue  # traffic to endpoints stays inside the VPC
-        stopped = [
-            f"outbound port {port}" for port in ports if not _passes(subnet.acl_rules, True, port)
-        ]
-        stopped += [
-            f"responses to port {port}"
-            for port in EPHEMERAL
-            if not _passes(subnet.acl_rules, False, port)
-        ]
-        if stopped:
+    for found in breaks(facts, Kind.EGRESS, by=lambda hop: hop.ports):
+        port = str(found.hop.ports[0])
+        text = (
+            f"No outbound rule of {found.hop.at or 'the instances'} allows TCP port {port} to "
+            f"{found.destinations}."
+        )
+        if not facts.groups:
+            yield Evidence(text, step=f"Allow outbound TCP port {port} in a security group.")
+            continue
+        hops = [hop for path in found.paths for hop in path.broken if hop.kind is Kind.EGRESS]
+        peers = {hop.peers for hop in hops}
+        for peer in sorted({ALL_ADDRESSES} & peers or peers):
             yield Evidence(
-                f"{subnet.acl} of {subnet.id} denies {', '.join(stopped)}.",
-                step="In the VPC console, allow outbound TCP to the port and inbound TCP to ports "
-                f"1024-65535 in {subnet.acl}, with rule numbers below the one that denies.",
+                text,
+                fix=aws(
+                    facts,
+                    *("ec2", "authorize-security-group-egress", "--group-id", facts.groups[0]),
+                    *("--protocol", "tcp", "--port", port, "--cidr", peer),
+                ),
             )
 
 
-@rule("dns-off", "The VPC does not resolve names", layer=Layer.NETWORK, source=VPC + "vpc-dns.html")
-def dns_off(facts: Facts) -> Found:
-    if facts.dns is False:
-        vpc = next((subnet.vpc for subnet in _existing(facts)), "")
-        text = f"enableDnsSupport is off in {vpc or 'the VPC'}."
-        command = ("ec2", "modify-vpc-attribute", "--enable-dns-support", "--vpc-id", vpc)
+# One cause, at two places of the path: the order of findings is that of the hops.
+def _acl_rule(where: str) -> Callable[[Look], Look]:
+    return rule(
+        "acl-closed",
+        "The network ACL blocks the traffic",
+        layer=Layer.NETWORK,
+        source=f"{VPC}{where}",
+    )
+
+
+@_acl_rule("vpc-network-acls.html")
+def acl_closed_to_requests(facts: Facts) -> Found:
+    yield from _denied(facts, Kind.ACL_OUT)
+
+
+@rule(
+    "endpoint-unusable",
+    "A VPC endpoint cannot be used",
+    layer=Layer.NETWORK,
+    source=PRIVATELINK + "interface-endpoints.html",
+)
+def endpoint_unusable(facts: Facts) -> Found:
+    seen: dict[Endpoint, list[str]] = {}
+    for _, path in without_route(facts):
+        if endpoint := unusable_endpoint(facts, path):
+            seen.setdefault(endpoint, []).append(path.subnet.id)
+    repairs = {endpoint: _repair(facts, endpoint) for endpoint in seen}
+    # All of it in one line: endpoints come by the half dozen.
+    fix = " && ".join(dict.fromkeys(one for _, one, _ in repairs.values() if one))
+    for endpoint, subnets in seen.items():
+        why, _, step = repairs[endpoint]
+        yield Evidence(
+            f"{endpoint.id} for {endpoint.service} {why}, so its name leads to the internet, to "
+            f"which {listed(subnets)} {'has' if len(subnets) == 1 else 'have'} no route.",
+            fix,
+            step,
+        )
+
+
+@rule(
+    "endpoints-missing",
+    "The subnets cannot reach some AWS services",
+    layer=Layer.NETWORK,
+    source=ENDPOINTS,
+)
+def endpoints_missing(facts: Facts) -> Found:
+    for found in cut_off(facts):
+        if found.services and found.has_endpoints:
+            yield Evidence(
+                f"{found.subnet.id}: {found.why}, and {found.subnet.vpc} has no endpoint for "
+                f"{listed(found.services)}.",
+                step=_endpoints_for(found),
+            )
+
+
+@rule(
+    "no-route",
+    "The subnets have no route to the internet",
+    layer=Layer.NETWORK,
+    source=VPC + "VPC_Route_Tables.html",
+)
+def no_route(facts: Facts) -> Found:
+    for found in cut_off(facts):
+        if found.services and not found.has_endpoints:
+            yield Evidence(
+                f"{found.subnet.id}: {found.why}, and there are no VPC endpoints. It cannot reach "
+                f"{listed((*found.services, *found.registries))}.",
+                step="In the VPC console, add a route from 0.0.0.0/0 to a NAT gateway or an "
+                f"internet gateway. {_other_subnets(facts)}".rstrip(),
+            )
+
+
+@rule(
+    "no-route-to-registry",
+    "The subnets have no route to the registry",
+    layer=Layer.NETWORK,
+    source="repost.aws/knowledge-center/ecs-fargate-pull-container-error",
+)
+def no_route_to_registry(facts: Facts) -> Found:
+    for found in cut_off(facts):
+        if found.registries and not found.services:
+            yield Evidence(
+                f"{found.subnet.id}: {found.why}. It cannot reach {listed(found.registries)}.",
+                step="In the VPC console, add a route to it: for a registry on the internet, from "
+                "0.0.0.0/0 to a NAT gateway; or use a registry inside the VPC that mirrors it.",
+            )
+
+
+@rule(
+    "internet-gateway-detached",
+    "The internet gateway is not attached to the VPC",
+    layer=Layer.NETWORK,
+    source=VPC + "VPC_Internet_Gateway.html",
+)
+def internet_gateway_detached(facts: Facts) -> Found:
+    for found in breaks(facts, Kind.GATEWAY, by=lambda hop: hop.at):
+        gateway, vpc = found.hop.at, found.paths[0].subnet.vpc
+        command = aws(
+            facts,
+            *("ec2", "attach-internet-gateway", "--internet-gateway-id", gateway, "--vpc-id", vpc),
+        )
+        yield Evidence(
+            f"{gateway} is not attached to {vpc}. {found.subnets} cannot reach "
+            f"{found.destinations}.",
+            step=f"If {gateway} exists, attach it: {command}; else create another, and route to it "
+            "in the VPC console.",
+        )
+
+
+@rule(
+    "no-public-address",
+    "The instances get no public address, and there is no NAT gateway",
+    layer=Layer.NETWORK,
+    source=VPC + "VPC_Internet_Gateway.html",
+)
+def no_public_address(facts: Facts) -> Found:
+    for found in breaks(facts, Kind.ADDRESS, by=lambda hop: hop.at):
+        yield Evidence(
+            f"{found.hop.at} {found.hop.why}, but {found.destinations} "
+            f"{'is' if len(found.paths) == 1 else 'are'} on the internet.",
+            fix=aws(
+                facts,
+                *("ec2", "modify-subnet-attribute", "--map-public-ip-on-launch"),
+                *("--subnet-id", found.hop.at),
+            ),
+        )
+
+
+@_acl_rule("vpc-network-acls.html")
+def acl_closed_to_the_next_subnet(facts: Facts) -> Found:
+    yield from _denied(facts, Kind.ACL_IN)
+
+
+@rule(
+    "nat-gateway-without-internet",
+    "The NAT gateway does not lead to the internet",
+    layer=Layer.NETWORK,
+    source=VPC + "nat-gateway-troubleshooting.html",
+)
+def nat_gateway(facts: Facts) -> Found:
+    for found in breaks(facts, Kind.NAT, by=lambda hop: (hop.at, hop.why)):
+        yield Evidence(
+            f"{found.hop.at}, to which {found.subnets} "
+            f"{'routes' if ' and ' not in found.subnets else 'route'}, {found.hop.why}.",
+            step="In the VPC console, route 0.0.0.0/0 to a public NAT gateway that is available and "
+            "in a subnet with a route from 0.0.0.0/0 to an attached internet gateway.",
+        )
+
+
+@rule(
+    "endpoint-closed",
+    "The security groups of a VPC endpoint do not admit the instances",
+    layer=Layer.NETWORK,
+    source=PRIVATELINK + "create-interface-endpoint.html",
+)
+def endpoint_closed(facts: Facts) -> Found:
+    for found in breaks(facts, Kind.GROUP_IN, by=lambda hop: hop.peers):
+        endpoint = found.paths[0].endpoint
+        groups = endpoint.groups if endpoint else ()
+        text = (
+            f"No inbound rule of {found.hop.peers or 'a security group'} allows TCP port 443 from "
+            f"{found.subnets} to {listed(path.endpoint.id for path in found.paths if path.endpoint)}"
+            f" for {found.destinations}."
+        )
+        if not groups or not facts.groups:
+            yield Evidence(text, step="Allow inbound TCP port 443 from the instances there.")
+            continue
         yield Evidence(
             text,
-            fix=aws(facts, *command) if vpc else "",
-            step="" if vpc else "Turn on DNS resolution of the VPC, in the VPC console.",
+            fix=aws(
+                facts,
+                *("ec2", "authorize-security-group-ingress", "--group-id", groups[0]),
+                *("--protocol", "tcp", "--port", "443", "--source-group", facts.groups[0]),
+            ),
         )
+
+
+@_acl_rule("custom-network-acl.html")
+def acl_closed_to_responses(facts: Facts) -> Found:
+    yield from _denied(facts, Kind.ACL_FAR, Kind.ACL_BACK)
 
 
 @rule(
@@ -231,9 +309,97 @@ def no_free_addresses(facts: Facts) -> Found:
             )
 
 
+def _denied(facts: Facts, *kinds: Kind) -> Found:
+    """Yield what network ACLs deny at these hops."""
+    used: dict[tuple[str, bool], int] = {}
+    for found in breaks(
+        facts,
+        *kinds,
+        by=lambda hop: (hop.at, hop.subnet, hop.egress, hop.rule, hop.ports, hop.source),
+    ):
+        hop = found.hop
+        beyond = hop.kind is Kind.ACL_FAR and not hop.source
+        way = f" on the path from {found.subnets}" if beyond else ""
+        denial = "no rule allows it" if hop.rule == DEFAULT_RULE else f"rule {hop.rule} denies it"
+        yield Evidence(
+            f"{hop.at} of {hop.subnet} blocks {_traffic(hop.egress, *hop.ports)}"
+            f"{', responses' if hop.responses else ''} {'to' if hop.egress else 'from'} "
+            f"{hop.source or found.destinations}{way}: {denial}.",
+            *_allow(facts, hop, used),
+        )
+
+
+def _traffic(egress: bool, first: int, last: int) -> str:
+    ports = f"port {first}" if first == last else f"ports {first}-{last}"
+    return f"{'outbound' if egress else 'inbound'} TCP {ports}"
+
+
+def _allow(facts: Facts, hop: Hop, used: dict[tuple[str, bool], int]) -> tuple[str, str]:
+    """Return the command that allows what no rule allows; or the step, where a rule denies it.
+
+    The command's rule comes after all others, so what they deny stays denied. `used` remembers the
+    highest number of each network ACL and direction.
+    """
+    first, last = EPHEMERAL if hop.responses else hop.ports
+    known = (*(facts.subnets or ()), *(facts.passed_subnets or ()))
+    rules = next(one.acl_rules or () for one in known if one.id == hop.subnet)
+    numbers = [
+        one.number for one in rules if one.egress == hop.egress and one.number < DEFAULT_RULE
+    ]
+    key = (hop.at, hop.egress)
+    number = 10 + max(*numbers, used.get(key, 90), 90)
+    if hop.rule != DEFAULT_RULE or number > LAST_RULE:
+        return "", (
+            f"In the VPC console, allow {_traffic(hop.egress, first, last)} in {hop.at}, with a "
+            "rule number below the one that denies."
+        )
+    used[key] = number
+    return (
+        aws(
+            facts,
+            *("ec2", "create-network-acl-entry", "--network-acl-id", hop.at),
+            *("--egress" if hop.egress else "--ingress", "--rule-number", str(number)),
+            *("--protocol", "tcp", "--port-range", f"From={first},To={last}"),
+            *("--cidr-block", hop.peers, "--rule-action", "allow"),
+        ),
+        "",
+    )
+
+
+def _repair(facts: Facts, endpoint: Endpoint) -> tuple[str, str, str]:
+    """Say why an endpoint cannot be used, and return the command or the step that helps."""
+    if endpoint.state == "pendingacceptance":
+        why = "awaits acceptance"
+        return why, "", "Ask the owner of the endpoint service to accept the connection."
+    if endpoint.state == "pending":
+        return "is not available yet", "", "Wait until it is available."
+    if endpoint.state != "available":
+        step = f"Delete {endpoint.id}, and create an interface endpoint with private DNS instead."
+        return f"is {endpoint.state}", "", step
+    if not endpoint.private_dns:
+        command = ("modify-vpc-endpoint", "--private-dns-enabled", "--vpc-endpoint-id", endpoint.id)
+        return "has private DNS turned off", aws(facts, "ec2", *command), ""
+    vpc = endpoint.vpc
+    command = ("modify-vpc-attribute", "--enable-dns-hostnames", "--vpc-id", vpc)
+    return f"needs DNS hostnames, which are off in {vpc}", aws(facts, "ec2", *command), ""
+
+
+def _endpoints_for(found: CutOff) -> str:
+    """Return the step that makes up for missing endpoints."""
+    interfaces = [name for name in found.services if name != "s3"]
+    wanted = ["a gateway endpoint for s3"] if "s3" in found.services else []
+    if interfaces:
+        wanted.insert(0, f"interface endpoints with private DNS for {listed(interfaces)}")
+    step = f"In the VPC console, create {' and '.join(wanted)}; or add a NAT gateway"
+    if found.registries:
+        return f"{step}, which {listed(found.registries)} needs in any case."
+    return f"{step}."
+
+
 def _other_subnets(facts: Facts) -> str:
-    """Return how to leave out the subnets without a route, empty where no other is left."""
-    working = [subnet.id for subnet in _existing(facts) if _open(subnet)]
+    """Return how to use only the subnets whose paths are whole, empty where no other is left."""
+    failing = {path.subnet.id for path in paths(facts) if path.broken}
+    working = [subnet.id for subnet in _existing(facts) if subnet.id not in failing]
     if not working:
         return ""
     return f"Or use only the others: {deploy(facts, *repeated('--subnet-id', working))}"
@@ -241,67 +407,3 @@ def _other_subnets(facts: Facts) -> str:
 
 def _existing(facts: Facts) -> list[Subnet]:
     return [subnet for subnet in facts.subnets or () if subnet.exists]
-
-
-def _open(subnet: Subnet) -> bool:
-    """Tell whether the routes lead an instance in it to the internet."""
-    return (
-        bool(subnet.route)
-        and subnet.route_works
-        and (subnet.public or not subnet.route.startswith("igw-"))
-    )
-
-
-def _cut_off(facts: Facts) -> list[Subnet]:
-    """Return the subnets without a route to the internet; none if endpoints are unknown."""
-    if facts.endpoints is None:
-        return []
-    return [subnet for subnet in _existing(facts) if not _open(subnet)]
-
-
-def _endpoints(facts: Facts, subnet: Subnet) -> set[str]:
-    return {
-        endpoint.service
-        for endpoint in facts.endpoints or ()
-        if endpoint.vpc == subnet.vpc
-        and endpoint.state == "available"
-        and endpoint.private_dns
-        and endpoint.service in NEEDED
-    }
-
-
-def _hosts(facts: Facts) -> list[str]:
-    """Return the registries' hosts: of the secrets and of the image."""
-    hosts = [secret.host for secret in facts.secrets or () if secret.host]
-    hosts += [facts.image.registry] if facts.image and facts.image.registry else []
-    return sorted({"index.docker.io" if host in (HUB, "docker.io") else host for host in hosts})
-
-
-def _port(host: str) -> int:
-    port = host.rpartition(":")[2]
-    return int(port) if port.isdecimal() and port != host else 443
-
-
-def _outward(target: str) -> bool:
-    """Tell whether a rule's target covers more than private addresses."""
-    try:
-        network = ipaddress.ip_network(target)
-    except ValueError:
-        return target.startswith("pl-")  # what is in it is unknown
-    return isinstance(network, ipaddress.IPv4Network) and not any(
-        network.subnet_of(private) for private in PRIVATE
-    )
-
-
-def _passes(rules: tuple[AclRule, ...], egress: bool, port: int) -> bool:
-    """Follow a network ACL as EC2 does: the first rule by number that fits decides."""
-    for one in sorted(rules, key=lambda one: one.number):
-        if (
-            one.egress == egress
-            and one.protocol in ("-1", "6")
-            and ":" not in one.target
-            and one.first <= port <= one.last
-            and ipaddress.ip_address(ANY_ADDRESS) in ipaddress.ip_network(one.target)
-        ):
-            return one.allows
-    return False

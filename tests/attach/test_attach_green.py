@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from account import Run
-from attach_archives import multipart, shell
-from attach_lab import Lab
-from local_aws import LocalAws
-from test_attach import KEPT, LOGIN
-
-THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
+from attach_lab import KEPT, THEIRS, Lab
 
 STATES = {
     "terraform's defaults": {
@@ -19,24 +13,6 @@ STATES = {
     "best fit": {"resources": {"allocationStrategy": "BEST_FIT"}},
     "could be updated": {},
 }
-
-
-@pytest.fixture
-def lab(aws: LocalAws, stack: str) -> Lab:
-    """An account where nothing exists yet but the network."""
-    return Lab(aws, stack)
-
-
-@pytest.fixture
-def run(batchreg: Run, aws: LocalAws):
-    """Run a command of batchreg with credentials for AWS and for the registry."""
-
-    def call(*arguments: str, status: int = 0, **environ: str):
-        result = batchreg(*arguments, environ={**aws.environ, **LOGIN, **environ})
-        assert result.returncode == status, result.stdout + result.stderr
-        return result
-
-    return call
 
 
 def order(lab: Lab, queue: str = "") -> list[str]:

@@ -7,40 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from account import Run
 from attach_archives import ACCEPTED, REFUSED, multipart, shell
-from attach_lab import Lab
+from attach_lab import KEPT, LOGIN, THEIRS, Lab
 from lab.forwarder import Forwarder
-from local_aws import LocalAws
-
-LOGIN = {
-    "BATCHREG_PASSWORD": 'pa"ss\\wörd ${AWS::Region}',
-    "BATCHREG_USERNAME": "lab",
-    "BATCHREG_NO_CHECK": "true",  # there is no such registry
-}
-KEPT = {"BATCHREG_PASSWORD": "", "BATCHREG_USERNAME": ""}  # a second run needs no credentials
-THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
-
-Attach = Callable[..., Any]
-
-
-@pytest.fixture
-def lab(aws: LocalAws, stack: str) -> Lab:
-    """An account where nothing exists yet but the network."""
-    return Lab(aws, stack)
-
-
-@pytest.fixture
-def run(batchreg: Run, aws: LocalAws) -> Attach:
-    """Run a command of batchreg with credentials for AWS and for the registry."""
-
-    def call(*arguments: str, status: int = 0, **environ: str) -> Any:
-        result = batchreg(*arguments, environ={**aws.environ, **LOGIN, **environ})
-        assert result.returncode == status, result.stdout + result.stderr
-        assert "Traceback" not in result.stderr
-        return result
-
-    return call
 
 
 def without_template(environment: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +178,7 @@ def test_dry_run_shows_the_plan_and_changes_nothing(lab, run):
     before = lab.environment
     result = run("attach", lab.name, "--dry-run", BATCHREG_PASSWORD="")
     assert f"a copy of {lab.templates['base']}, version $Latest, which is 1" in result.stderr
-    assert "0 running jobs may continue for 30 minutes" in result.stderr
+    assert "New instances replace the running ones; no job runs there now." in result.stderr
     assert "Dry run" in result.stderr
     assert lab.companion is None
     assert lab.environment == before
@@ -322,9 +291,18 @@ def test_secret_holds_the_credentials_and_lets_the_role_read_it(lab, run, aws):
     assert lab.iam.list_role_policies(RoleName=f"{lab.name}-ecs")["PolicyNames"] == []
 
 
-def test_emit_changes_nothing_and_needs_no_password(lab, run):
-    """It goes to stdout, for one's own code."""
-    lab.make({"launchTemplateId": lab.template("base", THEIRS)})
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"resources": {"allocationStrategy": "BEST_FIT"}},
+        {"serviceRole": "arn:aws:iam::123456789012:role/batch"},
+    ],
+    ids=["updatable", "best fit", "service role"],
+)
+def test_emit_changes_nothing_and_needs_no_password(lab, run, choices):
+    """It goes to stdout, for one's own code: also where no update in place is possible."""
+    lab.make({"launchTemplateId": lab.template("base", THEIRS)}, **choices)
     before = lab.environment
     for form, word in {
         "terraform": 'resource "aws_launch_template"',

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from attach_archives import multipart, shell
-from attach_lab import Lab
-from interrupted import BATCHREG
+from attach_lab import LOGIN, THEIRS, Lab
 from lab.environ import clean
 from lab.forwarder import Call, Drop, Forwarder
 from local_aws import LocalAws
-from test_attach import LOGIN
 
-THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
+BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 READS = ("Describe", "Get", "List", "/v1/describe", "/v1/list", "Validate")
 
 
@@ -82,13 +81,16 @@ def test_killed_anywhere_it_continues_and_the_environment_always_works(aws, stac
     if command == "detach":
         calls = run(aws, "detach", first.name, "--yes")[1]
     assert {"ExecuteChangeSet", "/v1/updatecomputeenvironment"} & set(calls)
+    killed = 0
     for point in points(calls):
         lab = made(aws, f"{stack}-{point}")
         before = lab.environment
         if command == "detach":
             run(aws, "attach", lab.name, "--yes")
         status, _ = run(aws, command, lab.name, "--yes", point=point)
-        assert status == -signal.SIGKILL, point
+        # How often it asks whether something has ended differs: the last points may not be reached.
+        assert status in (0, -signal.SIGKILL), point
+        killed += status != 0
         assert works(lab), point
         if command == "attach":
             run(aws, "attach", lab.name, "--yes")
@@ -98,3 +100,4 @@ def test_killed_anywhere_it_continues_and_the_environment_always_works(aws, stac
         assert lab.companion is None, point
         after = lab.environment
         assert {**after, "statusReason": ""} == {**before, "statusReason": ""}, point
+    assert killed > 5

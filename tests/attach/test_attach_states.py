@@ -6,14 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from account import Run
 from attach_archives import multipart, shell
-from attach_lab import Lab
+from attach_lab import THEIRS, Lab
 from lab.forwarder import Call, Forwarder, Reply
-from local_aws import LocalAws
-from test_attach import LOGIN
 
-THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
 OLD = multipart(shell("amazon-linux-extras install -y epel", "yum install -y jq"))
 
 STATES: dict[str, dict[str, Any]] = {
@@ -35,24 +31,6 @@ STATES: dict[str, dict[str, Any]] = {
     "instances at rest": {"resources": {"minvCpus": 4, "desiredvCpus": 4}},
     "tags": {"tags": {"team": "lab"}, "resources": {"tags": {"Name": "genomics"}}},
 }
-
-
-@pytest.fixture
-def lab(aws: LocalAws, stack: str) -> Lab:
-    """An account where nothing exists yet but the network."""
-    return Lab(aws, stack)
-
-
-@pytest.fixture
-def run(batchreg: Run, aws: LocalAws) -> Callable[..., Any]:
-    """Run a command of batchreg with credentials for AWS and for the registry."""
-
-    def call(*arguments: str, status: int = 0, **environ: str) -> Any:
-        result = batchreg(*arguments, environ={**aws.environ, **LOGIN, **environ})
-        assert result.returncode == status, result.stdout + result.stderr
-        return result
-
-    return call
 
 
 @pytest.mark.parametrize("name", STATES)
