@@ -28,7 +28,6 @@ def gather(
     image_type: str | None,
     user_data: Path | None,
     fargate: bool | None,
-    on_failure: str | None,
     password_stdin: bool,
     default_vpc: bool,
     tag: tuple[str, ...],
@@ -36,6 +35,7 @@ def gather(
     protect: bool | None,
     registries: tuple[str, ...] = (),
     from_docker_config: bool = False,
+    on_failure: str | None = None,
     **values: Any,
 ) -> Inputs:
     """Return the inputs of `deploy`; `values` are the options that set a parameter of the template.
