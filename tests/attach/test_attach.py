@@ -178,7 +178,7 @@ def test_dry_run_shows_the_plan_and_changes_nothing(lab, run):
     before = lab.environment
     result = run("attach", lab.name, "--dry-run", BATCHREG_PASSWORD="")
     assert f"a copy of {lab.templates['base']}, version $Latest, which is 1" in result.stderr
-    assert "New instances replace the running ones; no job runs there now." in result.stderr
+    assert "No job runs now; jobs that start meanwhile may continue for 30 minutes" in result.stderr
     assert "Dry run" in result.stderr
     assert lab.companion is None
     assert lab.environment == before

@@ -189,13 +189,16 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def _jobs(plan: Plan) -> str:
     new = "New instances replace the running ones"
-    if not plan.survey.running:
-        return f"{new}; no job runs there now."
     if plan.policy.terminate_jobs:
         return f"{new}: {plan.survey.running} running jobs are terminated at once."
+    jobs = (
+        f": {plan.survey.running} running jobs"
+        if plan.survey.running
+        else ". No job runs now; jobs that start meanwhile"
+    )
     return (
-        f"{new}: {plan.survey.running} running jobs may continue for "
-        f"{plan.policy.job_timeout_minutes} minutes, and are then terminated."
+        f"{new}{jobs} may continue for {plan.policy.job_timeout_minutes} minutes, and are then "
+        "terminated."
     )
 
 
