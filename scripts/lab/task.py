@@ -128,7 +128,11 @@ class TaskEngine(Engine):
             ) from None
 
     def stop(self, container: str) -> None:
-        self._call("POST", f"/containers/{container}/stop?t={STOP_SECONDS}")
+        try:
+            self._call("POST", f"/containers/{container}/stop?t={STOP_SECONDS}")
+        except EngineError as error:
+            if "No such container" not in str(error):  # it has ended by itself meanwhile
+                raise
 
     def end(self, container: str) -> tuple[int, bool]:
         """Wait for a container's end; return its exit code and whether memory ran out."""

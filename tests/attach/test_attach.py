@@ -124,20 +124,69 @@ def test_queue_with_two_environments_names_them(lab, run, aws):
             {"order": 2, "computeEnvironment": other.name},
         ],
     )
+    before = [each.environment for each in (lab, other)]
     result = run("attach", f"{lab.name}q", "--yes", status=1)
     assert f"{lab.name}, {other.name}" in result.stderr
     assert lab.companion is None
+    for each in (lab, other):
+        run("attach", each.name, "--yes")
+        assert b"/opt/batchreg/" in each.user_data()
+    for each, was in zip((lab, other), before, strict=True):
+        run("detach", each.name, "--yes")
+        assert {**each.environment, "statusReason": ""} == {**was, "statusReason": ""}
+        assert each.companion is None
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["several shell scripts", "cloud-config", "boothook", "base64", "never closed", "nested"],
-)
-def test_user_data_of_each_kind_is_attached(lab, run, name):
+WRITERS = {
+    "a script named zzz.sh that writes ecs.config": multipart(
+        shell("echo ECS_CLUSTER=theirs > /etc/ecs/ecs.config", name="zzz.sh")
+    ),
+    "a runcmd that writes ecs.config": multipart(
+        "Content-Type: text/cloud-config\n\n#cloud-config\nruncmd:\n"
+        "- [sh, -c, 'echo ECS_CLUSTER=theirs > /etc/ecs/ecs.config']\n"
+    ),
+    "credentials by hand": multipart(
+        shell("echo 'ECS_ENGINE_AUTH_DATA={\"quay.io\": {}}' >> /etc/ecs/ecs.config")
+    ),
+    "CRLF": ACCEPTED["CRLF in the archive, LF in the script"],
+    "another boundary": ACCEPTED["boundary of AWS Batch"],
+    "5 KB long": multipart(shell(*["# as somebody's scripts are"] * 180)),
+}
+KINDS = {
+    **{
+        name: ACCEPTED[name]
+        for name in (
+            *("several shell scripts", "cloud-config", "boothook", "base64", "never closed"),
+            *("nested", "script without #!"),
+        )
+    },
+    **WRITERS,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_user_data_of_each_kind_is_attached_and_comes_back(lab, run, name):
     """tests/e2e/test_attach_boot.py shows that it runs."""
-    lab.make({"launchTemplateId": lab.template("base", ACCEPTED[name])})
+    lab.make({"launchTemplateId": lab.template("base", KINDS[name])})
+    before = lab.environment
     run("attach", lab.name, "--yes")
     assert b"/opt/batchreg/registry_login.py" in lab.user_data()
+    assert without_template(lab.environment) == without_template(before)
+    run("detach", lab.name, "--yes")
+    assert {**lab.environment, "statusReason": ""} == {**before, "statusReason": ""}
+    assert lab.companion is None
+
+
+def test_user_data_that_leaves_no_room_changes_nothing(lab, run):
+    """Of 11 KB, say; the refusal says by how much, and what works without any."""
+    data = multipart(shell(*["# as somebody's scripts are"] * 400))
+    assert 11_000 < len(data) < 12_000
+    lab.make({"launchTemplateId": lab.template("base", data)})
+    before = lab.environment
+    result = run("attach", lab.name, "--yes", status=1)
+    assert "the limit is 15,360. Shorten it by " in result.stderr
+    assert "batchreg submit --auth job" in result.stderr
+    assert (lab.environment, lab.companion) == (before, None)
 
 
 def test_user_data_that_cannot_be_joined_changes_nothing(lab, run):

@@ -27,6 +27,10 @@ def test_copy_goes_first_and_detach_takes_it_away(lab, run, state):
     """The original stays as it was, to the field."""
     lab.make({"launchTemplateId": lab.template("base", THEIRS, KeyName="k")}, **STATES[state])
     before, queue = lab.environment, order(lab)
+    if STATES[state]:
+        refused = run("attach", lab.name, "--yes", status=1)
+        assert "Run the same command with --blue-green" in refused.stderr
+        assert (lab.environment, lab.companion) == (before, None)
     result = run("attach", lab.name, "--yes", "--blue-green")
     assert "becomes the first environment" in result.stderr
     green, *rest = order(lab)

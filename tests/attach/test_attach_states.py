@@ -26,6 +26,12 @@ STATES: dict[str, dict[str, Any]] = {
             "ec2Configuration": [{"imageType": "ECS_AL2", "imageIdOverride": "ami-12345678"}]
         }
     },
+    "image of an SSM parameter": {
+        "template": {"ImageId": "resolve:ssm:/aws/service/ecs/optimized-ami/amazon-linux-2023/x"}
+    },
+    "custom image, the old field": {
+        "resources": {"imageId": "ami-12345678", "ec2Configuration": ""}
+    },
     "no image type": {"resources": {"ec2Configuration": []}},
     "disabled": {"state": "DISABLED"},
     "instances at rest": {"resources": {"minvCpus": 4, "desiredvCpus": 4}},
@@ -36,16 +42,18 @@ STATES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", STATES)
 def test_environment_in_each_state_is_attached_and_comes_back(lab, run, name):
     """Nothing of it changes but the launch template."""
-    lab.make({"launchTemplateId": lab.template("base", THEIRS), "version": "1"}, **STATES[name])
-    before = lab.environment
+    choices = dict(STATES[name])
+    template = lab.template("base", THEIRS, **choices.pop("template", {}))
+    lab.make({"launchTemplateId": template, "version": "1"}, **choices)
+    before, (theirs,) = lab.environment, lab.versions_in_use()
     run("attach", lab.name, "--yes")
-    attached = lab.environment
-    theirs = before["computeResources"].pop("launchTemplate")
-    del attached["computeResources"]["launchTemplate"]
+    attached, (ours,) = lab.environment, lab.versions_in_use()
+    attached["computeResources"]["launchTemplate"] = before["computeResources"]["launchTemplate"]
     assert {**attached, "statusReason": ""} == {**before, "statusReason": ""}
+    assert {**ours, "UserData": ""} == {**theirs, "UserData": ""}
     assert b"/opt/batchreg/" in lab.user_data()
     run("detach", lab.name, "--yes")
-    assert lab.specification == theirs
+    assert {**lab.environment, "statusReason": ""} == {**before, "statusReason": ""}
     assert lab.companion is None
 
 

@@ -21,21 +21,38 @@ from real_parts import batchreg, require
 HURRY = 30
 
 
+# What a shell says of a program that is not there; cloud-init has its own path to Python.
+NO_PYTHON = shell(
+    "printf '#!/bin/sh\\nexit 127\\n' > /usr/local/bin/python3",
+    "chmod 755 /usr/local/bin/python3",
+    name="a.sh",
+)
+PUBLIC = {"none": {}}
+
+
 class Theirs:
     """An environment whose own scripts write credentials for another registry by hand."""
 
-    def __init__(self, aws: LocalAws, registry: Registry, own: Registry) -> None:
-        self.aws, self.registry = aws, registry
+    def __init__(
+        self,
+        aws: LocalAws,
+        registry: Registry,
+        own: Registry,
+        name: str = "theirs",
+        *more_parts: str,
+    ) -> None:
+        self.aws, self.registry, self.own, self.name = aws, registry, own, name
         self.private, self.known = registry.push("lab/align", "3"), own.push("lab/sort", "1")
         login = {own.host: {"username": own.username, "password": own.password}}
         data = multipart(
+            *more_parts,
             shell(
                 "echo ECS_ENGINE_AUTH_TYPE=docker >> /etc/ecs/ecs.config",
                 f"echo 'ECS_ENGINE_AUTH_DATA={json.dumps(login)}' >> /etc/ecs/ecs.config",
                 name="zzzzz.sh",
-            )
+            ),
         )
-        self.lab = Lab(aws, "theirs")
+        self.lab = Lab(aws, name)
         self.lab.make(
             {"launchTemplateId": self.lab.template("base", data), "version": "$Latest"},
             resources={"instanceTypes": ["m7i.large"]},
@@ -45,7 +62,7 @@ class Theirs:
         """Run a job, and return it once it has ended."""
         batch = self.aws.client("batch")
         definition = batch.register_job_definition(
-            jobDefinitionName="theirs",
+            jobDefinitionName=self.name,
             type="container",
             containerProperties={
                 "image": image,
@@ -56,7 +73,7 @@ class Theirs:
                 ],
             },
         )["jobDefinitionArn"]
-        job = batch.submit_job(jobName="theirs", jobQueue="theirs", jobDefinition=definition)
+        job = batch.submit_job(jobName="job", jobQueue=self.name, jobDefinition=definition)
         end = time.monotonic() + 60
         while time.monotonic() < end:
             (found,) = batch.describe_jobs(jobs=[job["jobId"]])["jobs"]
@@ -82,6 +99,15 @@ class Theirs:
         )
         assert result.returncode == 0, result.stderr
         return result.stderr
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An image that everybody may pull."""
+    require("registry")
+    folder = tmp_path_factory.mktemp("public")
+    with Registry("ann", "a", directory=folder, host="127.0.0.3", auth=PUBLIC) as registry:
+        yield registry.push("lab/open", "1")
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +146,24 @@ def test_without_the_secret_new_instances_run_what_they_ran_before(theirs):
     )
     assert (theirs.pulls(theirs.private), theirs.pulls(theirs.known)) == (False, True)
     assert theirs.lab.environment["status"] == "VALID"
+
+
+def test_without_the_registry_new_instances_run_public_images(theirs, public, tmp_path):
+    """A boot asks AWS for the credentials, and the registry for nothing."""
+    with Registry("ann", "down:a", directory=tmp_path, host="127.0.0.4") as registry:
+        lost = Theirs(theirs.aws, registry, theirs.own, "down")
+        lost.batchreg("attach", "down", "--yes")
+    job = lost.run(lost.private)
+    assert job["status"] == "FAILED"
+    assert "connection refused" in job["container"]["reason"]
+    assert (lost.pulls(public), lost.pulls(lost.known)) == (True, True)
+    assert lost.lab.environment["status"] == "VALID"
+
+
+def test_without_python_new_instances_run_what_they_ran_before(theirs, public):
+    """A custom image may have none; the attached part of the user data needs it."""
+    bare = Theirs(theirs.aws, theirs.registry, theirs.own, "bare", NO_PYTHON)
+    bare.batchreg("attach", "bare", "--yes")
+    assert bare.pulls(public)
+    assert (bare.pulls(bare.private), bare.pulls(bare.known)) == (False, True)
+    assert bare.lab.environment["status"] == "VALID"

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lab.environ import clean
 from lab.images import with_bash, with_python
 from real_parts import Two, batchreg, require, two_registries
+from workflows import environ, miniwdl
 
-BIN = Path(sys.executable).parent
 STACK = "engines"
 TRUST = {"Version": "2012-10-17", "Statement": []}
 Completed = subprocess.CompletedProcess
@@ -99,43 +98,22 @@ class Lab:
     def queue(self) -> str:
         return self.two.outputs["JobQueueArn"]
 
-    def environ(self, **more: str) -> dict[str, str]:
-        aws = {k: v for k, v in self.two.aws.environ.items() if k.startswith("AWS_")}
-        return clean(**aws, HOME=str(self.folder), **more)
-
     def batchreg(self, command: str, *arguments: str, **environ: str) -> Completed:
         return batchreg(
             command, "--stack-name", STACK, *arguments, **self.two.aws.environ, **environ
         )
 
     def miniwdl(self, aligner: str, sorter: str, counter: str, gate: str) -> subprocess.Popen[str]:
-        """Start a workflow; its settings are those of the engine's own documentation."""
-        source = self.folder / "genome.wdl"
-        source.write_text(WORKFLOW)
-        return subprocess.Popen(
-            [
-                BIN / "miniwdl",
-                "run",
-                source,
-                f"aligner={aligner}",
-                f"sorter={sorter}",
-                f"counter={counter}",
-                f"gate={self.folder / gate}",
-                "--dir",
-                self.folder / "runs",
-                "--error-json",
-            ],
-            cwd=self.folder,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environ(
-                MINIWDL__SCHEDULER__CONTAINER_BACKEND="aws_batch_job_no_efs",
-                MINIWDL__FILE_IO__ROOT=str(self.folder),
-                MINIWDL__AWS__TASK_QUEUE=self.queue,
-                MINIWDL__AWS__DESCRIBE_PERIOD="0.2",
-                MINIWDL__AWS__SUBMIT_PERIOD="0.1",
-            ),
+        """Start the workflow."""
+        return miniwdl(
+            self.two.aws,
+            self.folder,
+            self.queue,
+            WORKFLOW,
+            aligner=aligner,
+            sorter=sorter,
+            counter=counter,
+            gate=str(self.folder / gate),
         )
 
     def metaflow(self, aligner: str, sorter: str) -> Completed:
@@ -153,7 +131,9 @@ class Lab:
             text=True,
             capture_output=True,
             timeout=120,
-            env=self.environ(
+            env=environ(
+                aws,
+                self.folder,
                 USERNAME="lab",
                 METAFLOW_DEFAULT_DATASTORE="s3",
                 METAFLOW_DATASTORE_SYSROOT_S3="s3://metaflow/flows",
