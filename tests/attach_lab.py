@@ -30,6 +30,13 @@ TRUST = {
 }
 
 
+def without_template(environment: dict[str, Any]) -> dict[str, Any]:
+    """Return an environment without what attaching changes."""
+    resources = {**environment["computeResources"]}
+    resources.pop("launchTemplate", None)
+    return {**environment, "computeResources": resources, "statusReason": ""}
+
+
 class Lab:
     """An environment, its queue, its role and its launch templates, made with plain boto3."""
 

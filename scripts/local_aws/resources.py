@@ -122,6 +122,8 @@ def _environment(properties: Data, name: str) -> Data:
         {key: value for key, value in properties.items() if key not in only_in_cloudformation}
     )
     properties.get("ComputeResources", {}).pop("UpdateToLatestImageVersion", None)
+    if properties.get("Type") in ("managed", "unmanaged"):  # the CDK's spelling, which AWS takes
+        properties["Type"] = properties["Type"].upper()
     return _request("CreateComputeEnvironment", properties, "ComputeEnvironmentName", name)
 
 

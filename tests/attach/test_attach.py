@@ -8,16 +8,8 @@ from typing import Any
 
 import pytest
 from attach_archives import ACCEPTED, REFUSED, multipart, shell
-from attach_lab import KEPT, LOGIN, THEIRS, Lab
+from attach_lab import KEPT, LOGIN, THEIRS, Lab, without_template
 from lab.forwarder import Forwarder
-
-
-def without_template(environment: dict[str, Any]) -> dict[str, Any]:
-    """Return an environment without what attaching changes."""
-    resources = {**environment["computeResources"]}
-    resources.pop("launchTemplate", None)
-    return {**environment, "computeResources": resources, "statusReason": ""}
-
 
 SPECIFICATIONS: dict[str, Callable[[Lab], dict[str, Any] | None]] = {
     "none": lambda lab: None,

@@ -1,4 +1,4 @@
-"""The CDK's own synthesis of what `--emit cdk` writes."""
+"""The CDK's own synthesis: of what `--emit cdk` writes, and of an app that attach meets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attach_lab import LOGIN, Lab, without_template
 from attach_shapes import SHAPES, VALUES, expected
 
 from batchreg.attach import emit
@@ -38,6 +39,29 @@ const environment = new ManagedEc2EcsComputeEnvironment(stack, "Environment", {
 });
 addRegistryCredentials(stack, environment.node.defaultChild as CfnComputeEnvironment);
 console.log(JSON.stringify(app.synth().getStackByName("Lab").template));
+"""
+
+# The usual app, in the network that is there. The template has no rule of the CDK's bootstrapping.
+THEIRS = """\
+const { App, DefaultStackSynthesizer, Stack } = require("aws-cdk-lib");
+const batch = require("aws-cdk-lib/aws-batch");
+const { Vpc } = require("aws-cdk-lib/aws-ec2");
+
+const app = new App();
+const stack = new Stack(app, "Theirs", {
+  synthesizer: new DefaultStackSynthesizer({ generateBootstrapVersionRule: false }),
+});
+const [vpcId, ...publicSubnetIds] = process.argv.slice(2);
+const vpc = Vpc.fromVpcAttributes(stack, "Vpc", {
+  vpcId, publicSubnetIds, availabilityZones: publicSubnetIds.map((_, index) => `zone-${index}`),
+});
+const environment = new batch.ManagedEc2EcsComputeEnvironment(stack, "Environment", {
+  vpc, vpcSubnets: { subnets: vpc.publicSubnets }, maxvCpus: 16,
+});
+new batch.JobQueue(stack, "Queue", {
+  computeEnvironments: [{ computeEnvironment: environment, order: 1 }],
+});
+console.log(JSON.stringify(app.synth().getStackByName("Theirs").template));
 """
 
 
@@ -110,3 +134,36 @@ def test_synthesized_stack_gives_the_environment_our_launch_template(templates, 
         assert variables == {"RegistrySecret": {"Ref": "RegistrySecret"}}
         text = userdata.resolve(text, VALUES)
     assert base64.b64decode(theirs) + text.encode() == expected(shape)
+
+
+def test_environment_of_a_cdk_app_is_attached_and_comes_back(packages, aws, batchreg, tmp_path):
+    """Nothing but its launch template changes, although the app knows nothing of it."""
+    (tmp_path / "node_modules").symlink_to(packages / "node_modules")
+    (tmp_path / "theirs.js").write_text(THEIRS)
+    body = run("node", "theirs.js", aws.vpc_id, *aws.subnet_ids, folder=tmp_path)
+    cloudformation = aws.client("cloudformation")
+    cloudformation.create_stack(
+        StackName="Theirs", TemplateBody=body, Capabilities=["CAPABILITY_IAM"]
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(
+        StackName="Theirs", WaiterConfig={"Delay": 0.05}
+    )
+    (arn,) = (
+        resource["PhysicalResourceId"]
+        for resource in cloudformation.describe_stack_resources(StackName="Theirs")[
+            "StackResources"
+        ]
+        if resource["ResourceType"] == "AWS::Batch::ComputeEnvironment"
+    )
+    lab = Lab(aws, arn.rpartition("/")[2])
+    before = lab.environment
+    environ = {**aws.environ, **LOGIN}
+    attached = batchreg("attach", arn, "--yes", environ=environ)
+    assert attached.returncode == 0, attached.stderr
+    assert "created by AWS CDK" in attached.stderr
+    assert b"/opt/batchreg/" in lab.user_data()
+    assert without_template(lab.environment) == without_template(before)
+    detached = batchreg("detach", arn, "--yes", environ=environ)
+    assert detached.returncode == 0, detached.stderr
+    assert {**lab.environment, "statusReason": ""} == {**before, "statusReason": ""}
+    assert lab.companion is None
