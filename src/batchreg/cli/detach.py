@@ -101,7 +101,7 @@ class Detach:
 
     def _companion(self, session: Session) -> str:
         answer, _ = survey.find(session.client, self.name or "")
-        return survey.companion_name(answer["computeEnvironmentName"])
+        return environment.companion_name(answer["computeEnvironmentName"])
 
 
 def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded | None] | None:
