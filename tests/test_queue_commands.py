@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from account import LOGIN, PASSWORD
+from account import LOGIN, PASSWORD, Account
 from attach_lab import Lab
 from local_aws import LocalAws
+
+from batchreg.render import text
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +117,39 @@ def test_attachment_that_was_undone_is_named_with_its_fix(run: Any, attached: La
     (finding,) = json.loads(run("doctor", "--queue", "attached", "--json").stdout)["findings"]
     assert finding["cause"] == "user-data-without-credentials"
     assert finding["fix"] == ["batchreg attach attached --region us-east-1"]
+
+
+def test_job_alone_leads_to_its_queue_and_its_reason_is_shown(run: Any, world: LocalAws) -> None:
+    """Whatever the reason, and although no rule knows it."""
+    batch = world.client("batch")
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "512"}]
+    batch.register_job_definition(
+        jobDefinitionName="new",
+        type="container",
+        containerProperties={"image": "127.0.0.1:9/lab/align", "resourceRequirements": needs},
+    )
+    world.set_jobs("FAILED", reason="HoloDeckError: the containment field collapsed")
+    job = batch.submit_job(jobName="align", jobQueue="theirs", jobDefinition="new")["jobId"]
+    world.set_jobs("SUCCEEDED")
+    result = run("doctor", "--job", job, "--json")
+    assert result.returncode == 1
+    answer = json.loads(result.stdout)
+    reasons = {one["cause"]: one["evidence"] for one in answer["findings"]}
+    assert reasons["job-failed"] == ["Job align: HoloDeckError: the containment field collapsed"]
+    assert {"what": "Job queue theirs", "is": "VALID, ENABLED"} in answer["looked_at"]
+
+
+def test_stack_of_somebody_else_is_examined_as_what_it_is(
+    run: Any, world: LocalAws, template: str
+) -> None:
+    """By its resources, whatever its outputs are; and nothing of batchreg's is missed in it."""
+    body = text.parse(template)
+    del body["Metadata"], body["Outputs"]
+    account = Account(world, "somebodys")
+    account.make(json.dumps(body))
+    answer = json.loads(run("doctor", "--stack-name", "somebodys", "--json").stdout)
+    looked = [row["what"] for row in answer["looked_at"]]
+    assert "Stack somebodys" in looked
+    assert [what for what in looked if what.startswith("Job queue somebodys-")]
+    assert [what for what in looked if what.startswith("Compute environment somebodys-")]
+    assert answer["findings"] == []

@@ -19,11 +19,13 @@ class Stack:
     """The stack; `cause` is the first failure of its last operation.
 
     `kind`: "batchreg" for one that deploy made, "companion" for one of attach, "foreign" for any
-    other. `refresh_minutes`, `root_volume_gib` and `kms_key` are its parameters.
+    other. `environments`: the compute environments in its outputs. `refresh_minutes`,
+    `root_volume_gib` and `kms_key` are its parameters.
     """
 
     name: str
     kind: str = "batchreg"
+    environments: tuple[str, ...] = ()
     exists: bool = True
     status: str = ""
     reason: str = ""
@@ -412,6 +414,12 @@ class Facts:
     def ours(self) -> bool:
         """Tell whether a stack that deploy made is what is looked at: deploy can change it."""
         return bool(self.stack_name) and (self.stack is None or self.stack.kind == "batchreg")
+
+    @property
+    def attached(self) -> bool:
+        """Tell whether the environment that is looked at is the one of a companion stack."""
+        stack = self.stack
+        return bool(stack and stack.kind == "companion" and self.environment in stack.environments)
 
     def views(self) -> Iterator[Facts]:
         """Yield the facts as seen from each compute environment on EC2."""

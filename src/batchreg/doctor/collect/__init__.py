@@ -198,6 +198,7 @@ class Collector:
         return facts.Stack(
             name=origin.stack.name,
             kind=origin.kind,
+            environments=tuple(map(name_of, origin.stack.arns("ComputeEnvironmentArn"))),
             status=origin.stack.status,
             reason=origin.stack.reason,
             cause=cause.result() or "",

@@ -64,7 +64,8 @@ def attach(facts: Facts, host: str) -> tuple[str, str]:
     if not environment or environment.orchestration == "EKS" or environment.type == "UNMANAGED":
         return "", "Give the credentials in the job definition: repositoryCredentials."
     command = attach_again(facts, environment)
-    present = [one.registry for one in facts.secrets or () if one.owned and one.registry]
+    owned = [one.registry for one in facts.secrets or () if one.owned and one.registry]
+    present = owned if facts.attached else []
     # The list of --registry is complete: what is left out is removed.
     words = repeated("--registry", [*present, host]) if present else ["--registry-url", host]
     words += [] if environment.updatable else ["--blue-green"]

@@ -177,7 +177,7 @@ def key_of(image: str) -> str:
 def no_credentials_for_registry(facts: Facts) -> Found:
     if facts.secrets is None or has_more_credentials(facts):
         return
-    hosts = {secret.host for secret in facts.secrets if secret.host}
+    hosts = _covered(facts)
     refused = [
         job.image
         for job in facts.jobs or ()
@@ -189,13 +189,20 @@ def no_credentials_for_registry(facts: Facts) -> Found:
         refused.append(facts.image.image)
     for image in dict.fromkeys(refused):
         if key_of(image) not in hosts:
-            whose = "the stack" if facts.stack_name else "the instances"
-            have = f"has some for: {', '.join(sorted(hosts))}" if hosts else "has none"
-            have = have if facts.stack_name else have.replace("has ", "have ", 1)
+            whose = "the stack has" if facts.ours or facts.attached else "the instances have"
+            covered = f"some for: {', '.join(sorted(hosts))}" if hosts else "none"
             yield Evidence(
-                f"{image} cannot be pulled without credentials; {whose} {have}.",
+                f"{image} cannot be pulled without credentials; {whose} {covered}.",
                 *add_registry(facts, key_of(image)),
             )
+
+
+def _covered(facts: Facts) -> set[str]:
+    """Return the keys of the registries for which the instances get credentials."""
+    template = facts.launch_template
+    if not (facts.ours or facts.attached) and template and not template.fetches_credentials:
+        return set()  # another environment of the queue may have some
+    return {secret.host for secret in readable(facts) if secret.host}
 
 
 def add_registry(facts: Facts, key: str) -> tuple[str, str]:
@@ -425,12 +432,15 @@ _enter(
     symptom_of=NO_CREDENTIALS,
 )
 def pull_denied(facts: Facts) -> Found:
-    hosts = {secret.host for secret in readable(facts) if secret.host}
+    hosts = _covered(facts)
     known = verdict_cause(facts)
     for job, evidence in said_by_agent(facts, "pull-denied"):
         if ECR.match(job.image):
             continue  # ecr-denied says so
-        if not facts.ours and not hosts and not has_more_credentials(facts):
+        if any(
+            not view.ours and not _covered(view) and not has_more_credentials(view)
+            for view in facts.views()
+        ):
             continue  # no-credentials-for-registry says so
         if not job.own_credentials and hosts and key_of(job.image) not in hosts:
             continue  # no-credentials-for-registry says so

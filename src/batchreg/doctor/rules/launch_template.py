@@ -39,10 +39,9 @@ def launch_template_missing(facts: Facts) -> Found:
 )
 def user_data_without_credentials(facts: Facts) -> Found:
     template, environment = _existing(facts), main(facts)
-    companion = facts.stack and facts.stack.kind == "companion"
     if not template or not template.mime or template.fetches_credentials:
         return
-    if companion and facts.stack and environment:
+    if facts.attached and facts.stack and environment:
         yield Evidence(
             f"{environment.name} does not use the launch template of {facts.stack.name}: it has "
             "been changed since it was attached.",
