@@ -46,7 +46,9 @@ def page() -> str:
         if path.stem != "healthy"
     ]
     pieces, heading = [INTRO], ""
-    for cause in dict.fromkeys(rule.cause for rule in RULES):
+    modules = list(HEADINGS)
+    ordered = sorted(RULES, key=lambda rule: modules.index(rule.look.__module__.rsplit(".", 1)[-1]))
+    for cause in dict.fromkeys(rule.cause for rule in ordered):
         first = next(rule for rule in RULES if rule.cause == cause)
         title = HEADINGS[first.look.__module__.rsplit(".", 1)[-1]]
         if title != heading:

@@ -19,6 +19,8 @@ from batchreg.doctor.facts import Facts
 from batchreg.render import userdata
 from batchreg.stack.states import Stack
 
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/1a2b"
+
 
 class TestSecret:
     @pytest.mark.parametrize(
@@ -116,6 +118,44 @@ class TestSecret:
         assert (read.fact.key, read.fact.key_state) == (key, "PendingDeletion")
         assert "canary" not in repr(read)
 
+    @pytest.mark.parametrize("given", ["alias/registry", "1a2b", KEY])
+    def test_key_is_the_one_that_kms_names(self, given: str) -> None:
+        """The policy of a role is about a key's ARN, and a secret may name an alias or an id."""
+        stubs = Stubs("secretsmanager", "kms")
+        stubs.secretsmanager.add_response("describe_secret", {"ARN": ARN, "KmsKeyId": given})
+        stubs.secretsmanager.add_response("get_secret_value", {"SecretString": json.dumps(LOGIN)})
+        stubs.kms.add_response(
+            "describe_key",
+            {"KeyMetadata": {"KeyId": "1a2b", "Arn": KEY, "KeyState": "Enabled"}},
+            {"KeyId": given},
+        )
+        assert credentials.secret(stubs.caller, ARN).fact.key == KEY
+
+    def test_key_of_aws_is_nobodys_to_look_at(self) -> None:
+        """An alias may lead to the AWS managed key, which every role may use."""
+        stubs = Stubs("secretsmanager", "kms")
+        stubs.secretsmanager.add_response("describe_secret", {"ARN": ARN, "KmsKeyId": "alias/x"})
+        stubs.secretsmanager.add_response("get_secret_value", {"SecretString": json.dumps(LOGIN)})
+        stubs.kms.add_response(
+            "describe_key", {"KeyMetadata": {"KeyId": "1a2b", "Arn": KEY, "KeyManager": "AWS"}}
+        )
+        assert credentials.secret(stubs.caller, ARN).fact.key == ""
+
+    def test_secret_of_another_region_is_not_called_missing(self) -> None:
+        """Secrets Manager here does not know it: its region is in its ARN, and nobody is asked."""
+        there = ARN.replace("eu-central-1", "us-west-2")
+        found = credentials.secret(Stubs("secretsmanager").caller, there).fact
+        assert (found.exists, found.seen, found.region) == (True, False, "us-west-2")
+
+    def test_secret_that_nobody_could_read_has_no_row(self) -> None:
+        """No more is known than its name."""
+        stubs = Stubs("secretsmanager")
+        for call in ("describe_secret", "get_secret_value"):
+            stubs.secretsmanager.add_client_error(call, "AccessDeniedException", "No.", 400)
+        found = credentials.secret(stubs.caller, ARN).fact
+        assert found.seen is False
+        assert not [row for row in Facts(secrets=(found,)).rows() if row[0].startswith("Secret")]
+
 
 def archive(*scripts: str) -> str:
     parts = MIMEMultipart()
@@ -137,6 +177,9 @@ class TestUserData:
             "fetches_credentials": True,
             "differs": False,
             "blocks": "",
+            "proxy": False,
+            "secret_ids": (ARN,),
+            "sets_credentials": False,
         }
 
     @pytest.mark.parametrize(
@@ -169,9 +212,8 @@ class TestUserData:
             protected=False,
         )
         scope = collect.Scope(stack="lab", region=region)
-        found = collect.Collector(stubs.caller, scope, None, NOW).launch_template(
-            collect.Origin(stack=stack, exists=True, template=text),
-            collect.Computing(names=(), raws=None, main={}, profile=""),
+        found = collect.Collector(stubs.caller, scope, None, NOW).templates(
+            collect.Origin(stack=stack, exists=True, template=text), collect.Place()
         )
         assert found
         assert (found.differs, found.restorable) == (False, 1)
@@ -307,15 +349,20 @@ class TestUserData:
 
 
 PROFILE = "arn:aws:iam::111122223333:instance-profile/p"
-KEY = "arn:aws:kms:eu-central-1:111122223333:key/1a2b"
+
+
+def at_once(function: Any, *arguments: Any) -> Future[Any]:
+    """Do at once what doctor begins, so that the order of calls is known."""
+    done: Future[Any] = Future()
+    done.set_result(function(*arguments))
+    return done
 
 
 class Iam:
     """IAM's answers about one role, with a customer managed key beside the secret."""
 
     def __init__(self, region: str, service: Any) -> None:
-        self.region = region
-        self.stubs = Stubs("iam", "secretsmanager", region=region)
+        self.region, self.stubs = region, Stubs("iam", "secretsmanager", region=region)
         when = {"CreateDate": NOW, "Path": "/"}
         self.document = {"Statement": {"Effect": "Allow", "Principal": {"Service": service}}}
         self.role = {
@@ -361,7 +408,11 @@ class Iam:
         )
 
     def look(self, *secrets: credentials.Read) -> facts.Role:
-        found = credentials.role(self.stubs.caller, PROFILE, "", self.region, secrets)
+        arns = [read.arn for read in secrets]
+        holder = credentials.Holder(PROFILE)
+        found = credentials.role(
+            self.stubs.caller, holder, self.region, arns, lambda: secrets, begin=at_once
+        )
         self.stubs.iam.assert_no_pending_responses()
         return found
 
@@ -460,10 +511,9 @@ class TestRole:
     ) -> None:
         """An allow statement helps against the first of these alone."""
         iam = Iam("eu-central-1", "ec2.amazonaws.com")
+        iam.stubs.secretsmanager.add_response("get_resource_policy", {"ARN": ARN})
         iam.simulated(credentials.ECS, "*")
         iam.simulated(("secretsmanager:GetSecretValue",), ARN, **decision)
-        if not by:
-            iam.stubs.secretsmanager.add_response("get_resource_policy", {"ARN": ARN})
         found = iam.look(credentials.Read(facts.Secret(name="s"), ARN))
         assert found.denied == (
             facts.Denial(
@@ -471,29 +521,60 @@ class TestRole:
             ),
         )
 
+    def test_each_resource_has_a_decision_of_its_own(self) -> None:
+        """With several secrets, IAM's answer as a whole says nothing about one of them."""
+        iam = Iam("eu-central-1", "ec2.amazonaws.com")
+        iam.simulated(credentials.ECS, "*")
+        other = ARN.replace("ghcr", "hub")
+        denied = {
+            "EvalResourceName": other,
+            "EvalResourceDecision": "explicitDeny",
+            "MatchedStatements": [{"SourcePolicyId": "no-hub"}],
+        }
+        allowed = {"EvalResourceName": ARN, "EvalResourceDecision": "allowed"}
+        iam.stubs.iam.add_response(
+            "simulate_principal_policy",
+            {
+                "EvaluationResults": [
+                    {
+                        "EvalActionName": "secretsmanager:GetSecretValue",
+                        "EvalDecision": "explicitDeny",
+                        "ResourceSpecificResults": [allowed, denied],
+                    }
+                ]
+            },
+        )
+        reads = [credentials.Read(facts.Secret(name="s"), arn) for arn in (ARN, other)]
+        (found,) = iam.look(*reads).denied
+        assert (found.resource, found.by, found.policy) == (other, "statement", "no-hub")
+
     @pytest.mark.parametrize(
-        ("principal", "allowed"),
+        ("policy", "denied"),
         [
-            ({"AWS": "arn:aws:iam::111122223333:role/lab"}, True),
-            ({"AWS": ["arn:aws:iam::111122223333:role/lab"]}, True),
-            ({"AWS": "arn:aws:iam::111122223333:role/other"}, False),
+            ({"Principal": {"AWS": "arn:aws:iam::111122223333:role/lab"}}, 0),
+            ({"Principal": {"AWS": ["arn:aws:iam::111122223333:role/lab"]}}, 0),
+            ({"Principal": "*"}, 0),
+            ({"Principal": {"AWS": "arn:aws:iam::111122223333:role/other"}}, 1),
+            ({"Principal": {"AWS": "arn:aws:iam::111122223333:root"}}, 1),
+            ({"Principal": "*", "Effect": "Deny"}, 1),
+            ({"Principal": "*", "Action": "secretsmanager:DescribeSecret"}, 1),
         ],
     )
-    def test_policy_of_the_secret_allows_as_well(
-        self, principal: dict[str, Any], allowed: bool
-    ) -> None:
-        """That is how the role of an attached environment reads it."""
+    def test_policy_of_the_secret_counts_too(self, policy: dict[str, Any], denied: int) -> None:
+        """A companion stack lets somebody's role in this way, and IAM does not simulate it."""
         iam = Iam("eu-central-1", "ec2.amazonaws.com")
         iam.simulated(credentials.ECS, "*")
         iam.simulated(("secretsmanager:GetSecretValue",), ARN, EvalDecision="implicitDeny")
-        statement = {
-            "Effect": "Allow",
-            "Principal": principal,
-            "Action": "secretsmanager:GetSecretValue",
-            "Resource": "*",
-        }
+        statement = {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", **policy}
         iam.stubs.secretsmanager.add_response(
             "get_resource_policy", {"ResourcePolicy": json.dumps({"Statement": [statement]})}
         )
         found = iam.look(credentials.Read(facts.Secret(name="s"), ARN))
-        assert (found.denied == ()) is allowed
+        assert len(found.denied) == denied
+
+    def test_permissions_that_could_not_be_simulated_are_not_claimed(self) -> None:
+        """The row then says that the role exists, and no more."""
+        iam = Iam("eu-central-1", "ec2.amazonaws.com")
+        iam.stubs.iam.add_client_error("simulate_principal_policy", "AccessDenied", "No.", 403)
+        found = iam.look()
+        assert found.row == ("Role lab", "exists")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from stubs import NOW, Stubs
 
+from batchreg.doctor import facts
 from batchreg.doctor.collect import instances
 from batchreg.doctor.collect.calls import Absent
 from batchreg.stack.console_lines import State, lines, state_of
@@ -91,6 +92,25 @@ class TestInstances:
         assert [one["InstanceId"] for one in found] == ["i-3", "i-1"]
         shown = instances.instance(found[0], {"i-1": True}, ())
         assert (shown.agent, shown.launched) == (None, "2026-07-01T11:00:00+00:00")
+
+    def test_instances_that_share_a_profile_are_told_apart(self) -> None:
+        """By their Auto Scaling group, or else by the cluster that they have joined."""
+
+        def raw(name: str, group: str = "") -> dict[str, Any]:
+            tags = [{"Key": "aws:autoscaling:groupName", "Value": group}] if group else []
+            return {"InstanceId": name, "Tags": tags}
+
+        machines = [raw("i-1", "AWSBatch-lab-asg-1"), raw("i-2", "other-asg"), raw("i-3")]
+        assert [one["InstanceId"] for one in instances.of(machines, "lab", None)] == ["i-1"]
+        joined = instances.of(machines, "lab", {"i-3": True})
+        assert [one["InstanceId"] for one in joined] == ["i-1", "i-3"]
+
+    def test_agent_is_unknown_where_ecs_was_not_asked(self) -> None:
+        """A connected agent that nobody has seen must not be counted."""
+        raw = {"InstanceId": "i-1", "State": {"Name": "running"}}
+        seen = instances.instance(raw, None, None)
+        assert seen.agent_seen is False
+        assert ("Instances", "1 running") in facts.Facts(instances=(seen,)).rows()
 
     def test_agents_are_ecs_words(self) -> None:
         """Connected, not connected, or no cluster any more."""

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import near_faults
 import pytest
 import write_troubleshooting
 from write_troubleshooting import changed as broken
@@ -18,7 +19,7 @@ from write_troubleshooting import changed as broken
 from batchreg.doctor import savefile
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.findings import RULES, Finding, diagnose
-from batchreg.doctor.rules import ANYTHING, NOTHING
+from batchreg.doctor.rules import ANYTHING, NOTHING, network
 from batchreg.doctor.rules.repairs import SAME_DATA
 from batchreg.doctor.rules.role import READ_POLICY
 from batchreg.errors import BatchregError
@@ -69,6 +70,32 @@ def test_healthy_set_has_no_finding() -> None:
     assert len(list(broken().rows())) > 15
 
 
+NEAR = [
+    *(
+        pytest.param(change, id=f"{cause}-{number}")
+        for cause, changes in near_faults.NEAR.items()
+        for number, change in enumerate(changes)
+    ),
+    *(
+        pytest.param(change, id=f"like-{fault.name}-{number}")
+        for fault in FAULTS
+        for number, change in enumerate(near_faults.made_from(fault.change))
+    ),
+]
+
+
+@pytest.mark.parametrize("change", NEAR)
+def test_what_is_next_to_a_fault_is_no_finding(change: dict[str, Any]) -> None:
+    """A rule that fires for its neighbors is a false alarm."""
+    assert diagnose(broken(change)) == []
+
+
+def test_every_cause_has_a_neighbor_that_is_silent() -> None:
+    """But those of the network, which a matrix of routes, groups and addresses covers."""
+    of_network = {rule.cause for rule in network.RULES}
+    assert {rule.cause for rule in RULES} - of_network == near_faults.NEAR.keys()
+
+
 def test_nothing_known_is_no_finding() -> None:
     """What was not looked at speaks for nothing."""
     assert diagnose(Facts()) == []
@@ -83,8 +110,8 @@ def test_missing_fact_is_no_finding(name: str) -> None:
 
 
 def test_catalogue_is_long_enough_and_covers_what_facts_md_lists() -> None:
-    """Thirty were asked for; the stuck states of AWS Batch are all there."""
-    assert len(FAULTS) >= 30
+    """The stuck states of AWS Batch are all there."""
+    assert len(FAULTS) >= 150
     assert {fault.finding for fault in FAULTS} >= {
         "no-route",
         "never-joined",
@@ -179,6 +206,41 @@ CONTRADICTIONS = [
     # The fault's subnet is the one that is gone, or none is known.
     ({"subnet-missing"}, {"acl-closed", *WAYS}),
     ({"stack-missing"}, WAYS),
+    # A secret that is elsewhere was not read.
+    (
+        {"secret-elsewhere"},
+        {"secret-empty", "secret-incomplete", "secret-not-json", "secret-unusable"},
+    ),
+    # The registry's answer shows that the image fits the instances.
+    (
+        {"no-interpreter"},
+        {
+            "image-misspelled",
+            "image-refused",
+            "no-credentials-for-registry",
+            "no-permission",
+            "no-tag",
+            "rate-limited",
+            "secret-missing",
+            "wrong-architecture",
+            "wrong-credentials",
+        },
+    ),
+    # These faults have no image that the registry was asked for.
+    (
+        {"no-interpreter"},
+        {
+            "egress-to-a-group-beside-a-gateway-endpoint",
+            "endpoint-unusable",
+            "endpoints-without-s3",
+            "private-registry-with-its-port-closed",
+            "private-registry-without-a-route",
+        },
+    ),
+    # ECR is a service of AWS: without a way to it, its endpoints are missing.
+    ({"ecr-denied", "no-tag-in-ecr", "policy-denies-an-image"}, {"no-route-to-registry"}),
+    # Only a job that was asked about is in a queue that does not belong to the stack.
+    ({"job-elsewhere"}, {"job-failed"}),
 ]
 
 
@@ -187,6 +249,7 @@ MORE_PRECISE = {
     "pull-denied": {"no-credentials-for-registry", "wrong-credentials", "no-permission"},
     "job-failed": {"out-of-memory", "host-terminated", "timed-out", "wrong-architecture"},
     "job-too-large": {"no-gpu"},
+    "queue-invalid": {"launch-template-missing", "policy-denies"},
 }
 
 
@@ -196,6 +259,8 @@ def compatible(one: Fault, other: Fault) -> bool:
     def parts(fault: Fault) -> set[str]:
         return {path.removesuffix(".exists") for path in fault.change}
 
+    if any(path in fault.change for fault in (one, other) for path in ("stack", "stack.kind")):
+        return False  # other commands fix what batchreg did not make
     return not any(
         f"{mine}.".startswith(f"{theirs}.") or f"{theirs}.".startswith(f"{mine}.")
         for mine in parts(one)
@@ -345,7 +410,7 @@ def test_fix_is_a_command_with_all_that_it_needs(fault: Fault) -> None:
                 assert ("--region", "eu-central-1") in itertools.pairwise(words)
                 assert ("--profile", "team") in itertools.pairwise(words)
                 stack = ("--stack-name", "genomics") in itertools.pairwise(words)
-                assert stack == (program == "batchreg")
+                assert stack == (program == "batchreg" and words[0] != "attach")
                 assert not [word for word in words if re.fullmatch("[A-Z][A-Z-]+", word)] or (
                     "ENABLED" in words
                 )

@@ -190,6 +190,11 @@ def read_queue(answer: Mapping[str, Any]) -> Queue:
     )
 
 
+def companion_name(name: str) -> str:
+    """Return the default name of an environment's companion stack."""
+    return f"batchreg-{re.sub('[^A-Za-z0-9-]', '-', name)}"[:128]
+
+
 def running_jobs(summaries: Iterable[Mapping[str, Any]]) -> int:
     """Count the jobs that an update may end, of what ListJobs answers."""
     return sum(job.get("status") in RUNNING for job in summaries)

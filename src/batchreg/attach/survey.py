@@ -82,11 +82,6 @@ def standing(survey: Survey) -> Standing:
     )
 
 
-def companion_name(environment_name: str) -> str:
-    """Return the default name of an environment's companion stack."""
-    return f"batchreg-{re.sub('[^A-Za-z0-9-]', '-', environment_name)}"[:128]
-
-
 def find(clients: Clients, name: str) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
     """Return the environment that is meant, and all queues of the account, as AWS describes them.
 

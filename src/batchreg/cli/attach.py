@@ -18,6 +18,7 @@ from typing import Any
 from batchreg.attach import attach as attaching
 from batchreg.attach import survey
 from batchreg.attach.attach import Choices, Plan
+from batchreg.attach.environment import companion_name
 from batchreg.aws import Connect, Session
 from batchreg.cli import inputs, preflight, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
@@ -109,7 +110,7 @@ class Attach:
         session = target.session(**self.place)
         with self.screen.waiting(f"looking at {self.name}"):
             answer, queues = survey.find(session.client, self.name)
-            name = self.stack_name or survey.companion_name(answer["computeEnvironmentName"])
+            name = self.stack_name or companion_name(answer["computeEnvironmentName"])
             found = survey.survey(session.client, answer, queues, name)
         return session, attaching.plan(found, replace(given, stack_name=name), self.choices)
 

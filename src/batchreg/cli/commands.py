@@ -34,6 +34,7 @@ from batchreg.cli.options import (
     output_option,
     password_stdin_option,
     pull_option,
+    queue_options,
     refresh_option,
     registry_address,
     registry_options,
@@ -252,12 +253,30 @@ def detach(**options: Any) -> int:
     return command.run(**options)
 
 
+@cli.add(STACK, name="list", example="batchreg list")
+@connection_options
+@config_option
+@json_option
+def list_(**options: Any) -> int:
+    """List the stacks of batchreg and the other job queues in a region.
+
+    With their state, their registries and the number of jobs that wait.
+    """
+    from batchreg.cli import list as command
+
+    return command.run(**options)
+
+
 @cli.add(STACK, example="batchreg status --stack-name genomics")
 @aws_options
+@queue_options("Status options")
 @config_option
 @json_option
 def status(**options: Any) -> int:
-    """Show the stack, its compute environment, its queue and its jobs."""
+    """Show the stack, its compute environment, its queue and its jobs.
+
+    Or, with --queue or --compute-environment, of one that something else created.
+    """
     from batchreg.cli import status as command
 
     return command.run(**options)
@@ -265,12 +284,14 @@ def status(**options: Any) -> int:
 
 @cli.add(STACK, example="batchreg doctor --stack-name genomics")
 @aws_options
+@queue_options("Doctor options")
 @under(
     "Doctor options",
     option(
         "--job",
         metavar="ID",
-        help="Diagnose this job, which waits or failed.  [default: all that wait]",
+        help="Diagnose this job, which waits or failed, in whatever queue it is.  [default: all "
+        "that wait]",
     ),
     option(
         "--image", metavar="IMAGE", help="Ask the registry for this image.  [default: the job's]"
@@ -285,8 +306,8 @@ def status(**options: Any) -> int:
         "source",
         metavar="FILE",
         type=file_path,
-        help="Diagnose a file written by --save, without calling AWS. Cannot be used with --job, "
-        "--image or --save.",
+        help="Diagnose a file written by --save, without calling AWS. Cannot be used with --queue, "
+        "--compute-environment, --job, --image or --save.",
     ),
 )
 @config_option
@@ -294,7 +315,8 @@ def status(**options: Any) -> int:
 def doctor(**options: Any) -> int:
     """Diagnose jobs that stay RUNNABLE and images that fail to pull.
 
-    It is read-only. Exit status 0 means that nothing is wrong, 1 that something is.
+    It looks at a stack, or at any job queue, compute environment or job, whoever created it. It is
+    read-only, and takes at most ten seconds. Exit status 0 means that nothing is wrong, 1 that something is.
     """
     from batchreg.cli import doctor as doctor_commands
 

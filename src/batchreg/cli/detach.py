@@ -92,7 +92,7 @@ class Detach:
 
     def _companion(self, session: Session) -> str:
         answer, _ = survey.find(session.client, self.name or "")
-        return survey.companion_name(answer["computeEnvironmentName"])
+        return environment.companion_name(answer["computeEnvironmentName"])
 
 
 def resolve(

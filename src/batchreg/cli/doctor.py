@@ -24,6 +24,8 @@ from batchreg.registry.images import parse
 def run(
     *,
     stack_name: str,
+    queue: str | None,
+    compute_environment: str | None,
     job: str | None,
     image: str | None,
     save: str | None,
@@ -35,11 +37,17 @@ def run(
 ) -> int:
     """Look, judge, and print; 0 where nothing is wrong, 1 where something is."""
     target.check_name(stack_name)
+    named = target.is_named()
+    if sum(map(bool, (named, queue, compute_environment))) > 1:
+        raise click.UsageError("Give one of --stack-name, --queue and --compute-environment.")
     if image:
         parse(image)  # what is wrong shows before AWS is asked
     if source:
-        if job or image or save:
-            raise click.UsageError("--from reads saved facts: leave out --job, --image and --save.")
+        if queue or compute_environment or job or image or save:
+            raise click.UsageError(
+                "--from reads saved facts: leave out --queue, --compute-environment, --job, --image "
+                "and --save."
+            )
         seen = replace(_read(source), profile=profile or "")
     else:
         session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
@@ -48,14 +56,17 @@ def run(
             stack=stack_name,
             region=client.meta.region_name,
             profile=profile or "",
+            queue=queue or "",
+            environment=compute_environment or "",
             job=job,
             image=image,
+            assumed=not named,
         )
         seen = collect.collect(session.client, scope, check=registry.check)
         if save:
             write(savefile.dump(seen), save)
     findings = doctor.diagnose(seen)
-    if not findings and not (seen.stack or seen.environments or seen.jobs):
+    if not findings and not (seen.stack or seen.queues or seen.environments or seen.jobs):
         gap = min(seen.not_looked_at, key=lambda gap: gap.what != "stack", default=None)
         raise BatchregError(
             "Nothing could be looked at" + (f": {gap.permission}: {gap.reason}" if gap else ".")

@@ -163,6 +163,23 @@ aws_options = together(
 )
 
 
+def queue_options(heading: str) -> Decorator:
+    """Return the options for what any tool may have created."""
+    return under(
+        heading,
+        option(
+            "--queue",
+            metavar="NAME",
+            help="A job queue of any origin, by name or ARN, instead of a stack.",
+        ),
+        option(
+            "--compute-environment",
+            metavar="NAME",
+            help="A compute environment of any origin, by name or ARN, instead of a stack.",
+        ),
+    )
+
+
 def secret_arn_option() -> Decorator:
     return setting(
         "--secret-arn",

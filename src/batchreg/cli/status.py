@@ -7,19 +7,36 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from batchreg.attach import status as attached
+from batchreg.attach.status import QueueStatus
 from batchreg.cli import runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.stack import states
-from batchreg.stack.status import Status, look
+from batchreg.stack.status import Part, Status, look
 
 if TYPE_CHECKING:
     from batchreg.attach.survey import Standing
 
 
-def run(*, stack_name: str, json_output: bool, **place: Any) -> int:
-    """Print what the stack looks like now; `place` is for `target.session`."""
+def run(
+    *,
+    stack_name: str,
+    queue: str | None = None,
+    compute_environment: str | None = None,
+    json_output: bool,
+    **place: Any,
+) -> int:
+    """Print what a stack, a queue or an environment looks like; `place`: for `target.session`."""
+    if sum(map(bool, (target.is_named(), queue, compute_environment))) > 1:
+        raise click.UsageError("Give one of --stack-name, --queue and --compute-environment.")
     show = screen(json_output)
+    if queue or compute_environment:
+        about = {"queue": queue, "compute_environment": compute_environment}
+        wanted = ShowQueue(**about, stack_name=stack_name, place=place, screen=show)
+        return runner.run(wanted, show, **about)
     command = Show(stack_name=stack_name, place=place, screen=show)
     return runner.run(command, show, stack=stack_name)
 
@@ -45,9 +62,9 @@ class Show:
     def act(self, found: Target) -> int:
         seen = look(found.session.client, found.existing())
         standing = _standing(found, seen.attached) if seen.attached else None
-        lines = [*_lines(seen), *(_attached(standing, self.screen) if standing else ())]
+        shown = [*lines(seen), *(_attached(standing, self.screen) if standing else ())]
         fields = {**asdict(seen), "attached": asdict(standing) if standing else None}
-        self.screen.product("result", "".join(f"{line}\n" for line in lines), **fields)
+        self.screen.product("result", "".join(f"{line}\n" for line in shown), **fields)
         return 0
 
 
@@ -77,38 +94,98 @@ def _attached(standing: Standing, screen: AnyScreen) -> Iterator[str]:
         "theirs": ("reverted", f"It has its own launch template again. To attach it: {again}"),
         "changed": ("changed", f"It has another launch template. To attach that: {again}"),
     }[standing.uses]
-    yield from _row(
+    yield from row(
         "Attached", state, f"{standing.environment}, created by {standing.created_by}", reason
     )
     for newer in standing.newer:
-        yield from _row("Launch template", "newer", newer, f"To copy it again: {again}")
+        yield from row("Launch template", "newer", newer, f"To copy it again: {again}")
 
 
-def _lines(seen: Status) -> Iterator[str]:
-    """Put a status into lines that fit 80 columns; the reason of a healthy part is left out."""
+@dataclass(frozen=True, kw_only=True)
+class ShowQueue:
+    """The stages of `status` about a queue or an environment; `stack_name` may be its stack."""
 
-    yield from _row("Stack", seen.status, seen.stack, seen.reason)
+    queue: str | None
+    compute_environment: str | None
+    stack_name: str
+    place: dict[str, Any]
+    screen: AnyScreen
+
+    def gather(self) -> None:
+        target.check_name(self.stack_name)
+
+    def resolve(self, _: None) -> QueueStatus:
+        return attached.look(
+            target.session(**self.place).client,
+            queue=self.queue or "",
+            name=self.compute_environment or "",
+            stacks=[self.stack_name],
+        )
+
+    def ask(self, seen: QueueStatus) -> QueueStatus:
+        return seen
+
+    def act(self, seen: QueueStatus) -> int:
+        text = "".join(f"{line}\n" for line in lines_of_queue(seen))
+        self.screen.product("result", text, **asdict(seen))
+        return 0
+
+
+def lines_of_queue(seen: QueueStatus) -> Iterator[str]:
+    """Put the status of a queue into lines that fit 80 columns."""
+    for part in seen.job_queues:
+        yield from part_row("Job queue", part)
+    for part in seen.compute_environments:
+        yield from part_row("Compute environment", part)
+        yield from row("  created by", seen.created_by[part.name])
+    if seen.jobs:
+        yield from jobs_row(seen.jobs)
+    if seen.stack:
+        yield from row("Stack", "attached" if seen.attached else "deployed", seen.stack)
+        for host in seen.registries:
+            yield from row("Registry", host)
+    else:
+        yield from row("Credentials", "none from batchreg: batchreg attach adds some")
+
+
+def row(kind: str, state: str, name: str = "", reason: str = "") -> Iterator[str]:
+    """Yield a line about one thing, and its reason below."""
+    yield f"{kind:<19}  {state}  {name}".rstrip()
+    if reason:
+        yield f"{'':<19}  {' '.join(reason.split())}"
+
+
+def part_row(kind: str, part: Part) -> Iterator[str]:
+    """Yield the lines about a queue or an environment; a healthy one's reason is left out."""
+    healthy = (part.status, part.state) == ("VALID", "ENABLED")
+    yield from row(kind, f"{part.status}, {part.state}", part.name, "" if healthy else part.reason)
+
+
+def jobs_row(jobs: dict[str, int]) -> Iterator[str]:
+    counts = [f"{count} {state}" for state, count in jobs.items() if count]
+    yield from row("Jobs", ", ".join(counts) or "none")
+
+
+def lines(seen: Status) -> Iterator[str]:
+    """Put a status into lines that fit 80 columns."""
+    yield from row("Stack", seen.status, seen.stack, seen.reason)
     for kind, parts in (
         ("Compute environment", seen.compute_environments),
         ("Job queue", seen.job_queues),
     ):
         for part in parts:
-            healthy = (part.status, part.state) == ("VALID", "ENABLED")
-            yield from _row(
-                kind, f"{part.status}, {part.state}", part.name, "" if healthy else part.reason
-            )
+            yield from part_row(kind, part)
     for arn, changed in seen.secrets.items():
         when = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)", changed)
         state = f"changed {when[1]} {when[2]}" if when else changed
-        yield from _row("Secret", state, seen.registries[arn])
+        yield from row("Secret", state, seen.registries[arn])
     if seen.instances:
-        yield from _row("Instances", str(seen.instances))
+        yield from row("Instances", str(seen.instances))
     if seen.jobs:
-        counts = [f"{count} {state}" for state, count in seen.jobs.items() if count]
-        yield from _row("Jobs", ", ".join(counts) or "none")
+        yield from jobs_row(seen.jobs)
     if seen.attached:
         return
-    yield from _row(
+    yield from row(
         "Template",
         {
             None: "none yet" if seen.status in states.NOT_CREATED else "not batchreg's",
@@ -117,9 +194,3 @@ def _lines(seen: Status) -> Iterator[str]:
         }[seen.differs],
         f"batchreg {seen.version}" if seen.version else "",
     )
-
-
-def _row(kind: str, state: str, name: str = "", reason: str = "") -> Iterator[str]:
-    yield f"{kind:<19}  {state}  {name}".rstrip()
-    if reason:
-        yield f"{'':<19}  {' '.join(reason.split())}"

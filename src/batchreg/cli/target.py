@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from batchreg import __version__
 from batchreg.aws import Connect, Session
@@ -73,6 +74,13 @@ def session(
 ) -> Session:
     """Return the session for the options that say where AWS is."""
     return connect(profile=profile, region=region, endpoint=endpoint_url)
+
+
+def is_named() -> bool:
+    """Tell whether the user named a stack on the command line."""
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source("stack_name") if context else None
+    return source is ParameterSource.COMMANDLINE
 
 
 def check_name(name: str) -> None:

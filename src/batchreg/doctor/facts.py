@@ -7,7 +7,7 @@ of user data, only what it does. `rows` says of each fact in a line what was loo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from batchreg import __version__
 from batchreg.doctor.topology import Endpoint, GroupRule, Host, NatGateway, PrefixList, Subnet
@@ -19,10 +19,14 @@ Row = tuple[str, str]  # what was looked at, and its state
 class Stack:
     """The stack; `cause` is the first failure of its last operation.
 
-    `refresh_minutes`, `root_volume_gib` and `kms_key` are its parameters.
+    `kind`: "batchreg" for one that deploy made, "companion" for one of attach, "foreign" for any
+    other. `environments`: the compute environments in its outputs. `refresh_minutes`,
+    `root_volume_gib` and `kms_key` are its parameters.
     """
 
     name: str
+    kind: str = "batchreg"
+    environments: tuple[str, ...] = ()
     exists: bool = True
     status: str = ""
     reason: str = ""
@@ -38,11 +42,17 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """A compute environment."""
+    """A compute environment. `type`: EC2, SPOT, FARGATE and so on, or UNMANAGED.
+
+    `created_by`: what seems to have created it. `updatable`: AWS Batch can update it in place.
+    """
 
     name: str
     exists: bool = True
     type: str = "EC2"
+    orchestration: str = "ECS"
+    created_by: str = ""
+    updatable: bool = True
     state: str = "ENABLED"
     status: str = "VALID"
     reason: str = ""
@@ -64,7 +74,10 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """A job queue; `environments` are the names of its compute environments."""
+    """A job queue; `environments` are the names of its compute environments.
+
+    `running`: how many of its jobs run, None where that was not looked at.
+    """
 
     name: str
     exists: bool = True
@@ -72,10 +85,12 @@ class Queue:
     status: str = "VALID"
     reason: str = ""
     environments: tuple[str, ...] = ()
+    running: int | None = None
 
     @property
     def row(self) -> Row:
         state = f"{self.status}, {self.state}" if self.exists else "missing"
+        state += f", {self.running} jobs run" if self.running else ""
         return f"Job queue {self.name}", state
 
 
@@ -113,7 +128,8 @@ class Job:
 
     @property
     def row(self) -> Row:
-        return self.label, self.status or "missing"
+        code = f", exit code {self.exit_code}" if self.exit_code else ""
+        return self.label, f"{self.status or 'missing'}{code}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +140,9 @@ class LaunchTemplate:
     `blocks`: the command in it that waits for the ECS agent, which itself waits for the boot.
     `proxy`: it sets a proxy.
     `restorable`: the newest version that is as the stack's template says, 0 without one.
+    `newest_differs`: the newest version has other content than the one in use; `newest_fetches`: it
+    fetches credentials. `secret_ids`: of the secrets that it fetches. `sets_credentials`: its user
+    data sets registry credentials without our program.
     """
 
     id: str
@@ -139,6 +158,10 @@ class LaunchTemplate:
     metadata: str = "enabled"
     machine_image: str = ""
     restorable: int = 0
+    newest_differs: bool = True
+    newest_fetches: bool = True
+    secret_ids: tuple[str, ...] = ()
+    sets_credentials: bool = False
 
     @property
     def row(self) -> Row:
@@ -152,6 +175,7 @@ class Secret:
     `owned`: the stack made it. `of_job`: it is in a job's repositoryCredentials. `registry`: the
     registry's address as the stack or the secret gives it; `host`: as the ECS agent's key for it.
     `problem`: why the instance refuses it. `key`: the customer managed key, `key_state` its state.
+    `seen`: AWS has answered about it; else no more is known than its name.
     """
 
     name: str
@@ -170,6 +194,19 @@ class Secret:
     problem: str = ""
     key: str = ""
     key_state: str = ""
+    seen: bool = True
+
+    @property
+    def region(self) -> str:
+        return self._arn_part(3)
+
+    @property
+    def account(self) -> str:
+        return self._arn_part(4)
+
+    def _arn_part(self, number: int) -> str:
+        parts = self.arn.split(":")
+        return parts[number] if len(parts) > 6 else ""
 
     @property
     def row(self) -> Row:
@@ -193,7 +230,10 @@ class Denial:
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """The instances' role. `held`: the role that is in the instance profile. `trust`: its policy."""
+    """The instances' role. `held`: the role that is in the instance profile. `trust`: its policy.
+
+    `seen`: IAM has answered about it. `simulated`: IAM has told which permissions it has.
+    """
 
     name: str
     partition: str = "aws"
@@ -205,18 +245,27 @@ class Role:
     trusted: bool = True
     trust: str = ""
     denied: tuple[Denial, ...] = ()
+    seen: bool = True
+    simulated: bool = True
 
     @property
     def row(self) -> Row:
-        missing = f"{len(self.denied)} permissions missing" if self.denied else ""
-        return f"Role {self.name}", missing or ("has its permissions" if self.exists else "missing")
+        state = "exists"
+        if not self.exists:
+            state = "missing"
+        elif self.denied:
+            state = f"{len(self.denied)} permissions missing"
+        elif self.simulated:
+            state = "has its permissions"
+        return f"Role {self.name}", state
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
     """An EC2 instance. `agent`: whether its ECS agent is connected, None where it never joined.
 
-    `console`: batchreg's lines in the console's output, None where not looked at.
+    `agent_seen`: ECS was asked. `console`: batchreg's lines in the console's output, None where not
+    looked at.
     """
 
     id: str
@@ -224,6 +273,7 @@ class Instance:
     reason: str = ""
     launched: str = ""
     agent: bool | None = True
+    agent_seen: bool = True
     console: tuple[str, ...] | None = None
 
 
@@ -242,7 +292,10 @@ class Quota:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the registry said about an image, asked from this machine: a fact and a next step."""
+    """What the registry said about an image, asked from this machine: a fact and a next step.
+
+    `anonymous`: it was asked without credentials.
+    """
 
     image: str
     ok: bool
@@ -250,6 +303,7 @@ class Verdict:
     fact: str = ""
     step: str = ""
     registry: str = ""
+    anonymous: bool = False
 
     @property
     def row(self) -> Row:
@@ -267,7 +321,13 @@ class Gap:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All of it, as of `time`. `stack_name`, `region` and `profile`: what doctor was asked about.
+    """All of it, as of `time`. `region` and `profile`: what doctor was asked about.
+
+    `stack_name`: of the stack that was asked about, or that the queue belongs to; empty where no
+    stack of batchreg's does. `account`: its number. `environment`: the compute environment on EC2
+    that the launch template, the role, the network and the instances belong to. `others`: the same
+    facts about the queue's further environments. `running_images`: images of jobs that run.
+    `queue_names`: the queues of the account, where what was asked about does not exist.
 
     `subnets` are those of the compute environment, `passed_subnets` those in which packets meet a
     NAT gateway, an endpoint or a registry. `groups` are the instances' security groups, `egress`
@@ -282,10 +342,14 @@ class Facts:
     stack_name: str = ""
     region: str = ""
     profile: str = ""
+    account: str = ""
     stack: Stack | None = None
     environments: tuple[Environment, ...] | None = None
     queues: tuple[Queue, ...] | None = None
     jobs: tuple[Job, ...] | None = None
+    running_images: tuple[str, ...] = ()
+    queue_names: tuple[str, ...] | None = None
+    environment: str = ""
     launch_template: LaunchTemplate | None = None
     secrets: tuple[Secret, ...] | None = None
     role: Role | None = None
@@ -308,10 +372,36 @@ class Facts:
     launch_failures: tuple[str, ...] | None = None
     quota: Quota | None = None
     image: Verdict | None = None
+    others: tuple[Facts, ...] = ()
     not_looked_at: tuple[Gap, ...] = ()
+
+    @property
+    def ours(self) -> bool:
+        """Tell whether a stack that deploy made is what is looked at: deploy can change it."""
+        return bool(self.stack_name) and (self.stack is None or self.stack.kind == "batchreg")
+
+    @property
+    def attached(self) -> bool:
+        """Tell whether the environment that is looked at is the one of a companion stack."""
+        stack = self.stack
+        return bool(stack and stack.kind == "companion" and self.environment in stack.environments)
+
+    def views(self) -> Iterator[Facts]:
+        """Yield the facts as seen from each compute environment on EC2."""
+        yield self
+        for other in self.others:
+            own = {
+                field.name: getattr(other, field.name)
+                for field in fields(other)
+                if field.name not in SHARED
+            }
+            yield replace(self, others=(), **own)
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for all that was looked at."""
+        return iter(dict.fromkeys(row for view in self.views() for row in view._rows()))
+
+    def _rows(self) -> Iterator[Row]:
         if self.stack:
             yield self.stack.row
         yield from (one.row for one in self.environments or ())
@@ -319,10 +409,10 @@ class Facts:
         yield from (one.row for one in self.jobs or ())
         if self.jobs == ():
             yield "Jobs", "none waits, and none failed within the last hour"
-        if self.launch_template:
+        if self.launch_template and self.launch_template.id:
             yield self.launch_template.row
-        yield from (one.row for one in self.secrets or ())
-        if self.role:
+        yield from (one.row for one in self.secrets or () if one.seen)
+        if self.role and self.role.name and self.role.seen:
             yield self.role.row
         if self.service_linked_role is not None:
             yield "AWSServiceRoleForBatch", "exists" if self.service_linked_role else "missing"
@@ -334,10 +424,36 @@ class Facts:
         if self.instances is not None:
             running = sum(one.state == "running" for one in self.instances)
             agents = sum(one.agent is True for one in self.instances if one.state == "running")
-            yield "Instances", f"{running} running, {agents} agents connected"
+            joined = f", {agents} agents connected"
+            seen = all(one.agent_seen for one in self.instances)
+            yield "Instances", f"{running} running{joined if seen else ''}"
         if self.launch_failures is not None:
             yield "Auto Scaling", f"{len(self.launch_failures)} failed launches"
         if self.quota:
             yield self.quota.row
         if self.image:
             yield self.image.row
+
+
+# What all of a queue's environments have in common; the rest of Facts is about one of them.
+SHARED = frozenset(
+    (
+        "version",
+        "time",
+        "stack_name",
+        "region",
+        "profile",
+        "account",
+        "stack",
+        "environments",
+        "queues",
+        "jobs",
+        "running_images",
+        "queue_names",
+        "secrets",
+        "service_linked_role",
+        "image",
+        "others",
+        "not_looked_at",
+    )
+)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import or_
 
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.rules import (
     NOTHING,
     Evidence,
+    Layer,
     Rule,
     credentials,
     environment,
@@ -28,11 +31,13 @@ RULES: list[Rule] = [
     *role.RULES,
     *launch_template.RULES,
     *network.RULES,
+    *environment.CONSEQUENCES,
     *image.RULES,
     *job.RULES,
     *hints.RULES,
 ]
 
+OF_ALL = Layer.IMAGE | Layer.JOB
 MOST = 4  # pieces of evidence, fixes and steps that are shown
 
 
@@ -53,14 +58,23 @@ class Finding:
 def diagnose(facts: Facts, rules: Iterable[Rule] = RULES) -> list[Finding]:
     """Return what is wrong, the most likely cause first; nothing if all is well."""
     found: dict[str, tuple[str, list[Evidence]]] = {}
-    explained = NOTHING
+    views = list(facts.views())
+    explained = [NOTHING] * len(views)
     for rule in rules:
-        if rule.symptom_of & explained:
-            continue
-        if seen := list(rule.look(facts)):
-            found.setdefault(rule.cause, (rule.text, []))[1].extend(seen)
-            explained |= rule.layer
+        # A job may have run in any of the environments.
+        anywhere = functools.reduce(or_, explained) if rule.layer in OF_ALL else NOTHING
+        for number, view in enumerate(views):
+            if rule.symptom_of & (explained[number] | anywhere):
+                continue
+            if seen := list(rule.look(view)):
+                found.setdefault(rule.cause, (rule.text, []))[1].extend(seen)
+                explained[number] |= rule.layer
     return [_finding(cause, text, seen) for cause, (text, seen) in found.items()]
+
+
+def signature(facts: Facts) -> list[tuple[str, tuple[str, ...]]]:
+    """Return what must stay the same when secrets are redacted: the causes and their fixes."""
+    return [(finding.cause, finding.fix) for finding in diagnose(facts)]
 
 
 def _finding(cause: str, text: str, seen: list[Evidence]) -> Finding:

@@ -74,8 +74,11 @@ def find(client: Client, name: str) -> Stack | None:
         if "does not exist" in error.response.get("Error", {}).get("Message", ""):
             return None
         raise
-    if found["StackStatus"] == "DELETE_COMPLETE":
-        return None
+    return None if found["StackStatus"] == "DELETE_COMPLETE" else read(found)
+
+
+def read(found: Mapping[str, Any]) -> Stack:
+    """Return a stack of DescribeStacks."""
     return Stack(
         name=found["StackName"],
         id=found["StackId"],

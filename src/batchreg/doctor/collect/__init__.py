@@ -1,8 +1,10 @@
 """Collect everything that doctor needs: nothing is changed, and independent calls run in parallel.
 
-The order of calls: what was asked about (the stack, or a job) leads to the job queues and compute
-environments; those lead to the launch template, the role, the network and the instances; the
-secrets and the image are looked at beside them. Each stage is a frozen value that the next takes.
+The order of calls: what was asked about (a stack, a job queue, a compute environment or a job)
+leads to the queues and compute environments, and to the stack of batchreg's that they belong to, if
+any; those lead to the launch template, the role, the network and the instances of each environment;
+the secrets and the image are looked at beside them. Each stage is a frozen value that the next
+takes. At most six calls follow one another.
 """
 
 from __future__ import annotations
@@ -13,21 +15,25 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from batchreg.attach import owner
+from batchreg.attach.environment import companion_name
 from batchreg.aws import url_suffix
-from batchreg.doctor import destinations, facts
+from batchreg.doctor import destinations, facts, findings
 from batchreg.doctor.collect import batch, credentials, instances, network
 from batchreg.doctor.collect import launch_template as templates
 from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
-from batchreg.doctor.collect.redact import without
-from batchreg.doctor.collect.stages import DONE, Computing, Origin, Scope, is_fargate, on_ec2
+from batchreg.doctor.collect.redact import without_changing
+from batchreg.doctor.collect.stages import DONE, Computing, Origin, Place, Scope, is_ecr, places
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.topology import Host
 from batchreg.errors import BatchregError
 from batchreg.registry import images
 from batchreg.registry.logins import Credentials
 from batchreg.registry_login import HUB
+from batchreg.stack.states import Stack
 
 Check = Callable[..., Any]  # registry.check
+LEAST_SECONDS = 5  # for a registry: one that has had less is not called unreachable
 
 
 def collect(
@@ -40,14 +46,13 @@ def collect(
 ) -> Facts:
     """Return the facts; `clients` gives a client by service name, `check` asks a registry.
 
-    No call takes longer than `seconds`; what fails is listed in `not_looked_at`. Raises an error of
-    botocore's where there are no credentials.
+    All of it takes at most `seconds`; what fails, or does not arrive in time, is listed in
+    `not_looked_at`. Raises an error of botocore's where there are no credentials.
     """
     caller = Caller(clients, seconds=seconds)
     found, secret = Collector(caller, scope, check, now or datetime.now(UTC)).run()
     gaps = tuple(sorted(caller.gaps.values(), key=lambda gap: (gap.permission, gap.what)))
-    done: Facts = without(replace(found, not_looked_at=gaps), secret)
-    return done
+    return without_changing(replace(found, not_looked_at=gaps), secret, findings.signature)
 
 
 @dataclass(frozen=True)
@@ -62,44 +67,51 @@ class Collector:
     def run(self) -> tuple[Facts, tuple[str, ...]]:
         """Return the facts, and the words that must not appear in them."""
         linked = self.begin(credentials.service_linked_role)
-        origin = self.origin()
+        if self.scope.by_stack:
+            origin, queues, computing = self.from_stack()
+        else:
+            origin, queues, computing = self.from_queue()
         stack = start(self.stack, origin)
-        arns = _ending(origin.outputs, "JobQueueArn") or _some(origin.job.get("jobQueue"))
-        queues = self.begin(batch.queues, arns) if arns else DONE
-        jobs = start(self.jobs, origin, arns)
-        secrets = start(self.secrets, origin)
-        computing = self.computing(origin, queues)
-        template = start(self.launch_template, origin, computing)
-        role = start(self.role, origin, computing, secrets)
-        net = start(self.net, origin, computing, start(self.hosts, jobs, secrets))
-        machines = start(self.instances, computing)
-        launches = (
-            self.begin(instances.launch_failures, computing.names, self.now)
-            if computing.names
-            else DONE
-        )
-        quota = self.begin(_quota, computing.main) if computing.main else DONE
+        found = queues.result()
+        jobs = start(self.jobs, origin, found)
+        looks = [start(self.templates, origin, place) for place in computing.places]
+        secrets = start(self.secrets, origin, looks)
         image = start(self.image, origin, computing, jobs, secrets)
-        running, lost = machines.result()
+        hosts = start(self.hosts, jobs, secrets)
+        here = [
+            start(self.place, origin, place, look, secrets, hosts)
+            for place, look in zip(computing.places, looks, strict=True)
+        ]
+        unknown = start(self.queue_names, origin, found)
         reads = secrets.result()
+        main, *others = [one.result() for one in here]
+        lost = {name for one, name in (main, *others) if name}
+        stuck, running, running_images = jobs.result()
+        described = stack.result()
+        arns = [raw["computeEnvironmentArn"] for raw in (computing.raws or {}).values()]
         seen = Facts(
             time=self.now.isoformat(timespec="seconds"),
-            stack_name=self.scope.stack,
+            stack_name=described.name
+            if described
+            else self.scope.stack
+            if self.scope.by_stack
+            else "",
             region=self.scope.region,
             profile=self.scope.profile,
-            stack=stack.result(),
+            account=next((arn.split(":")[4] for arn in arns), ""),
+            stack=described,
             environments=_environments(computing, lost),
-            queues=_tuple(queues.result()),
-            jobs=jobs.result(),
-            launch_template=template.result(),
+            queues=None
+            if found is None
+            else tuple(replace(one, running=running.get(one.name)) for one in found),
+            jobs=stuck,
+            running_images=running_images,
+            queue_names=unknown.result(),
             secrets=None if reads is None else tuple(read.fact for read in reads),
-            role=role.result(),
             service_linked_role=linked.result(),
-            instances=running,
-            launch_failures=_tuple(launches.result()),
-            quota=quota.result(),
             image=image.result(),
-            **net.result(),
+            others=tuple(Facts(**one) for one, _ in others),
+            **main[0],
         )
         return seen, tuple(word for read in reads or () for word in read.words)
 
@@ -114,87 +126,206 @@ class Collector:
 
         return start(look)
 
-    def origin(self) -> Origin:
+    def from_stack(self) -> tuple[Origin, Future[Any], Computing]:
         """Find the stack first, so that whoever has no credentials learns that."""
         asked = self.begin(batch.asked_job, self.scope.job) if self.scope.job else DONE
+        origin = Origin()
         try:
             found = batch.stack(self.caller, self.scope.stack)
+            template = self.begin(batch.template, found) if found else DONE
+            origin = Origin(stack=found, exists=bool(found), template=template)
         except (Unseen, Absent):
-            return Origin(job=asked.result() or {})
-        template = self.begin(batch.template, found) if found else DONE
-        return Origin(stack=found, exists=bool(found), template=template, job=asked.result() or {})
+            pass
+        origin = replace(origin, job=asked.result() or {})
+        queues = _ending(origin.outputs, "JobQueueArn")
+        arns = _ending(origin.outputs, "ComputeEnvironmentArn")
+        if origin.stack and not (queues or arns):
+            of_stack = self.begin(batch.resources, origin.stack).result() or {}
+            arns, queues = (of_stack.get(kind, []) for kind in batch.BATCH_TYPES)
+        queues = queues or _some(origin.job.get("jobQueue"))
+        listed = self.begin(batch.queues, queues) if queues else DONE
+        arns = arns or [name for queue in listed.result() or () for name in queue.environments]
+        raws = self.begin(batch.environments, arns).result() if arns else None
+        return origin, listed, _computing(arns, raws, origin.outputs.get("InstanceProfileArn", ""))
+
+    def from_queue(self) -> tuple[Origin, Future[Any], Computing]:
+        """Begin at a job queue or a compute environment, and see which stack they belong to."""
+        job, arns, queue = dict[str, Any](), list[str](), self.scope.queue
+        if self.scope.job:
+            job = self.begin(batch.asked_job, self.scope.job).result() or {}
+            queue = queue or job.get("jobQueue", "")
+        if self.scope.environment:
+            arns = [self.scope.environment]
+            listed = start(self.queues_of, name_of(self.scope.environment))
+        else:
+            listed = self.begin(batch.queues, [queue]) if queue else DONE
+            arns = [name for one in listed.result() or () for name in one.environments]
+        candidates = dict.fromkeys([*map(companion_name, map(name_of, arns)), self.scope.stack])
+        stacks = {
+            name: self.begin(batch.stack, name) for name in filter(None, candidates if arns else ())
+        }
+        raws = self.begin(batch.environments, arns).result() if arns else None
+        described = [*(raws or {}).values()]
+        for name in {*owner.tagged(described)} - stacks.keys():
+            stacks[name] = self.begin(batch.stack, name)
+        for one in stacks.values():
+            stack: Stack | None = one.result()
+            if stack and owner.belongs(stack, described):
+                template = self.begin(batch.template, stack)
+                found = Origin(stack=stack, exists=True, template=template, job=job)
+                if found.kind != "foreign":
+                    return found, listed, _computing(arns, raws, "")
+        return Origin(job=job), listed, _computing(arns, raws, "")
+
+    def queues_of(self, environment: str) -> list[facts.Queue] | None:
+        found = self.begin(batch.all_queues).result()
+        return None if found is None else batch.using(found, environment)
+
+    def queue_names(
+        self, origin: Origin, queues: Sequence[facts.Queue] | None
+    ) -> tuple[str, ...] | None:
+        """Return the queues that there are, where what was asked about does not exist."""
+        found = any(queue.exists for queue in queues or ()) or self.scope.environment
+        if found or (origin.exists is not False and self.scope.by_stack) or origin.job:
+            return None
+        every = self.begin(batch.all_queues).result()
+        return None if every is None else tuple(sorted(one["jobQueueName"] for one in every))
 
     def stack(self, origin: Origin) -> facts.Stack | None:
         if origin.exists is None:
             return None
         if origin.stack is None:
             return facts.Stack(name=self.scope.stack, exists=False)
+        cause = self.begin(batch.cause, origin.stack)
         return facts.Stack(
             name=origin.stack.name,
+            kind=origin.kind,
+            environments=tuple(map(name_of, origin.stack.arns("ComputeEnvironmentArn"))),
             status=origin.stack.status,
             reason=origin.stack.reason,
-            cause=self.begin(batch.cause, origin.stack).result() or "",
+            cause=cause.result() or "",
             refresh_minutes=_number(origin.parameters, "CredentialRefreshMinutes") or 30,
             root_volume_gib=_number(origin.parameters, "RootVolumeGiB"),
             kms_key=origin.parameters.get("KmsKeyArn", ""),
         )
 
-    def computing(self, origin: Origin, queues: Future[Any]) -> Computing:
-        arns = _ending(origin.outputs, "ComputeEnvironmentArn") or [
-            name for queue in queues.result() or () for name in queue.environments
-        ]
-        raws = self.begin(batch.environments, arns).result() if arns else None
-        main = on_ec2(raws or {})
-        profile = main.get("instanceRole") or origin.outputs.get("InstanceProfileArn", "")
-        return Computing(names=tuple(map(name_of, arns)), raws=raws, main=main, profile=profile)
-
-    def jobs(self, origin: Origin, queues: Sequence[str]) -> tuple[facts.Job, ...] | None:
+    def jobs(
+        self, origin: Origin, queues: Sequence[facts.Queue] | None
+    ) -> tuple[tuple[facts.Job, ...] | None, dict[str, int | None], tuple[str, ...]]:
+        """Return the jobs, how many run in each queue, and the images of those that run."""
+        looks = {
+            queue.name: self.begin(batch.jobs, queue.name, self.now)
+            for queue in queues or ()
+            if queue.exists
+        }
+        lists = {name: look.result() for name, look in looks.items()}
+        running = {name: one.running for name, one in lists.items() if one}
+        running_images = tuple(
+            image for one in lists.values() if one for image in one.running_images
+        )
+        found: tuple[facts.Job, ...]
         if origin.job:
-            return (batch.job(origin.job, asked=True),)
-        if self.scope.job:
+            found = (batch.job(origin.job, asked=True),)
+        elif self.scope.job:
             unknown = any(gap.what == "job" for gap in self.caller.gaps.values())
-            return None if unknown else (facts.Job(id=self.scope.job, asked=True, exists=False),)
-        found = [self.begin(batch.stuck_jobs, queue, self.now) for queue in queues]
-        lists = [one.result() for one in found]
-        if all(one is None for one in lists):
-            return None
-        return tuple(batch.job(one, asked=False) for some in lists for one in some or ())
+            missing = facts.Job(id=self.scope.job, asked=True, exists=False)
+            return None if unknown else (missing,), running, running_images
+        else:
+            found = tuple(
+                batch.job(raw, asked=False) for one in lists.values() if one for raw in one.stuck
+            )
+            if not found and (not lists or not all(one and one.whole for one in lists.values())):
+                return None, running, running_images
+        return found, running, running_images
 
-    def secrets(self, origin: Origin) -> list[credentials.Read] | None:
-        """Look at the stack's secrets, or at those that its template names, and at the job's."""
+    def secrets(
+        self, origin: Origin, looks: Sequence[Future[facts.LaunchTemplate | None]]
+    ) -> list[credentials.Read] | None:
+        """Look at the stack's secrets, or those that the instances are given, and at the job's."""
         of_stack = {one.arn: one for one in origin.registries}
         of_job = batch.own_secret(origin.job)
-        everything = dict.fromkeys([*of_stack, *_some(of_job)])
-        found = {arn: self.begin(credentials.secret, arn) for arn in everything}
-        reads = []
-        for arn, one in found.items():
-            known = of_stack.get(arn)
-            reads.append(
-                one.result().marked(
-                    owned=bool(known and known.slot),
-                    registry=known.host if known and known.key else "",
-                    of_job=not known,
-                )
+        found = {
+            name: self.begin(credentials.secret, name)
+            for name in dict.fromkeys([*of_stack, *_some(of_job)])
+        }
+        for name in (name for look in looks if (one := look.result()) for name in one.secret_ids):
+            if name not in found or name == of_job:
+                of_job = "" if name == of_job else of_job
+                found.setdefault(name, self.begin(credentials.secret, name))
+        reads: dict[str, credentials.Read] = {}
+        for name, future in found.items():
+            known = of_stack.get(name)
+            read = future.result().marked(
+                owned=bool(known and known.slot),
+                registry=known.host if known and known.key else "",
+                of_job=name == of_job and not known,
             )
-        return reads or None
+            reads.setdefault(read.arn, read)
+        # None: of a stack of which nothing is known. A queue without a stack has no secrets.
+        return list(reads.values()) or (None if self.scope.by_stack else [])
+
+    def place(
+        self,
+        origin: Origin,
+        place: Place,
+        look: Future[facts.LaunchTemplate | None],
+        secrets: Future[list[credentials.Read] | None],
+        hosts: Future[list[Host]],
+    ) -> tuple[dict[str, Any], str]:
+        """Return the facts about one compute environment, by their names in Facts.
+
+        The second value is its name if its cluster does not exist, else empty.
+        """
+        role = start(self.role, origin, place, look, secrets)
+        net = start(self.net, origin, place, hosts)
+        machines = start(self.instances, origin, place)
+        launches = (
+            self.begin(instances.launch_failures, [place.name], self.now) if place.name else DONE
+        )
+        quota = self.begin(_quota, place.resources) if place.resources else DONE
+        running, lost = machines.result()
+        return {
+            "environment": place.name,
+            "launch_template": look.result(),
+            "role": role.result(),
+            "instances": running,
+            "launch_failures": _tuple(launches.result()),
+            "quota": quota.result(),
+            **net.result(),
+        }, place.name if lost else ""
 
     def role(
-        self, origin: Origin, computing: Computing, secrets: Future[list[credentials.Read] | None]
+        self,
+        origin: Origin,
+        place: Place,
+        look: Future[facts.LaunchTemplate | None],
+        secrets: Future[list[credentials.Read] | None],
     ) -> facts.Role | None:
-        if not computing.profile:
+        """Look at the role of the instances, which reads the secrets that they are given."""
+        if not place.profile:
             return None
-        # A job's own secret is read by its execution role.
-        reads = [read for read in secrets.result() or () if not read.fact.of_job]
-        expected = origin.outputs.get("InstanceRoleArn", "")
-        return credentials.role(self.caller, computing.profile, expected, self.scope.region, reads)
+        template = look.result()
+        given = template.secret_ids if template else ()
+        arns = given or tuple(one.arn for one in origin.registries)
 
-    def launch_template(self, origin: Origin, computing: Computing) -> facts.LaunchTemplate | None:
+        def reads() -> list[credentials.Read]:
+            # A job's own secret is read by its execution role.
+            return [read for read in secrets.result() or () if {read.arn, read.name} & {*arns}]
+
+        holder = credentials.Holder(place.profile, origin.outputs.get("InstanceRoleArn", ""))
+        return credentials.role(self.caller, holder, self.scope.region, arns, reads)
+
+    def templates(self, origin: Origin, place: Place) -> facts.LaunchTemplate | None:
+        """Look at the launch template of a compute environment, in the version that it uses."""
         of_stack = origin.outputs.get("LaunchTemplateId")
-        used = computing.main.get("launchTemplate") or (
-            {"launchTemplateId": of_stack, "version": "$Latest"} if of_stack else None
+        used = place.resources.get("launchTemplate") or (
+            {"launchTemplateId": of_stack, "version": "$Latest"}
+            if of_stack and not place.resources
+            else None
         )
         if not used:
-            return None
+            none = facts.LaunchTemplate(id="", fetches_credentials=False, newest_fetches=False)
+            return none if place.resources else None
         values = {
             "AWS::Region": self.scope.region,
             "AWS::URLSuffix": url_suffix(self.scope.region),
@@ -202,7 +333,8 @@ class Collector:
             **{name.removesuffix("Arn"): value for name, value in origin.outputs.items()},
         }
         deployed = origin.deployed
-        text = deployed.user_data_with(values) if deployed else None
+        own = deployed and not deployed.attached
+        text = deployed.user_data_with(values) if deployed and own else None
         size = _number(origin.parameters, "RootVolumeGiB")
         written = None if text is None else templates.Written(text, size)
         found: facts.LaunchTemplate | None = self.begin(
@@ -210,50 +342,44 @@ class Collector:
         ).result()
         return found
 
-    def net(
-        self, origin: Origin, computing: Computing, hosts: Future[list[Host]]
-    ) -> dict[str, Any]:
+    def net(self, origin: Origin, place: Place, hosts: Future[list[Host]]) -> dict[str, Any]:
         """Return the facts about the network, by their names in Facts."""
-        ids = computing.main.get("subnets") or _split(origin.parameters.get("SubnetIDs"))
-        group_ids = computing.main.get("securityGroupIds") or _split(
+        ids = place.resources.get("subnets") or _split(origin.parameters.get("SubnetIDs"))
+        group_ids = place.resources.get("securityGroupIds") or _split(
             origin.parameters.get("SecurityGroupIDs")
         )
         return network.look(self.caller, ids, group_ids, hosts)
 
     def hosts(
-        self,
-        jobs: Future[tuple[facts.Job, ...] | None],
-        secrets: Future[list[credentials.Read] | None],
+        self, jobs: Future[Any], secrets: Future[list[credentials.Read] | None]
     ) -> list[Host]:
         """Resolve the names of AWS's services and of the registries that are needed."""
         names = [read.fact.host for read in secrets.result() or () if read.fact.host]
-        of_jobs = [self.scope.image or "", *(job.image for job in jobs.result() or ())]
+        of_jobs = [self.scope.image or "", *(job.image for job in jobs.result()[0] or ())]
         registries = destinations.hosts([*names, *destinations.of_images(of_jobs)])
         return network.resolve(self.caller, self.scope.region, registries)
 
-    def instances(self, computing: Computing) -> tuple[tuple[facts.Instance, ...] | None, bool]:
+    def instances(
+        self, origin: Origin, place: Place
+    ) -> tuple[tuple[facts.Instance, ...] | None, bool]:
         """Return the instances, and whether their cluster does not exist."""
-        if not computing.profile:
+        if not place.profile:
             return None, False
-        raw = self.begin(instances.running, computing.profile)
-        clusters = [
-            one["ecsClusterArn"]
-            for one in (computing.raws or {}).values()
-            if one.get("ecsClusterArn") and not is_fargate(one)
-        ]
-        connected: dict[str, bool] | None = {} if clusters else None
+        raw = self.begin(instances.running, place.profile)
+        connected: dict[str, bool] | None = None
         lost = False
-        for cluster in clusters:
+        if place.cluster:
             try:
-                more = instances.agents(self.caller, cluster)
-                connected = None if connected is None else {**connected, **more}
+                connected = instances.agents(self.caller, place.cluster)
             except Absent:
-                lost = True
+                connected, lost = {}, True
             except Unseen:
-                connected = None
+                pass
         machines = raw.result()
         if machines is None:
             return None, lost
+        if origin.kind != "batchreg":  # whose instance profile is its own
+            machines = instances.of(machines, place.name, connected)
         # Those without a connected agent first; one without credentials may be connected all the same.
         doubtful = sorted(
             machines, key=lambda one: bool(connected and connected.get(one["InstanceId"]))
@@ -271,12 +397,17 @@ class Collector:
         self,
         origin: Origin,
         computing: Computing,
-        jobs: Future[tuple[facts.Job, ...] | None],
+        jobs: Future[Any],
         secrets: Future[list[credentials.Read] | None],
     ) -> facts.Verdict | None:
-        """Ask the registry for the image: the one named, or the first job's."""
-        name = self.scope.image or next((job.image for job in jobs.result() or () if job.image), "")
-        if not name or not self.check:
+        """Ask the registry for the image: the one named, or the first job's.
+
+        Not ECR, which wants the credentials of the instance's or the execution role.
+        """
+        name = self.scope.image or next(
+            (job.image for job in jobs.result()[0] or () if job.image), ""
+        )
+        if not name or not self.check or is_ecr(name):
             return None
         try:
             image = images.parse(name)
@@ -290,12 +421,19 @@ class Collector:
         ]
         # A job's own secret is the last of them, and counts before the instances'.
         mine = next(iter(fitting[::-1] if batch.own_secret(origin.job) else fitting), None)
+        types = [
+            kind for one in computing.places for kind in one.resources.get("instanceTypes", ())
+        ]
+        given = self.caller.left
         verdict = self.check(
             image,
             Credentials(mine.username, mine.password) if mine else None,
-            seconds=self.caller.seconds,
-            architectures=images.architectures(computing.main.get("instanceTypes", ())),
+            seconds=given,
+            architectures=images.architectures(types),
         )
+        if verdict.details.get("why") == "timeout" and given < LEAST_SECONDS:
+            self.caller.miss(f"image {name}", "its registry")
+            return None
         return facts.Verdict(
             image=name,
             ok=verdict.ok,
@@ -303,15 +441,21 @@ class Collector:
             fact=verdict.fact,
             step=verdict.step,
             registry=image.registry,
+            anonymous=mine is None,
         )
 
 
-def _environments(computing: Computing, lost: bool) -> tuple[facts.Environment, ...] | None:
+def _computing(arns: Sequence[str], raws: Mapping[str, Any] | None, profile: str) -> Computing:
+    names = tuple(map(name_of, arns))
+    return Computing(names=names, raws=raws, places=places(names, raws or {}, profile))
+
+
+def _environments(computing: Computing, lost: set[str]) -> tuple[facts.Environment, ...] | None:
     raws = computing.raws
     if raws is None:
         return None
     made = [batch.environment(name, raws.get(name)) for name in computing.names]
-    return tuple(replace(one, cluster_exists=one.fargate or not lost) for one in made)
+    return tuple(replace(one, cluster_exists=one.name not in lost) for one in made)
 
 
 def _quota(caller: Caller, main: Mapping[str, Any]) -> facts.Quota | None:

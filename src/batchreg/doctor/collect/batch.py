@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from batchreg.attach import environment as attaching
 from batchreg.doctor import facts
-from batchreg.doctor.collect.calls import Caller, name_of
+from batchreg.doctor.collect.calls import Caller, Unseen, name_of, start
 from batchreg.stack import events
 from batchreg.stack import states as stacks
 
 JOBS = 10  # per state
-WAITING = ("RUNNABLE", "STARTING")
+RUNNING_JOBS = 3  # whose images are looked at
+STATES = ("RUNNABLE", "STARTING", "FAILED", "RUNNING")
 FAILED_WITHIN_SECONDS = 3600
+BATCH_TYPES = ("AWS::Batch::ComputeEnvironment", "AWS::Batch::JobQueue")
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """A queue's jobs: those that wait or have failed within an hour, and what runs.
+
+    `whole`: every state was listed.
+    """
+
+    stuck: tuple[Mapping[str, Any], ...]
+    running: int | None
+    running_images: tuple[str, ...]
+    whole: bool
 
 
 def stack(caller: Caller, name: str) -> stacks.Stack | None:
@@ -45,6 +63,21 @@ def template(caller: Caller, present: stacks.Stack) -> str:
     )
 
 
+def resources(caller: Caller, present: stacks.Stack) -> dict[str, list[str]]:
+    """Return {type: names} of a stack's compute environments and job queues, whoever made it."""
+    found = caller.ask(
+        "stack's resources", "cloudformation", "describe_stack_resources", StackName=present.id
+    )["StackResources"]
+    return {
+        kind: [
+            one["PhysicalResourceId"]
+            for one in found
+            if one["ResourceType"] == kind and one.get("PhysicalResourceId")
+        ]
+        for kind in BATCH_TYPES
+    }
+
+
 def environments(caller: Caller, arns: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return {name: compute environment as Batch describes it}."""
     found = caller.ask(
@@ -60,10 +93,16 @@ def environment(name: str, raw: dict[str, Any] | None) -> facts.Environment:
     if raw is None:
         return facts.Environment(name=name, exists=False)
     resources = raw.get("computeResources", {})
+    known = attaching.read(raw)
+    creator = attaching.created_by(known)
     configured = resources.get("ec2Configuration") or [{}]
     return facts.Environment(
         name=name,
         type=resources.get("type", "UNMANAGED"),
+        orchestration=known.orchestration,
+        created_by="" if creator is attaching.UNKNOWN else creator.name,
+        updatable=known.has_service_linked_role
+        and known.allocation_strategy in attaching.UPDATABLE_STRATEGIES,
         state=raw.get("state", ""),
         status=raw.get("status", ""),
         reason=raw.get("statusReason", ""),
@@ -85,7 +124,7 @@ def queues(caller: Caller, arns: Sequence[str]) -> list[facts.Queue]:
     return [_queue(name, found.get(name)) for name in map(name_of, arns)]
 
 
-def _queue(name: str, raw: dict[str, Any] | None) -> facts.Queue:
+def _queue(name: str, raw: Mapping[str, Any] | None) -> facts.Queue:
     if raw is None:
         return facts.Queue(name=name, exists=False)
     return facts.Queue(
@@ -99,33 +138,72 @@ def _queue(name: str, raw: dict[str, Any] | None) -> facts.Queue:
     )
 
 
+def all_queues(caller: Caller) -> list[dict[str, Any]]:
+    """Return all queues of the region as AWS Batch describes them."""
+    found: list[dict[str, Any]] = caller.ask(
+        "job queues", "batch", "describe_job_queues", items="jobQueues"
+    )
+    return found
+
+
+def using(queues: Sequence[Mapping[str, Any]], environment: str) -> list[facts.Queue]:
+    """Return the queues that use a compute environment, by its name."""
+    found = [_queue(raw["jobQueueName"], raw) for raw in queues]
+    return [queue for queue in found if environment in queue.environments]
+
+
 def asked_job(caller: Caller, job_id: str) -> dict[str, Any] | None:
     """Return the job that the user named, or None."""
     found = caller.ask("job", "batch", "describe_jobs", jobs=[job_id])["jobs"]
     return found[0] if found else None
 
 
-def stuck_jobs(caller: Caller, queue: str, now: datetime) -> list[dict[str, Any]]:
-    """Return the jobs that wait, and those that failed within an hour without an exit code."""
+def jobs(caller: Caller, queue: str, now: datetime) -> Jobs:
+    """Return a queue's jobs. AWS Batch lists one state per call, so the calls run in parallel."""
+    lists = {state: start(_listed, caller, queue, state) for state in STATES}
+    found = {state: _result(one) for state, one in lists.items()}
+    running = found.pop("RUNNING")
+    failed = [
+        job
+        for job in found["FAILED"] or ()
+        if _ended(job) > now.timestamp() - FAILED_WITHIN_SECONDS
+    ]
+    chosen = [
+        *(found["RUNNABLE"] or ())[:JOBS],
+        *(found["STARTING"] or ())[:JOBS],
+        *sorted(failed, key=_ended, reverse=True)[:JOBS],
+    ]
+    described = []
+    if ids := [job["jobId"] for job in [*chosen, *(running or ())[:RUNNING_JOBS]]]:
+        described = caller.ask("jobs", "batch", "describe_jobs", jobs=ids)["jobs"]
+    stuck = {job["jobId"] for job in chosen}
+    return Jobs(
+        stuck=tuple(one for one in described if one["jobId"] in stuck),
+        running=None if running is None else len(running),
+        running_images=tuple(
+            dict.fromkeys(
+                one.get("container", {}).get("image", "")
+                for one in described
+                if one["jobId"] not in stuck
+            )
+        ),
+        whole=all(one is not None for one in found.values()),
+    )
 
-    def listed(state: str) -> list[str]:
-        jobs = caller.ask(
-            "jobs", "batch", "list_jobs", jobQueue=queue, jobStatus=state, maxResults=100
-        )["jobSummaryList"]
-        if state == "FAILED":
-            jobs = [
-                job
-                for job in jobs
-                if not job.get("container", {}).get("exitCode")
-                and _ended(job) > now.timestamp() - FAILED_WITHIN_SECONDS
-            ]
-        return [job["jobId"] for job in jobs[:JOBS]]
 
-    ids = [job_id for state in (*WAITING, "FAILED") for job_id in listed(state)]
-    if not ids:
-        return []
-    found: list[dict[str, Any]] = caller.ask("jobs", "batch", "describe_jobs", jobs=ids)["jobs"]
+def _listed(caller: Caller, queue: str, state: str) -> list[dict[str, Any]]:
+    request: dict[str, Any] = {"jobQueue": queue, "jobStatus": state, "maxResults": 100}
+    found: list[dict[str, Any]] = caller.ask("jobs", "batch", "list_jobs", **request)[
+        "jobSummaryList"
+    ]
     return found
+
+
+def _result(future: Future[list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
+    try:
+        return future.result()
+    except Unseen:
+        return None
 
 
 def job(raw: dict[str, Any], *, asked: bool) -> facts.Job:

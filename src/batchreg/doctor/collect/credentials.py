@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
@@ -12,7 +13,7 @@ from urllib.parse import unquote
 from batchreg import registry_login
 from batchreg.aws import url_suffix
 from batchreg.doctor import facts
-from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of
+from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of, start
 from batchreg.doctor.collect.redact import words
 from batchreg.registry_login import HUB
 
@@ -48,6 +49,10 @@ class Read:
     password: str = field(default="", repr=False)
     words: tuple[str, ...] = field(default=(), repr=False)
 
+    @property
+    def name(self) -> str:
+        return self.fact.name
+
     def marked(self, *, owned: bool, of_job: bool, registry: str) -> Read:
         """Add whose secret it is; `registry` where the stack tells it."""
         known = "docker.io" if self.fact.host == HUB else self.fact.host
@@ -56,9 +61,15 @@ class Read:
 
 
 def secret(caller: Caller, arn: str) -> Read:
-    """Look at a secret: whether it is there, and what its text looks like."""
+    """Look at a secret: whether it is there, and what its text looks like.
+
+    One in another region is left alone: Secrets Manager here would say that it does not exist.
+    """
     # Without the six characters that Secrets Manager appends to a name to make an ARN of it.
     name = re.sub("-[A-Za-z0-9]{6}$", "", arn.rsplit(":", 1)[-1]) if arn[:4] == "arn:" else arn
+    fact = facts.Secret(name=name, arn=arn, keys=("username", "password"))
+    if fact.region not in ("", caller.client("secretsmanager").meta.region_name):
+        return Read(replace(fact, seen=False), arn)
     try:
         described = caller.ask("secret", "secretsmanager", "describe_secret", SecretId=arn)
     except Absent:
@@ -66,37 +77,31 @@ def secret(caller: Caller, arn: str) -> Read:
     except Unseen:
         described = {}
     changed, deleted = described.get("LastChangedDate"), described.get("DeletedDate")
-    more: dict[str, Any] = {
-        "changed": changed.isoformat(timespec="seconds") if changed else "",
-        "deleted": deleted.isoformat(timespec="seconds") if deleted else "",
-        "key": described.get("KmsKeyId", ""),
-    }
-    if more["key"] and "alias/aws/" not in more["key"]:
-        more["key_state"] = _key_state(caller, more["key"])
-    username = password = ""
-    text = None
-    if not deleted:
-        try:
-            text = caller.ask(
-                "secret's shape", "secretsmanager", "get_secret_value", SecretId=arn
-            ).get("SecretString")
-        except Absent:
-            pass
-        except Unseen:
-            return Read(
-                facts.Secret(name=name, arn=arn, **more, keys=("username", "password")), arn
-            )
-        more |= shape(text)
-        if text and {"username", "password"} <= set(more.get("keys", ())):
-            fields = json.loads(text, strict=False)
-            username, password = str(fields["username"]), str(fields["password"])
-    return Read(
-        facts.Secret(name=name, arn=arn, **more),
-        arn,
-        username,
-        password,
-        words(text) if text else (),
+    fact = replace(
+        fact,
+        arn=described.get("ARN") or arn,
+        changed=changed.isoformat(timespec="seconds") if changed else "",
+        deleted=deleted.isoformat(timespec="seconds") if deleted else "",
+        seen=bool(described),
+        **_key(caller, described.get("KmsKeyId", "")),
     )
+    if deleted:
+        return Read(replace(fact, keys=()), fact.arn)
+    text = None
+    try:
+        text = caller.ask("secret's shape", "secretsmanager", "get_secret_value", SecretId=arn).get(
+            "SecretString"
+        )
+    except Absent:
+        pass
+    except Unseen:
+        return Read(fact, fact.arn)
+    fact = replace(fact, seen=True, **{"keys": (), **shape(text)})
+    username = password = ""
+    if text and {"username", "password"} <= set(fact.keys):
+        fields = json.loads(text, strict=False)
+        username, password = str(fields["username"]), str(fields["password"])
+    return Read(fact, fact.arn, username, password, words(text) if text else ())
 
 
 def shape(text: str | None) -> dict[str, Any]:
@@ -118,14 +123,20 @@ def shape(text: str | None) -> dict[str, Any]:
     return found
 
 
-def _key_state(caller: Caller, key: str) -> str:
+def _key(caller: Caller, key: str) -> dict[str, Any]:
+    """Return the ARN and the state of a secret's customer managed key; DescribeSecret gives an ARN,
+    an id or an alias. Nothing where the key is AWS's own."""
+    if not key or "alias/aws/" in key:
+        return {}
     try:
         found = caller.ask("KMS key", "kms", "describe_key", KeyId=key)["KeyMetadata"]
     except Absent:
-        return "missing"
+        return {"key": key, "key_state": "missing"}
     except Unseen:
-        return ""
-    return str(found.get("KeyState", ""))
+        return {"key": key}
+    if found.get("KeyManager") == "AWS":
+        return {}
+    return {"key": found.get("Arn") or key, "key_state": str(found.get("KeyState", ""))}
 
 
 def service_linked_role(caller: Caller) -> bool:
@@ -137,19 +148,36 @@ def service_linked_role(caller: Caller) -> bool:
     return True
 
 
+Begin = Callable[..., Future[Any]]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The instance profile, by name or ARN, and the role that a stack says is in it, if any does."""
+
+    profile: str
+    expected: str = ""
+
+
 def role(
-    caller: Caller, profile: str, expected: str, region: str, secrets: Iterable[Read]
+    caller: Caller,
+    holder: Holder,
+    region: str,
+    arns: Sequence[str],
+    secrets: Callable[[], Sequence[Read]],
+    begin: Begin = start,
 ) -> facts.Role:
-    """Look at the instances' role: `expected` is its ARN, or empty for the profile's own."""
+    """Look at the instances' role; `arns` are those of the secrets that it has to read.
+
+    `secrets` waits for what was found about them. `begin` starts what does not depend on it.
+    """
     held, more = [], dict[str, Any]()
+    profile, expected = name_of(holder.profile), holder.expected
     try:
         held = [
             one["Arn"]
             for one in caller.ask(
-                "instance profile",
-                "iam",
-                "get_instance_profile",
-                InstanceProfileName=name_of(profile),
+                "instance profile", "iam", "get_instance_profile", InstanceProfileName=profile
             )["InstanceProfile"]["Roles"]
         ]
         more["in_profile"] = expected in held if expected else bool(held)
@@ -160,22 +188,36 @@ def role(
         pass
     arn = expected or (held[0] if held else "")
     if not arn:
-        return facts.Role(name="", profile=name_of(profile), **more)
+        return facts.Role(name="", profile=profile, simulated=False, **more)
+    trust = begin(_trust, caller, arn, region)
+    permissions = [
+        begin(_simulated, caller, arn, question)
+        for question in ({"ActionNames": list(ECS)}, _reading(arn, arns))
+        if question
+    ]
+    more |= trust.result()
+    if more.get("exists", True):
+        if question := _decrypting(region, secrets()):
+            permissions.append(begin(_simulated, caller, arn, question))
+        answers = [permission.result() for permission in permissions]
+        more["simulated"] = None not in answers
+        refused = (one for answer in answers for one in answer or ())
+        more["denied"] = tuple(one for one in refused if not _granted(caller, arn, one))
+    partition = arn.split(":")[1] if arn.startswith("arn:") else "aws"
+    return facts.Role(name=name_of(arn), profile=profile, partition=partition, **more)
+
+
+def _trust(caller: Caller, arn: str, region: str) -> dict[str, Any]:
     try:
         found = caller.ask("role", "iam", "get_role", RoleName=name_of(arn))["Role"]
-        policy = _document(found["AssumeRolePolicyDocument"])
-        # CloudFormation and the console write amazonaws.com in every partition; others may not.
-        ec2 = {"ec2.amazonaws.com", f"ec2.{url_suffix(region)}"}
-        more["trusted"] = bool(ec2 & set(_services(policy)))
-        more["trust"] = "" if more["trusted"] else json.dumps(policy)
     except Absent:
-        more["exists"] = False
+        return {"exists": False}
     except Unseen:
-        pass
-    if more.get("exists", True):
-        more["denied"] = tuple(_denied(caller, arn, region, list(secrets)))
-    partition = arn.split(":")[1] if arn.startswith("arn:") else "aws"
-    return facts.Role(name=name_of(arn), profile=name_of(profile), partition=partition, **more)
+        return {"seen": False}
+    policy = _document(found["AssumeRolePolicyDocument"])
+    # CloudFormation and the console write amazonaws.com in every partition; others may not.
+    trusted = bool({"ec2.amazonaws.com", f"ec2.{url_suffix(region)}"} & set(_services(policy)))
+    return {"trusted": trusted, "trust": "" if trusted else json.dumps(policy)}
 
 
 def _document(policy: Any) -> dict[str, Any]:
@@ -195,66 +237,82 @@ def _services(policy: dict[str, Any]) -> list[str]:
     return named
 
 
-def _denied(caller: Caller, arn: str, region: str, secrets: list[Read]) -> Iterable[facts.Denial]:
-    questions: list[dict[str, Any]] = [{"ActionNames": list(ECS)}]
-    readable = [read.arn for read in secrets if read.fact.exists and read.arn.startswith("arn:")]
-    if readable:
-        questions.append(
-            {"ActionNames": ["secretsmanager:GetSecretValue"], "ResourceArns": readable}
-        )
-    keys = [read.fact.key for read in secrets if read.fact.key.startswith("arn:")]
-    if keys:
-        via = {
-            "ContextKeyName": "kms:ViaService",
-            "ContextKeyType": "string",
-            "ContextKeyValues": [f"secretsmanager.{region}.{url_suffix(region)}"],
-        }
-        questions.append(
-            {"ActionNames": ["kms:Decrypt"], "ResourceArns": keys, "ContextEntries": [via]}
-        )
-    for question in questions:
-        try:
-            results = caller.ask(
-                "role's permissions",
-                "iam",
-                "simulate_principal_policy",
-                items="EvaluationResults",
-                PolicySourceArn=arn,
-                **question,
-            )
-        except (Absent, Unseen):
-            return
-        for one in results:
-            refused = denial(one)
-            # The role of an attached environment reads the secret by the secret's own policy.
-            allowed = one["EvalDecision"] == "allowed" or (
-                not refused.by and _secret_allows(caller, refused.resource, arn)
-            )
-            if not allowed:
-                yield refused
+def _reading(role: str, arns: Sequence[str]) -> dict[str, Any]:
+    """Return the question about secrets; one of another account has a policy that counts as well."""
+    mine = [arn for arn in arns if arn.startswith("arn:") and arn.split(":")[4] in role.split(":")]
+    return {"ActionNames": ["secretsmanager:GetSecretValue"], "ResourceArns": mine} if mine else {}
 
 
-def _secret_allows(caller: Caller, secret_arn: str, role_arn: str) -> bool:
-    """Tell whether a secret's resource policy lets a role of the same account read it."""
-    if ":secretsmanager:" not in secret_arn:
+def _decrypting(region: str, secrets: Sequence[Read]) -> dict[str, Any]:
+    keys = list(dict.fromkeys(read.fact.key for read in secrets if read.fact.key[:4] == "arn:"))
+    via = {
+        "ContextKeyName": "kms:ViaService",
+        "ContextKeyType": "string",
+        "ContextKeyValues": [f"secretsmanager.{region}.{url_suffix(region)}"],
+    }
+    question = {"ActionNames": ["kms:Decrypt"], "ResourceArns": keys, "ContextEntries": [via]}
+    return question if keys else {}
+
+
+def _simulated(caller: Caller, arn: str, question: Mapping[str, Any]) -> list[facts.Denial] | None:
+    """Return what IAM's simulation refuses, None where it gives no answer."""
+    try:
+        results = caller.ask(
+            "role's permissions",
+            "iam",
+            "simulate_principal_policy",
+            items="EvaluationResults",
+            PolicySourceArn=arn,
+            **question,
+        )
+    except (Absent, Unseen):
+        return None
+    return [denial(one) for result in results for one in _refused(result)]
+
+
+def _refused(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what is refused of a result: with several resources, each has a decision of its own."""
+    for one in result.get("ResourceSpecificResults") or ():
+        if one["EvalResourceDecision"] != "allowed":
+            yield {
+                **result,
+                **one,
+                "EvalDecision": one["EvalResourceDecision"],
+                "EvalResourceName": one["EvalResourceName"],
+            }
+    if not result.get("ResourceSpecificResults") and result["EvalDecision"] != "allowed":
+        yield dict(result)
+
+
+def _granted(caller: Caller, role: str, refused: facts.Denial) -> bool:
+    """Tell whether a secret's own policy grants what no policy of the role does, or may do so.
+
+    IAM does not simulate the policies of resources for a role. Source: docs.aws.amazon.com/IAM/
+    latest/APIReference/API_SimulatePrincipalPolicy.html
+    """
+    if refused.by or not refused.action.startswith("secretsmanager:"):
         return False
     try:
         text = caller.ask(
-            "secret's policy", "secretsmanager", "get_resource_policy", SecretId=secret_arn
+            "secret's policy", "secretsmanager", "get_resource_policy", SecretId=refused.resource
         ).get("ResourcePolicy")
-    except (Absent, Unseen):
+    except Absent:
         return False
-    statements = _document(text).get("Statement", []) if text else []
-    return any(
-        statement.get("Effect") == "Allow"
-        and role_arn in _listed((statement.get("Principal") or {}).get("AWS", []))
-        and "secretsmanager:GetSecretValue" in _listed(statement.get("Action", []))
-        for statement in ([statements] if isinstance(statements, dict) else statements)
-    )
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+    except Unseen:
+        return True  # nobody knows
+    statements = _document(text or "{}").get("Statement", [])
+    for one in [statements] if isinstance(statements, dict) else statements:
+        principal = one.get("Principal") or {}
+        named = principal.get("AWS", []) if isinstance(principal, dict) else principal
+        actions = one.get("Action", [])
+        if (
+            one.get("Effect") == "Allow"
+            and {role, "*"} & {*([named] if isinstance(named, str) else named)}
+            and {refused.action, "secretsmanager:*", "*"}
+            & {*([actions] if isinstance(actions, str) else actions)}
+        ):
+            return True
+    return False
 
 
 def denial(result: dict[str, Any]) -> facts.Denial:
@@ -263,6 +321,7 @@ def denial(result: dict[str, Any]) -> facts.Denial:
     Source: docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html
     """
     by = policy = ""
+    matched = result.get("MatchedStatements", [])
     if not result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True):
         by = "organization"
     elif not result.get("PermissionsBoundaryDecisionDetail", {}).get(
@@ -271,9 +330,7 @@ def denial(result: dict[str, Any]) -> facts.Denial:
         by = "boundary"
     elif result["EvalDecision"] == "explicitDeny":
         by = "statement"
-        policy = next(
-            (one.get("SourcePolicyId", "") for one in result.get("MatchedStatements", [])), ""
-        )
+        policy = next((one["SourcePolicyId"] for one in matched if one.get("SourcePolicyId")), "")
     return facts.Denial(
         action=result["EvalActionName"],
         resource=result.get("EvalResourceName", "*"),

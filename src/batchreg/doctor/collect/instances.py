@@ -28,14 +28,17 @@ QUOTAS = (
 def running(caller: Caller, profile: str) -> list[dict[str, Any]]:
     """Return the newest instances with this profile; EC2 remembers a terminated one for an hour.
 
-    The profile identifies them: AWS Batch starts them from a launch template of its own.
+    A compute environment names its profile by name or ARN, and the filter takes an ARN, or a
+    pattern of one. AWS Batch starts instances from a launch template of its own.
     """
+    patterns = [f"arn:*:instance-profile/{profile}", f"arn:*:instance-profile/*/{profile}"]
+    wanted = [profile] if profile.startswith("arn:") else patterns
     reservations = caller.ask(
         "instances",
         "ec2",
         "describe_instances",
         items="Reservations",
-        Filters=[{"Name": "iam-instance-profile.arn", "Values": [profile]}],
+        Filters=[{"Name": "iam-instance-profile.arn", "Values": wanted}],
     )
     found = [
         one
@@ -44,6 +47,23 @@ def running(caller: Caller, profile: str) -> list[dict[str, Any]]:
         if name_of(one.get("IamInstanceProfile", {}).get("Arn", "")) == name_of(profile)
     ]
     return sorted(found, key=lambda one: str(one.get("LaunchTime", "")), reverse=True)[:NEWEST]
+
+
+def of(
+    machines: Sequence[dict[str, Any]], environment: str, connected: dict[str, bool] | None
+) -> list[dict[str, Any]]:
+    """Return the machines of one compute environment: several may share an instance profile.
+
+    Auto Scaling's tag names the group, whose name has the environment's in it; without the tag, an
+    instance belongs to the environment whose cluster it has joined.
+    """
+    found = []
+    for one in machines:
+        tags = {tag["Key"]: tag["Value"] for tag in one.get("Tags", ())}
+        group = tags.get("aws:autoscaling:groupName")
+        if environment in group if group else one["InstanceId"] in (connected or {}):
+            found.append(one)
+    return found
 
 
 def agents(caller: Caller, cluster: str) -> dict[str, bool]:
@@ -70,7 +90,7 @@ def agents(caller: Caller, cluster: str) -> dict[str, bool]:
 def instance(
     raw: dict[str, Any], connected: dict[str, bool] | None, console: tuple[str, ...] | None
 ) -> facts.Instance:
-    """Describe one instance; where ECS could not be asked, its agent counts as connected."""
+    """Describe one instance; `connected` is None where ECS could not be asked."""
     launched = raw.get("LaunchTime")
     reason = raw.get("StateReason", {})
     return facts.Instance(
@@ -79,6 +99,7 @@ def instance(
         reason=f"{reason.get('Code', '')}: {reason.get('Message', '')}" if reason else "",
         launched=launched.isoformat(timespec="seconds") if launched else "",
         agent=True if connected is None else connected.get(raw["InstanceId"]),
+        agent_seen=connected is not None,
         console=console,
     )
 

@@ -31,6 +31,12 @@ FETCHES = re.compile(
     re.MULTILINE,
 )
 
+SECRET_IDS = re.compile(
+    r"^(?:-s|--secret-id=)(?P<line>[^\s$]+)|registry_login\.py\b[^\n;&|]*", re.MULTILINE
+)
+SECRET_ID = re.compile(r"\s(?:-s|--secret-id[= ])\s*([^\s$'\"-][^\s'\"]*)")
+SETS = re.compile(r"\bECS_ENGINE_AUTH_DATA\b")  # credentials without the program
+
 
 @dataclass(frozen=True)
 class Written:
@@ -71,6 +77,8 @@ def launch_template(
             id=used[by], exists=False, version=number, restorable=restorable
         )
     data = mine[0]["LaunchTemplateData"]
+    newest = next(one for one in versions if one["VersionNumber"] == max(numbers))
+    encoded = newest["LaunchTemplateData"].get("UserData", "")
     return facts.LaunchTemplate(
         id=used[by],
         version=mine[0]["VersionNumber"],
@@ -78,6 +86,8 @@ def launch_template(
         metadata=_metadata(data),
         machine_image=data.get("ImageId", ""),
         restorable=restorable,
+        newest_differs=newest["LaunchTemplateData"] != data,
+        newest_fetches=user_data(encoded, None)["fetches_credentials"],
         **user_data(data.get("UserData", ""), written.user_data if written else None),
     )
 
@@ -136,4 +146,16 @@ def user_data(encoded: str, written: str | None) -> Raw:
         "differs": None if written is None else text != written,
         "blocks": commands[0][:80] if commands else "",
         "proxy": bool(PROXY.search(scripts)),
+        "secret_ids": _secret_ids(scripts),
+        "sets_credentials": SETS.search(scripts) is not None and not FETCHES.search(scripts),
     }
+
+
+def _secret_ids(scripts: str) -> tuple[str, ...]:
+    """Return the names or ARNs of the secrets that the program is given."""
+    found = [
+        name
+        for line in SECRET_IDS.finditer(scripts)
+        for name in ([line["line"]] if line["line"] else SECRET_ID.findall(line[0]))
+    ]
+    return tuple(dict.fromkeys(found))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 from batchreg.aws import url_suffix
-from batchreg.doctor.collect.calls import Absent, Caller, Unseen, bounded, start
+from batchreg.doctor.collect.calls import Absent, Caller, Unseen, start
 from batchreg.doctor.destinations import ALWAYS, OF_ECR, service_host, split_port
 from batchreg.doctor.filters import block, covers
 from batchreg.doctor.topology import (
@@ -121,14 +122,14 @@ def resolve(caller: Caller, region: str, registries: Iterable[str]) -> list[Host
         for service in (*ALWAYS, "secretsmanager", *OF_ECR)
     }
     names |= {host: _ON_HUB if host == host_of(HUB) else split_port(host)[0] for host in registries}
-    asked = {
-        name: start(bounded, lambda host=host: _addresses(host), caller.seconds / 2)
-        for name, host in names.items()
-    }
+    until = time.monotonic() + caller.left / 2  # a name server that hangs leaves time for EC2
+    asked = {name: start(_addresses, host) for name, host in names.items()}
     found = []
     for name, answer in asked.items():
         try:
-            found.append(Host(name=name, addresses=answer.result()))
+            found.append(
+                Host(name=name, addresses=answer.result(timeout=max(0.0, until - time.monotonic())))
+            )
         except (OSError, UnicodeError):  # a TimeoutError is an OSError
             continue
     return found

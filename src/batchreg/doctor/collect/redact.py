@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 LEAST = 4  # characters; a shorter password would redact half of the text
 PUBLIC = ("registry_url", "url", "registry", "username", "user", "login", "email")
@@ -50,4 +52,18 @@ def without(value: Any, secret: tuple[str, ...]) -> Any:
             value,
             **{field.name: without(getattr(value, field.name), secret) for field in fields(value)},
         )
+    return value
+
+
+def without_changing(value: T, secret: tuple[str, ...], judge: Callable[[T], object]) -> T:
+    """Return `value` with `secret` redacted where that leaves what `judge` makes of it as it is.
+
+    A word that changes it is one of AWS's or of a registry's own, such as "denied", which tells
+    nothing of a password that happens to be the same; asterisks in its place would.
+    """
+    before = judge(value)
+    for word in secret:
+        shown: T = without(value, (word,))
+        if judge(shown) == before:
+            value = shown
     return value

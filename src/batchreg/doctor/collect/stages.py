@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from batchreg.stack import registries
@@ -22,30 +24,54 @@ DONE.set_result(None)
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What to look at: a stack, possibly a job, possibly an image; `profile` as the user gave it."""
+    """What to look at: a stack, or a job queue, a compute environment or a job of any origin.
 
-    stack: str
+    `stack`: where nothing else is asked about, its name; else one that the queue may belong to.
+    `assumed`: nobody has named the stack. `profile`: as the user gave it. `image`: possibly one.
+    """
+
+    stack: str = ""
     region: str
     profile: str = ""
+    queue: str = ""
+    environment: str = ""
     job: str | None = None
     image: str | None = None
+    assumed: bool = False
+
+    @property
+    def by_stack(self) -> bool:
+        """Tell whether looking begins at the stack."""
+        return not (self.queue or self.environment or (self.job and self.assumed))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where looking begins: the stack, its template (to come), and the job that was asked about."""
+    """Where looking begins: the stack and its template (to come), and the job that was asked about.
+
+    `environments` are names or ARNs, in order.
+    """
 
     stack: stacks.Stack | None = None
     exists: bool | None = None  # None: not allowed to look
     template: Future[str | None] = field(default=DONE, repr=False)
     job: Raw = field(default_factory=dict, repr=False)
+    environments: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def deployed(self) -> Deployed | None:
         """What the stack's template was rendered from, None if it is not batchreg's."""
         from batchreg.render.text import read_template
 
         return read_template(self.template.result() or "")
+
+    @property
+    def kind(self) -> str:
+        """The kind of the stack, as in facts.Stack; by its outputs where its template is unknown."""
+        if self.deployed:
+            return "companion" if self.deployed.attached else "batchreg"
+        unknown = self.template.result() is None and "CredentialRefreshMinutes" in self.parameters
+        return "batchreg" if unknown else "foreign"
 
     @property
     def registries(self) -> tuple[StackRegistry, ...]:
@@ -66,25 +92,49 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where jobs run on EC2: a compute environment's resources as AWS Batch describes them.
+
+    `profile`: the instance profile, by name or ARN. `cluster`: the ARN of its ECS cluster.
+    """
+
+    name: str = ""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    profile: str = ""
+    cluster: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Computing:
     """What runs the jobs: compute environments as AWS Batch describes them, by name.
 
-    `raws` is None where it could not be looked at; `main` are the resources of the one on EC2.
+    `raws` is None where it could not be looked at. `places`: those on EC2, at least one.
     """
 
-    names: tuple[str, ...]
-    raws: Mapping[str, Raw] | None
-    main: Mapping[str, Any]
-    profile: str
+    names: tuple[str, ...] = ()
+    raws: Mapping[str, Raw] | None = None
+    places: tuple[Place, ...] = (Place(),)
 
 
-def is_fargate(raw: Raw) -> bool:
-    return str(raw.get("computeResources", {}).get("type", "")).startswith("FARGATE")
+def is_ecr(image: str) -> bool:
+    """Tell whether an image is in a private repository of ECR, which takes a role's permissions."""
+    return re.match(r"\d{12}\.dkr[.-]ecr[.-]", image) is not None
 
 
-def on_ec2(raws: Mapping[str, Raw]) -> Raw:
-    """Return the resources of the compute environment on EC2, empty where there is none."""
-    found: list[Raw] = [
-        raw.get("computeResources", {}) for raw in raws.values() if not is_fargate(raw)
-    ]
-    return found[0] if found else {}
+def places(names: Sequence[str], raws: Mapping[str, Raw], profile: str) -> tuple[Place, ...]:
+    """Return the compute environments on EC2 in order; `profile`: what a stack says of it."""
+    found = tuple(
+        Place(
+            name=name,
+            resources=resources,
+            profile=resources.get("instanceRole") or profile,
+            cluster=raws[name].get("ecsClusterArn", ""),
+        )
+        for name in names
+        if name in raws
+        and (resources := raws[name].get("computeResources", {}))
+        and resources.get("type") in ("EC2", "SPOT")
+    )
+    if found or raws:
+        return found or (Place(),)
+    return (Place(profile=profile),)

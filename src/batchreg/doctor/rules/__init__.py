@@ -80,6 +80,13 @@ class Table(list[Rule]):
         return enter
 
 
+def main(facts: Facts) -> Environment | None:
+    """Return the environment that the launch template, the role and the network belong to."""
+    on_ec2 = [one for one in present(facts) if not one.fargate]
+    named = [one for one in on_ec2 if one.name == facts.environment]
+    return next(iter(named or on_ec2), None)
+
+
 def present(facts: Facts) -> Iterator[Environment]:
     """Yield the compute environments that exist."""
     return (environment for environment in facts.environments or () if environment.exists)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from batchreg.doctor.facts import Facts, Secret
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
@@ -17,12 +18,39 @@ PROGRAM = "registry_login.py, the program on the instance"
 
 
 def readable(facts: Facts) -> list[Secret]:
-    return [secret for secret in facts.secrets or () if secret.exists and not secret.deleted]
+    return [
+        secret
+        for secret in facts.secrets or ()
+        if secret.exists and not secret.deleted and secret.seen
+    ]
 
 
 def own_registries(facts: Facts) -> list[str]:
     """Return the registries whose secrets the stack has made, as `deploy --registry` takes them."""
     return [one.registry for one in facts.secrets or () if one.owned and one.registry]
+
+
+@rule(
+    "secret-elsewhere",
+    "The secret with the credentials is in another region",
+    layer=Layer.SECRET,
+    source=PROGRAM,
+)
+def secret_elsewhere(facts: Facts) -> Found:
+    for secret in facts.secrets or ():
+        if facts.region and secret.region not in ("", facts.region) and not secret.of_job:
+            yield Evidence(
+                f"{secret.name} is in {secret.region}; the instances look for it in "
+                f"{facts.region}.",
+                step="Replicate it, then give the instances the ARN of the replica: "
+                f"{_replicate(facts, secret)}",
+            )
+
+
+def _replicate(facts: Facts, secret: Secret) -> str:
+    command = ("secretsmanager", "replicate-secret-to-regions", "--secret-id", secret.arn)
+    there = replace(facts, region=secret.region)
+    return aws(there, *command, "--add-replica-regions", f"Region={facts.region}")
 
 
 @rule(
@@ -37,7 +65,7 @@ def secret_missing(facts: Facts) -> Found:
             continue
         text = f"Secrets Manager has no secret named {secret.name}."
         others = [name for name in own_registries(facts) if name != secret.registry]
-        if secret.owned and others:
+        if secret.owned and others and facts.ours:
             # Taken out and put in again: CloudFormation does not notice that the secret is gone.
             without = deploy(facts, *repeated("--registry", others))
             again = deploy(facts, *repeated("--registry", [*others, secret.registry]))
@@ -52,7 +80,10 @@ def secret_missing(facts: Facts) -> Found:
             yield Evidence(
                 text,
                 step=f"Create it again with {SHAPE} as its value, and give the stack its new ARN "
-                f"in place of the old one: {_with_secrets(facts, secret)}",
+                f"in place of the old one: {_with_secrets(facts, secret)}"
+                if facts.ours
+                else f"Create it again with {SHAPE} as its value, and give the instances its new "
+                "ARN in place of the old one.",
             )
 
 
@@ -140,7 +171,9 @@ def secrets_clash(facts: Facts) -> Found:
             yield Evidence(
                 f"{' and '.join(names)} are both for {host}; an instance can use only one.",
                 step=f"Decide which one is right, and deploy the complete list without the other: "
-                f"{_list_of_secrets(facts)}",
+                f"{_list_of_secrets(facts)}"
+                if facts.ours
+                else "Decide which one is right, and give the instances only that.",
             )
 
 

@@ -7,19 +7,25 @@ from collections.abc import Iterator
 
 from batchreg.doctor.facts import Environment, Facts, Queue
 from batchreg.doctor.rules import Evidence, Found, Layer, Table, present
-from batchreg.doctor.rules.commands import aws, deploy
+from batchreg.doctor.rules.commands import aws, deploy, diagnose
+from batchreg.doctor.rules.refusals import explicit
 from batchreg.doctor.rules.repairs import replace_environment, restore_launch_template
+from batchreg.doctor.rules.stack import again
 
 RULES = Table()
+CONSEQUENCES = Table()  # of what the layers between these two tables show
 rule = RULES.rule
 
 INVALID = "docs.aws.amazon.com/batch/latest/userguide/invalid_compute_environment.html"
 BATCH = "docs.aws.amazon.com/batch/latest/APIReference/"
 
+# Where AWS begins to list what may have gone wrong in general: none of it is what has.
+POSSIBLE = re.compile(r"common issues|possible (causes|reasons)|this (can|may|might) be", re.I)
+
 # Why a compute environment is INVALID, by its reason; the first that fits. Source: INVALID, and
 # what people quote (tests/faults).
 REASONS = (
-    ("environment-invalidated", r"INVALIDATED"),
+    ("environment-invalidated", r"INVALIDATED|none of the instances joined"),
     ("user-data-not-mime", r"MIME"),
     ("service-role", r"sts:AssumeRole|service.?role|assume role"),
     ("cluster-missing", r"Clusters? (can ?not be blank|not found)|ClusterNotFound"),
@@ -38,11 +44,10 @@ CREATE_SERVICE_LINKED_ROLE = (
 def invalid(facts: Facts, cause: str) -> Iterator[Environment]:
     """Yield the compute environments that are INVALID for this cause."""
     for environment in present(facts):
-        if environment.status == "INVALID":
+        if environment.status == "INVALID" and not explicit(environment.reason):
+            said = POSSIBLE.split(environment.reason)[0]
             reason = next(
-                name
-                for name, pattern in REASONS
-                if re.search(pattern, environment.reason, re.IGNORECASE)
+                name for name, pattern in REASONS if re.search(pattern, said, re.IGNORECASE)
             )
             if reason == cause:
                 yield environment
@@ -59,11 +64,13 @@ def environment_missing(facts: Facts) -> Found:
         if not environment.exists:
             yield Evidence(
                 f"AWS Batch has no compute environment named {environment.name}.",
-                *replace_environment(facts, environment),
+                *replace_environment(facts, environment)
+                if facts.stack_name or facts.queues
+                else ("", "Check its name, --region and --profile."),
             )
 
 
-@rule(
+@CONSEQUENCES.rule(
     "environment-invalidated",
     "AWS Batch has invalidated the compute environment: none of its instances joined the cluster",
     layer=Layer.ENVIRONMENT,
@@ -138,22 +145,31 @@ def machine_image(facts: Facts) -> Found:
         elif "AL2023" in environment.image_type:
             yield Evidence(
                 text,
-                step="Check that the image exists and is shared with this account, then deploy "
-                f"again: {deploy(facts)}",
+                step="Check that the image exists and is shared with this account, then "
+                f"{again(facts)}",
             )
         else:
             image_type = "ECS_AL2023_NVIDIA" if "NVIDIA" in environment.image_type else "ECS_AL2023"
             yield Evidence(text, fix=deploy(facts, "--image-type", image_type))
 
 
-@rule(
+@CONSEQUENCES.rule(
     "environment-invalid",
     "The compute environment is INVALID",
     layer=Layer.ENVIRONMENT,
     source=INVALID,
 )
 def environment_invalid(facts: Facts) -> Found:
+    gone = {one.id for one in facts.subnets or () if not one.exists} | {
+        *(facts.groups_missing or ())
+    }
+    if facts.launch_template and not facts.launch_template.exists:
+        gone.add(facts.launch_template.id)
+    if facts.role and not facts.role.profile_exists:
+        gone.add(facts.role.profile)
     for environment in invalid(facts, "environment-invalid"):
+        if any(name in environment.reason for name in gone if name):
+            continue  # the finding about that says so
         fix, step = replace_environment(facts, environment)
         yield Evidence(
             f"{environment.name}: {environment.reason or 'AWS Batch gives no reason.'}",
@@ -209,6 +225,16 @@ def queue_missing(facts: Facts) -> Found:
         if not queue.exists:
             names = _environments_for(queue, facts)
             text = f"AWS Batch has no job queue named {queue.name}."
+            if not facts.stack_name:
+                there = ", ".join((facts.queue_names or ())[:10])
+                yield Evidence(
+                    text,
+                    step=f"The job queues in {facts.region}: {there}. To diagnose one: "
+                    f"{diagnose(facts, facts.queue_names[0])}"
+                    if facts.queue_names
+                    else "Check its name, --region and --profile.",
+                )
+                continue
             if names:
                 # Under the same name it has the same ARN, which is all that the stack knows of it.
                 yield Evidence(
@@ -255,11 +281,12 @@ def queue_disabled(facts: Facts) -> Found:
     symptom_of=Layer.ENVIRONMENT,
 )
 def queue_invalid(facts: Facts) -> Found:
+    broken = {one.name for one in facts.environments or () if one.status == "INVALID"}
     for queue in facts.queues or ():
-        if queue.exists and queue.status == "INVALID":
+        if queue.exists and queue.status == "INVALID" and not broken & {*queue.environments}:
             yield Evidence(
                 f"{queue.name}: {queue.reason or 'AWS Batch gives no reason.'}",
-                step=f"Fix what it reports, then deploy again: {deploy(facts)}",
+                step=f"Fix what it reports, then {again(facts)}",
             )
 
 
@@ -270,7 +297,7 @@ def queue_invalid(facts: Facts) -> Found:
     source=BATCH + "API_ComputeEnvironmentOrder.html",
 )
 def queue_elsewhere(facts: Facts) -> Found:
-    for queue in facts.queues or ():
+    for queue in facts.queues or () if facts.ours else ():
         ours = _environments_for(queue, facts)
         if ours and queue.exists and not set(queue.environments) & set(ours):
             # What it uses now stays, after the stack's: jobs that run there are not disturbed.

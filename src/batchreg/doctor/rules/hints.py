@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from batchreg.doctor.facts import Facts, Instance
-from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table, present
+from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table, main
 from batchreg.doctor.rules.commands import aws, batchreg, deploy
 from batchreg.doctor.rules.repairs import copy_version, restore_launch_template
 from batchreg.render.userdata import PATIENCE_SECONDS
@@ -47,6 +47,7 @@ STEPS = (
     "An instance is parked: it takes no jobs until it has credentials",
     layer=Layer.INSTANCE,
     source=CONSOLE,
+    symptom_of=NO_CREDENTIALS | Layer.NETWORK,
 )
 def parked(facts: Facts) -> Found:
     for instance in _running(facts):
@@ -69,6 +70,8 @@ def parked(facts: Facts) -> Found:
 def no_credentials(facts: Facts) -> Found:
     for instance in facts.instances or ():
         state, why = state_of(instance.console or ())
+        if state is State.WAITING and _age(instance.launched, facts) <= JOIN_SECONDS:
+            continue  # it is still trying
         if state in (State.WAITING, State.POWERED_OFF, State.WITHOUT):
             yield Evidence(f"{instance.id} reports: {why}", step=_step_for(why))
 
@@ -82,7 +85,12 @@ def no_credentials(facts: Facts) -> Found:
 )
 def agent_disconnected(facts: Facts) -> Found:
     for instance in _running(facts):
-        if instance.agent is False and state_of(instance.console or ())[0] is not State.PARKED:
+        young = _age(instance.launched, facts) <= JOIN_SECONDS
+        if (
+            instance.agent is False
+            and not young
+            and state_of(instance.console or ())[0] is not State.PARKED
+        ):
             terminate = aws(facts, "ec2", "terminate-instances", "--instance-ids", instance.id)
             yield Evidence(
                 f"{instance.id} has joined the cluster, but its agent is not connected.",
@@ -100,7 +108,11 @@ def agent_disconnected(facts: Facts) -> Found:
 )
 def never_joined(facts: Facts) -> Found:
     for instance in _running(facts):
-        if instance.agent is None and _age(instance.launched, facts) > JOIN_SECONDS:
+        if (
+            instance.agent is None
+            and instance.agent_seen
+            and _age(instance.launched, facts) > JOIN_SECONDS
+        ):
             yield Evidence(
                 f"{instance.id} has been running since {instance.launched} and is not registered "
                 "with ECS.",
@@ -116,17 +128,28 @@ def never_joined(facts: Facts) -> Found:
     source="docs.aws.amazon.com/batch/latest/userguide/updating-compute-environments.html",
 )
 def launch_template_old(facts: Facts) -> Found:
-    template, names = facts.launch_template, [found.name for found in present(facts)]
-    if not template or not template.exists or not names or template.version >= template.latest:
+    template, environment = facts.launch_template, main(facts)
+    if not template or not template.exists or not environment or not template.newest_differs:
+        return
+    if template.version >= template.latest:
+        return
+    # Versions come and go in other people's templates; one with credentials is meant to be used.
+    if not facts.ours and (template.fetches_credentials or not template.newest_fetches):
         return
     as_written = template.differs is False
     if as_written and template.restorable == template.latest:
         return  # a copy of what it uses
     text = (
-        f"{names[0]} uses version {template.version} of {template.id}; the newest is "
+        f"{environment.name} uses version {template.version} of {template.id}; the newest is "
         f"{template.latest}."
     )
-    if not as_written:
+    if not facts.ours:
+        yield Evidence(
+            text,
+            step=f"Version {template.latest} fetches registry credentials. A new version alone "
+            "reaches no instance: update the compute environment to use it.",
+        )
+    elif not as_written:
         yield Evidence(text, *restore_launch_template(facts))
     else:
         yield Evidence(
@@ -161,7 +184,7 @@ def user_data_changed(facts: Facts) -> Found:
 )
 def machine_image_custom(facts: Facts) -> Found:
     template = facts.launch_template
-    if template and template.machine_image:
+    if template and template.machine_image and facts.ours:
         fix, step = restore_launch_template(facts) if template.restorable else ("", "")
         yield Evidence(
             f"{template.id} sets {template.machine_image}, which overrides the compute "
@@ -178,7 +201,7 @@ def machine_image_custom(facts: Facts) -> Found:
     source="docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/stack-failure-options.html",
 )
 def update_rolled_back(facts: Facts) -> Found:
-    if facts.stack and facts.stack.status == "UPDATE_ROLLBACK_COMPLETE":
+    if facts.ours and facts.stack and facts.stack.status == "UPDATE_ROLLBACK_COMPLETE":
         why = facts.stack.cause or facts.stack.reason or "CloudFormation gives no reason."
         yield Evidence(
             f"{facts.stack.name} has its earlier state again: {why}",
@@ -194,7 +217,10 @@ def update_rolled_back(facts: Facts) -> Found:
     symptom_of=ANYTHING,
 )
 def job_waits(facts: Facts) -> Found:
+    busy = {queue.name for queue in facts.queues or () if queue.running != 0}
     for job in facts.jobs or ():
+        if job.queue in busy:
+            continue  # the jobs that run use what there is
         if job.status in ("RUNNABLE", "STARTING") and _age(job.created, facts) > JOIN_SECONDS:
             said = f": {job.reasons[0]}" if job.reasons else " without a reason."
             yield Evidence(

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from batchreg.doctor.facts import Facts, Job, Secret
 from batchreg.doctor.rules import NO_CREDENTIALS, NOTHING, Evidence, Found, Layer, Table
-from batchreg.doctor.rules.commands import batchreg, deploy, repeated
+from batchreg.doctor.rules.commands import attach, batchreg, deploy, repeated
 from batchreg.doctor.rules.credentials import own_registries, readable
-from batchreg.doctor.rules.repairs import rewrite
+from batchreg.doctor.rules.refusals import explicit
+from batchreg.doctor.rules.repairs import attach_agent_policy, rewrite
 from batchreg.errors import BatchregError
 from batchreg.registry.images import parse
 from batchreg.registry_login import HUB
@@ -44,6 +45,8 @@ REASONS = (
     ),
     ("pull-failed", r""),
 )
+# What an agent says that has got no answer from the registry, or none that tells anything.
+ALSO_FROM_THERE = ("registry-unreachable", "tls", "pull-failed", "disk-full")
 # What the causes of `registry` are called here; any other is image-refused.
 VERDICTS = {
     "hub-misspelt": "image-misspelled",
@@ -59,6 +62,11 @@ VERDICTS = {
     "tls": "tls",
     "unreachable": "registry-unreachable",
 }
+FROM_HERE = ("registry-unreachable", "tls")  # what depends on where one asks
+# Words of the agent's about an image that was pulled, or of Docker's about the disk.
+ELSEWHERE = re.compile(r"exec format error|no space left on device")
+ECR = re.compile(r"\d{12}\.dkr[.-]ecr[.-]")
+SCRIPT = re.compile(r"\.(sh|bash|py|pl|rb|R)\b[\"']?: exec format error")
 CURABLE = ("no-tag", "wrong-architecture", "rate-limited")  # a good answer from here refutes them
 
 
@@ -71,7 +79,9 @@ def pull_cause(job: Job) -> tuple[str, str] | None:
     if not job.stuck:
         return None
     for reason in job.reasons:
-        if (job.exit_code is None and "CannotPull" in reason) or "exec format error" in reason:
+        if explicit(reason):
+            continue
+        if (job.exit_code is None and "CannotPull" in reason) or ELSEWHERE.search(reason):
             return next(
                 (cause, reason)
                 for cause, pattern in REASONS
@@ -84,7 +94,37 @@ def verdict_cause(facts: Facts) -> str:
     """Return what the registry's refusal is called here, empty without one."""
     if not facts.image or facts.image.ok:
         return ""
-    return VERDICTS.get(facts.image.cause, "image-refused")
+    cause = VERDICTS.get(facts.image.cause, "image-refused")
+    if cause in FROM_HERE:
+        return "" if answered(facts) else cause
+    return "" if facts.image.anonymous and has_more_credentials(facts) else cause
+
+
+def answered(facts: Facts) -> bool:
+    """Tell whether instances got an answer from the image's registry: then they do reach it."""
+    assert facts.image
+    key = key_of(facts.image.image)
+    if key in map(key_of, facts.running_images):
+        return True
+    for job in facts.jobs or ():
+        said = pull_cause(job)
+        started = job.status in ("RUNNING", "SUCCEEDED") or job.exit_code is not None
+        if key_of(job.image) == key and (started or (said and said[0] not in ALSO_FROM_THERE)):
+            return True
+    return False
+
+
+def has_more_credentials(facts: Facts) -> bool:
+    """Tell whether instances or the job may have credentials that could not be read from here."""
+    template, wanted = facts.launch_template, key_of(facts.image.image) if facts.image else ""
+    if facts.secrets is None or (template is None and not facts.ours):
+        return True
+    if template and template.sets_credentials:
+        return True
+    if any(one.exists and not one.host and not one.problem for one in facts.secrets):
+        return True
+    own = any(job.own_credentials and key_of(job.image) == wanted for job in facts.jobs or ())
+    return own and not any(one.of_job and one.host == wanted for one in facts.secrets)
 
 
 def said_by_registry(facts: Facts, cause: str) -> list[str]:
@@ -97,6 +137,8 @@ def said_by_agent(facts: Facts, cause: str) -> list[tuple[Job, str]]:
     """Return what the agent said about jobs, unless the registry's present answer refutes it."""
     found = []
     for job in facts.jobs or ():
+        if "exec format error" in " ".join(job.reasons) and is_script(facts, job):
+            continue
         cured = (
             cause in CURABLE and facts.image and facts.image.ok and facts.image.image == job.image
         )
@@ -104,6 +146,16 @@ def said_by_agent(facts: Facts, cause: str) -> list[tuple[Job, str]]:
         if said and said[0] == cause and (job.asked or not cured):
             found.append((job, f"{job.label}: {said[1]}"))
     return found
+
+
+def is_script(facts: Facts, job: Job) -> bool:
+    """Tell whether an exec format error is about a script without an interpreter line.
+
+    The kernel says the same of a script without `#!` and of a program for another processor; the
+    registry's answer tells which, or the script's name.
+    """
+    right = facts.image and facts.image.ok and facts.image.image == job.image
+    return bool(right) or any(SCRIPT.search(reason) for reason in job.reasons)
 
 
 def key_of(image: str) -> str:
@@ -117,36 +169,47 @@ def key_of(image: str) -> str:
 
 @rule(
     "no-credentials-for-registry",
-    "The stack has no credentials for the image's registry",
+    "The instances have no credentials for the image's registry",
     layer=Layer.IMAGE,
     source="amazon-ecs-agent, dockerauth.go: credentials are chosen by the image's host",
     symptom_of=Layer.SECRET,
 )
 def no_credentials_for_registry(facts: Facts) -> Found:
-    if facts.secrets is None or any(
-        secret.exists and not secret.host and not secret.problem for secret in facts.secrets
-    ):
-        return  # a secret that this user is not allowed to read may be the one
-    hosts = {secret.host for secret in facts.secrets if secret.host}
+    if facts.secrets is None or has_more_credentials(facts):
+        return
+    hosts = _covered(facts)
     refused = [
         job.image
         for job in facts.jobs or ()
-        if not job.own_credentials and (pull_cause(job) or ("",))[0] == "pull-denied"
+        if not job.own_credentials
+        and not ECR.match(job.image)
+        and (pull_cause(job) or ("",))[0] == "pull-denied"
     ]
     if facts.image and verdict_cause(facts) == "no-credentials-for-registry":
         refused.append(facts.image.image)
     for image in dict.fromkeys(refused):
         if key_of(image) not in hosts:
-            covered = ", ".join(sorted(hosts)) or "none"
+            whose = "the stack has" if facts.ours or facts.attached else "the instances have"
+            covered = f"some for: {', '.join(sorted(hosts))}" if hosts else "none"
             yield Evidence(
-                f"{image} cannot be pulled without credentials; the stack has some for: {covered}.",
+                f"{image} cannot be pulled without credentials; {whose} {covered}.",
                 *add_registry(facts, key_of(image)),
             )
+
+
+def _covered(facts: Facts) -> set[str]:
+    """Return the keys of the registries for which the instances get credentials."""
+    template = facts.launch_template
+    if not (facts.ours or facts.attached) and template and not template.fetches_credentials:
+        return set()  # another environment of the queue may have some
+    return {secret.host for secret in readable(facts) if secret.host}
 
 
 def add_registry(facts: Facts, key: str) -> tuple[str, str]:
     """Return (fix, step) that add a registry to the stack and keep the ones that it has."""
     host = "docker.io" if key == HUB else key
+    if not facts.ours:
+        return attach(facts, host)
     own = own_registries(facts)
     brought = [one.arn for one in facts.secrets or () if not one.owned and not one.of_job]
     if own or not brought:
@@ -208,6 +271,10 @@ def check(facts: Facts, job: Job | None = None) -> str:
     name = job.image if job else facts.image.image if facts.image else ""
     if not name:
         return "Check the image with batchreg check."
+    if not facts.stack_name:
+        host = key_of(name)
+        host = "docker.io" if host == HUB else host
+        return f"To find out more: batchreg check --registry-url {host} --username USER {name}"
     return f"To find out more: {batchreg(facts, 'check', name)}"
 
 
@@ -230,6 +297,11 @@ def _tag(facts: Facts, job: Job | None) -> str:
 
 def _larger_disk(facts: Facts, _job: Job | None) -> tuple[str, str]:
     size = facts.stack.root_volume_gib if facts.stack else 0
+    if not facts.ours:
+        return "", (
+            "Give the instances a larger disk: a block device mapping in the launch template of "
+            "the compute environment. If the program of a job fills it, that has to write less."
+        )
     if not size:
         return "", f"Deploy with a larger disk: {deploy(facts, '--root-volume-gib')} GIB"
     return deploy(facts, "--root-volume-gib", str(2 * size)), (
@@ -269,7 +341,11 @@ _enter(
     lambda facts, job: (
         "Wait for the limit to reset, or use an account with a higher limit. To pull less, let "
         "instances use the images that they have (they then do not notice a tag that has moved): "
-        f"{deploy(facts, '--image-pull-behavior', 'prefer-cached')}"
+        + (
+            deploy(facts, "--image-pull-behavior", "prefer-cached")
+            if facts.ours
+            else "ECS_IMAGE_PULL_BEHAVIOR=prefer-cached in /etc/ecs/ecs.config."
+        )
     ),
     source="docs.docker.com/docker-hub/usage/",
 )
@@ -286,7 +362,8 @@ _enter(
     "The registry's certificate is not trusted",
     lambda facts, job: (
         "Give the registry a certificate from a public authority, or install its own authority on "
-        f"the instances with a script: {deploy(facts, '--user-data')} FILE"
+        "the instances with a script"
+        + (f": {deploy(facts, '--user-data')} FILE" if facts.ours else " in their user data.")
     ),
 )
 _enter(
@@ -298,6 +375,45 @@ _enter(
     ),
     agent_symptom_of=Layer.NETWORK,
 )
+
+
+@rule(
+    "no-interpreter",
+    "The job's command is a script without an interpreter line",
+    layer=Layer.IMAGE,
+    source="man7.org/linux/man-pages/man2/execve.2.html, ENOEXEC",
+)
+def no_interpreter(facts: Facts) -> Found:
+    for job in facts.jobs or ():
+        for reason in job.reasons if job.stuck else ():
+            if "exec format error" in reason and is_script(facts, job):
+                yield Evidence(
+                    f"{job.label}: {reason}",
+                    step="Begin the script with a line such as #!/bin/sh, and build the image "
+                    "again; or call the interpreter in the job's command.",
+                )
+                break
+
+
+@rule(
+    "ecr-denied",
+    "The role is not allowed to pull the image from ECR",
+    layer=Layer.IMAGE,
+    source="docs.aws.amazon.com/AmazonECR/latest/userguide/ECR_on_ECS.html",
+    symptom_of=Layer.ROLE,
+)
+def ecr_denied(facts: Facts) -> Found:
+    for job, evidence in said_by_agent(facts, "pull-denied"):
+        if ECR.match(job.image):
+            role = facts.role if facts.role and facts.role.name and not job.fargate else None
+            yield Evidence(
+                evidence,
+                fix=attach_agent_policy(facts, role) if role and role.exists else "",
+                step="If the repository is in another account, its own policy has to allow this "
+                "account as well.",
+            )
+
+
 _enter("disk-full", "The instances' disks are full", _larger_disk, registry=False)
 _enter(
     "image-refused",
@@ -316,23 +432,31 @@ _enter(
     symptom_of=NO_CREDENTIALS,
 )
 def pull_denied(facts: Facts) -> Found:
-    hosts = {secret.host for secret in readable(facts) if secret.host}
+    hosts = _covered(facts)
     known = verdict_cause(facts)
     for job, evidence in said_by_agent(facts, "pull-denied"):
+        if ECR.match(job.image):
+            continue  # ecr-denied says so
+        if any(
+            not view.ours and not _covered(view) and not has_more_credentials(view)
+            for view in facts.views()
+        ):
+            continue  # no-credentials-for-registry says so
         if not job.own_credentials and hosts and key_of(job.image) not in hosts:
             continue  # no-credentials-for-registry says so
         same = facts.image and key_of(facts.image.image) == key_of(job.image)
         if same and known in ("wrong-credentials", "no-permission", "no-credentials-for-registry"):
             continue  # that finding says more
-        if facts.image and facts.image.ok and facts.stack:
+        if facts.image and facts.image.ok and facts.stack and facts.stack_name:
             step = (
                 "The credentials work from here. Instances use changed ones within "
                 f"{facts.stack.refresh_minutes} minutes: submit the job again."
             )
         else:
-            step = (
-                "To tell wrong credentials from a missing permission: "
-                f"{batchreg(facts, 'check', job.image or 'IMAGE')}"
+            step = "To tell wrong credentials from a missing permission: " + (
+                batchreg(facts, "check", job.image or "IMAGE")
+                if facts.stack_name
+                else check(facts, job).partition(": ")[2]
             )
         yield Evidence(evidence, step=step)
 

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from batchreg.doctor.facts import Facts, Job
-from batchreg.doctor.rules import Evidence, Found, Layer, Table, present
+from batchreg.doctor.rules import Evidence, Found, Layer, Table, main, present
 from batchreg.doctor.rules.commands import aws, batchreg, deploy
+from batchreg.doctor.rules.image import pull_cause
+from batchreg.doctor.rules.refusals import explicit
 from batchreg.doctor.rules.repairs import attach_agent_policy
 
 RULES = Table()
@@ -18,6 +20,8 @@ JOBS = "docs.aws.amazon.com/batch/latest/userguide/"
 STUCK = JOBS + "job_stuck_in_runnable.html"
 LAUNCHES = "docs.aws.amazon.com/autoscaling/ec2/userguide/ts-as-instancelaunchfailure.html"
 STOPPED = "docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html"
+
+TOO_LARGE = "MAX_RESOURCE|JOB_RESOURCE_REQUIREMENT"
 
 # Why no instance starts, by the words of AWS Batch (STUCK), Auto Scaling (LAUNCHES) or EC2; the
 # first that fits.
@@ -52,7 +56,8 @@ NO_LAUNCH = (
     source="docs.aws.amazon.com/batch/latest/APIReference/API_DescribeJobs.html",
 )
 def job_missing(facts: Facts) -> Found:
-    queue = next((queue.name for queue in facts.queues or ()), "QUEUE")
+    names = [queue.name for queue in facts.queues or ()] or [*(facts.queue_names or ())]
+    queue = next(iter(names), "QUEUE")
     for job in facts.jobs or ():
         if not job.exists:
             listing = aws(
@@ -71,7 +76,7 @@ def job_missing(facts: Facts) -> Found:
     source="docs.aws.amazon.com/batch/latest/APIReference/API_SubmitJob.html",
 )
 def job_elsewhere(facts: Facts) -> Found:
-    ours = [queue.name for queue in facts.queues or ()]
+    ours = [queue.name for queue in facts.queues or ()] if facts.ours else []
     for job in facts.jobs or ():
         if job.asked and job.queue and ours and job.queue not in ours:
             yield Evidence(
@@ -94,7 +99,10 @@ def no_gpu(facts: Facts) -> Found:
             f"{', '.join(have[0].instance_types)} on {have[0].image_type}.",
             step="Submit it to a stack with GPU instances, created with --image-type "
             "ECS_AL2023_NVIDIA --instance-type g4dn. Changing this stack would move its other jobs "
-            "to GPU instances too.",
+            "to GPU instances too."
+            if facts.ours
+            else "Submit it to a queue whose compute environment has GPU instances and the image "
+            "type ECS_AL2023_NVIDIA.",
         )
 
 
@@ -121,12 +129,12 @@ def job_too_large(facts: Facts) -> Found:
                 fix=deploy(facts, "--max-vcpus", str(math.ceil(job.vcpus))),
             )
     without_gpu = list(_without_gpu(facts))
-    for job, reason in _said(facts, "MAX_RESOURCE|JOB_RESOURCE_REQUIREMENT"):
+    for job, reason in _said(facts, TOO_LARGE):
         if job not in without_gpu:
             yield Evidence(
                 f"{job.label}, with {job.vcpus:g} vCPUs and {job.memory} MiB: {reason}",
-                step="Ask for less in the job definition, or deploy larger instance types: "
-                f"{deploy(facts, '--instance-type')} TYPE",
+                step="Ask for less in the job definition, or use larger instance types: "
+                f"{deploy(facts, '--instance-type', 'TYPE')}",
             )
 
 
@@ -205,6 +213,12 @@ def launch_failed(facts: Facts) -> Found:
 
 
 def _execution_role(facts: Facts, _job: Job) -> str:
+    if not facts.stack_name:
+        return (
+            "Check that the execution role of the job definition trusts ecs-tasks.amazonaws.com, "
+            "that the secret exists and that this role is allowed to read it, and that the subnets "
+            "reach Secrets Manager."
+        )
     role = f"JobExecutionRoleArn of {facts.stack_name}"
     return (
         f"Use the {role} in the job definition (batchreg submit --auth job does), check that the "
@@ -223,6 +237,18 @@ def _log_driver(facts: Facts, job: Job) -> tuple[str, str]:
 
 ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, str]]], ...] = (
     (
+        "mount-failed",
+        "A volume of the job cannot be mounted",
+        r"bind source path does not exist|error (while )?(creating mount source|mounting)|"
+        r"failed to mount|mount\.nfs|mount failed|failed to create volume|EFSMountFailure|"
+        r"ContainerCannotMount|invalid mount config|VolumeDriver",
+        "docs.aws.amazon.com/AmazonECS/latest/developerguide/efs-volumes.html",
+        lambda facts, job: (
+            "Check the volumes and mount points of the job definition: the path must exist on the "
+            "instance, and a file system must be reachable and allow the mount."
+        ),
+    ),
+    (
         "execution-role",
         "The job's execution role or its secret cannot be used",
         r"ResourceInitializationError|unable to assume the (execution )?role|AssumeRole|"
@@ -238,13 +264,48 @@ ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, st
         _log_driver,
     ),
     (
+        "gpu-driver",
+        "The instance cannot give the container a GPU",
+        r"could not select device driver|nvidia-container|libnvidia|nvml error",
+        JOBS + "gpu-jobs.html",
+        lambda facts, job: (
+            "Use GPU instances with the image type ECS_AL2023_NVIDIA, whose drivers fit the "
+            "image's CUDA version."
+        ),
+    ),
+    (
+        "docker-timeout",
+        "The Docker Engine of the instance does not keep up",
+        r"DockerTimeoutError|Could not transition to|DockerStateError",
+        "docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html",
+        lambda facts, job: (
+            "Its disk or memory is overloaded: use instances with a faster or larger disk, or let "
+            "fewer jobs share one. Submit the job again, with retries."
+        ),
+    ),
+    (
+        "dependency-failed",
+        "A job that this one depends on has failed",
+        r"dependent job failed|dependency .*failed|job dependency",
+        JOBS + "job_dependencies.html",
+        lambda facts, job: "Look at that job: batchreg doctor --job ID. Then submit both again.",
+    ),
+    (
         "container-not-started",
         "The container does not start",
-        r"CannotStartContainer|CannotCreateContainer",
+        r"Cannot(Start|Create)Container.*(exec|executable|no such file|permission denied|"
+        r"not a directory|working dir|chdir|unable to find user)",
         "docs.aws.amazon.com/AmazonECS/latest/developerguide/cannot-start-container.html",
         lambda facts, job: (
             "Correct the job's command: its first word must be a program in the image."
         ),
+    ),
+    (
+        "container-refused",
+        "The Docker Engine refuses to start the container",
+        r"CannotStartContainer|CannotCreateContainer",
+        "docs.aws.amazon.com/AmazonECS/latest/developerguide/cannot-start-container.html",
+        lambda facts, job: "Correct what it names in the job definition.",
     ),
     (
         "out-of-memory",
@@ -278,6 +339,18 @@ ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, st
 )
 
 
+def end_of(job: Job) -> tuple[str, str] | None:
+    """Return (cause, reason) of how a job ended, by the first reason that names a cause."""
+    if pull_cause(job):
+        return None
+    for reason in job.reasons:
+        if not explicit(reason):
+            for cause, _, pattern, _, _ in ENDS:
+                if re.search(pattern, reason, re.IGNORECASE):
+                    return cause, reason
+    return None
+
+
 def _enter(
     cause: str,
     text: str,
@@ -287,33 +360,70 @@ def _enter(
 ) -> None:
     @rule(cause, text, layer=Layer.JOB, source=source)
     def ended(facts: Facts) -> Found:
-        for job, reason in _said(facts, pattern):
-            if "CannotPull" not in reason:
+        for job in _stuck(facts):
+            end = end_of(job)
+            if end and end[0] == cause:
                 found = step(facts, job)
                 help_for = found if isinstance(found, tuple) else ("", found)
-                yield Evidence(f"{job.label}: {reason}", *help_for)
+                yield Evidence(f"{job.label}: {end[1]}", *help_for)
 
 
 for _end in ENDS:
     _enter(*_end)
 
 
-@rule("job-failed", "The program in the container failed", layer=Layer.JOB, source=STOPPED)
+# What a shell or the kernel means by them.
+CODES = {
+    126: ": not executable",
+    127: ": no such command",
+    137: ": killed",
+    139: ": a segmentation fault",
+    143: ": terminated",
+}
+
+
+@rule("job-failed", "The job failed", layer=Layer.JOB, source=STOPPED)
 def job_failed(facts: Facts) -> Found:
-    explained = {job.id for *_, pattern, _, _ in ENDS for job, _ in _said(facts, pattern)}
-    explained |= {job.id for job, _ in _said(facts, "exec format error")}
     for job in facts.jobs or ():
-        if job.asked and job.status == "FAILED" and job.exit_code and job.id not in explained:
-            known = {
-                126: ": not executable",
-                127: ": no such command",
-                137: ": killed",
-                139: ": a segmentation fault",
-            }.get(job.exit_code, "")
+        # Programs fail every day: one that has an exit code concerns whoever asks about it.
+        if job.status != "FAILED" or (job.exit_code is not None and not job.asked):
+            continue
+        if _is_explained(job):
+            continue
+        said = [text for text in job.reasons if not GENERAL.search(text)] or [*job.reasons]
+        if job.exit_code:
+            why = f" {said[0]}" if said and not GENERAL.search(said[0]) else ""
             yield Evidence(
-                f"{job.label} ended with exit code {job.exit_code}{known}.",
+                f"{job.label} ended with exit code {job.exit_code}{CODES.get(job.exit_code, '')}."
+                f"{why}",
                 step=f"See its log: {batchreg(facts, 'logs', job.id)}",
             )
+        else:
+            reason = said[0] if said else "AWS Batch gives no reason."
+            yield Evidence(
+                f"{job.label}: {reason}",
+                step=f"AWS Batch says no more than that. See its log, if it has one: "
+                f"{batchreg(facts, 'logs', job.id)}",
+            )
+
+
+# What AWS Batch says of any job whose container has ended or did not start.
+GENERAL = re.compile(r"Essential container in task exited|Task failed to start", re.I)
+
+
+def _is_explained(job: Job) -> bool:
+    """Tell whether some other rule names what a job's reasons say."""
+    return bool(
+        pull_cause(job)
+        or end_of(job)
+        or any(explicit(reason) for reason in job.reasons)
+        or any(
+            re.search(pattern, reason, re.IGNORECASE)
+            for reason in job.reasons
+            for _, pattern in (*NO_LAUNCH[:-1], ("job-too-large", TOO_LARGE))
+        )
+        or any("SERVICE_ROLE_PERMISSIONS" in reason for reason in job.reasons)
+    )
 
 
 def _stuck(facts: Facts) -> Iterator[Job]:
@@ -330,22 +440,23 @@ def _without_gpu(facts: Facts) -> Iterator[Job]:
 def _said(facts: Facts, pattern: str) -> Iterator[tuple[Job, str]]:
     for job in _stuck(facts):
         for reason in job.reasons:
-            if re.search(pattern, reason, re.IGNORECASE):
+            if re.search(pattern, reason, re.IGNORECASE) and not explicit(reason):
                 yield job, reason
                 break
 
 
 def _more_types(facts: Facts) -> str:
-    have = [kind for one in present(facts) if not one.fargate for kind in one.instance_types]
+    environment = main(facts)
+    have = environment.instance_types if environment else ()
     words = [word for kind in have for word in ("--instance-type", kind)]
-    return f"{deploy(facts, *words, '--instance-type')} TYPE"
+    return deploy(facts, *words, "--instance-type", "TYPE")
 
 
 def _no_launch(facts: Facts, cause: str) -> Iterator[str]:
     """Yield what AWS Batch, Auto Scaling and EC2 say about instances that did not start."""
 
     def fits(text: str) -> bool:
-        return cause == next(
+        return not explicit(text) and cause == next(
             name for name, pattern in NO_LAUNCH if re.search(pattern, text, re.IGNORECASE)
         )
 

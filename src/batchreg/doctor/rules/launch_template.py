@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from batchreg.doctor.facts import Facts, LaunchTemplate
-from batchreg.doctor.rules import Evidence, Found, Layer, Table
-from batchreg.doctor.rules.commands import deploy, second_stack
+from batchreg.doctor.rules import Evidence, Found, Layer, Table, main
+from batchreg.doctor.rules.commands import attach_again, deploy, second_stack
 from batchreg.doctor.rules.repairs import restore_launch_template
 
 RULES = Table()
@@ -38,8 +38,16 @@ def launch_template_missing(facts: Facts) -> Found:
     source=PROGRAM,
 )
 def user_data_without_credentials(facts: Facts) -> Found:
-    template = _existing(facts)
-    if template and template.mime and not template.fetches_credentials:
+    template, environment = _existing(facts), main(facts)
+    if not template or not template.mime or template.fetches_credentials:
+        return
+    if facts.attached and facts.stack and environment:
+        yield Evidence(
+            f"{environment.name} does not use the launch template of {facts.stack.name}: it has "
+            "been changed since it was attached.",
+            fix=attach_again(facts, environment),
+        )
+    elif facts.ours:
         yield Evidence(
             f"Version {template.version} of the launch template {template.id} does not run "
             "registry_login.py with a secret.",
@@ -57,7 +65,7 @@ def user_data_blocks(facts: Facts) -> Found:
     template = _existing(facts)
     if template and template.blocks:
         text = f"It runs `{template.blocks}`, and ecs.service starts when the user data has ended."
-        fix, step = restore_launch_template(facts) if template.differs else ("", "")
+        fix, step = restore_launch_template(facts) if _not_as_deployed(facts) else ("", "")
         yield Evidence(
             text,
             fix,
@@ -76,7 +84,7 @@ def user_data_blocks(facts: Facts) -> Found:
 def user_data_too_long(facts: Facts) -> Found:
     template = _existing(facts)
     if template and template.bytes > 16_384:
-        fix, step = restore_launch_template(facts) if template.differs else ("", "")
+        fix, step = restore_launch_template(facts) if _not_as_deployed(facts) else ("", "")
         yield Evidence(
             f"It is {template.bytes:,} bytes; the limit is 16,384.",
             fix,
@@ -99,6 +107,10 @@ def metadata_off(facts: Facts) -> Found:
             f"The launch template {template.id} disables the instance metadata service.",
             *restore_launch_template(facts),
         )
+
+
+def _not_as_deployed(facts: Facts) -> bool:
+    return not facts.ours or bool(facts.launch_template and facts.launch_template.differs)
 
 
 def _existing(facts: Facts) -> LaunchTemplate | None:

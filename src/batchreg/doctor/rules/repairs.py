@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchreg.doctor.facts import Environment, Facts, LaunchTemplate, Role, Secret
-from batchreg.doctor.rules import present
+from batchreg.doctor.rules import main
 from batchreg.doctor.rules.commands import aws, batchreg, deploy, repeated, second_stack
 
 # EC2 makes no version without data of its own: this is what the stack's template says already.
@@ -17,7 +17,7 @@ def replace_environment(facts: Facts, environment: Environment) -> tuple[str, st
     A deploy replaces the one on EC2, behind the same queue.
     """
     fargate = environment.fargate or "FargateComputeEnvironment" in environment.name
-    if facts.stack and not fargate:
+    if facts.stack and facts.ours and not fargate:
         return deploy(facts, "--replace-environment"), ""
     return "", second_stack(facts)
 
@@ -30,8 +30,16 @@ def restore_launch_template(facts: Facts) -> tuple[str, str]:
     again, or the next deploy would switch to the one made by hand; nothing is deleted.
     """
     template = facts.launch_template
-    names = [found.name for found in present(facts) if not found.fargate]
-    if not template or not names or template.restorable in (0, template.version):
+    environment = main(facts)
+    if not facts.ours and template and environment:
+        use = ("batch", "update-compute-environment", "--compute-environment", environment.name)
+        key = "launchTemplateId" if template.id.startswith("lt-") else "launchTemplateName"
+        specification = f"launchTemplate={{{key}={template.id},version=N}}"
+        return "", (
+            f"Fix it in a new version N of {template.id}, then let the compute environment use it: "
+            f"{aws(facts, *use)} --compute-resources '{specification}'"
+        )
+    if not template or not environment or template.restorable in (0, template.version):
         return "", (
             "Fix your own part of the user data, then deploy it: "
             f"{deploy(facts, '--user-data')} FILE"
@@ -40,7 +48,7 @@ def restore_launch_template(facts: Facts) -> tuple[str, str]:
     if template.restorable < template.latest:
         number = f"$({copy_version(facts, template)})"
     specification = f"launchTemplate={{launchTemplateId={template.id},version={number}}}"
-    update = ("batch", "update-compute-environment", "--compute-environment", names[0])
+    update = ("batch", "update-compute-environment", "--compute-environment", environment.name)
     step = (
         f"Version {template.restorable} is the one that the stack deployed. Switching to it "
         "replaces the instances; jobs that are running keep the time that the update policy of the "

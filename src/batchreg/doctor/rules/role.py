@@ -7,6 +7,7 @@ import json
 from batchreg.doctor.facts import Denial, Facts, Role
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
 from batchreg.doctor.rules.commands import aws, deploy, second_stack
+from batchreg.doctor.rules.refusals import explicit
 from batchreg.doctor.rules.repairs import attach_agent_policy
 
 RULES = Table()
@@ -97,6 +98,8 @@ def role_denied(facts: Facts) -> Found:
         # The policy that the stack gave to its role, whole and under its own name: a foreign one
         # would keep CloudFormation from deleting the role.
         arns = [one.arn for one in facts.secrets or () if one.arn and not one.of_job]
+        if not facts.ours and denial.resource.startswith("arn:"):
+            arns = [denial.resource]
         policy = {
             "Version": "2012-10-17",
             "Statement": [{"Effect": "Allow", "Action": denial.action, "Resource": arns}],
@@ -117,7 +120,7 @@ def role_denied(facts: Facts) -> Found:
 )
 def key_denied(facts: Facts) -> Found:
     for role, denial in _denied(facts, "kms:"):
-        known = facts.stack.kms_key if facts.stack else ""
+        known = facts.stack.kms_key if facts.stack and facts.ours else "unknown"
         fix = deploy(facts, "--kms-key-arn", denial.resource) if not known else ""
         yield _refusal(
             role,
@@ -129,12 +132,39 @@ def key_denied(facts: Facts) -> Found:
 
 
 @rule(
+    "policy-denies",
+    "A policy explicitly denies what the jobs need",
+    layer=Layer.ROLE,
+    source="docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html",
+)
+def policy_denies(facts: Facts) -> Found:
+    said = [(one.label, text) for one in facts.jobs or () if one.stuck for text in one.reasons]
+    said += [(one.name, one.reason) for one in facts.environments or () if one.status == "INVALID"]
+    said += [("Auto Scaling", text) for text in facts.launch_failures or ()]
+    for whose, text in said:
+        if refusal := explicit(text):
+            who = f" {refusal.who}" if refusal.who else ""
+            on = f" on {refusal.resource}" if refusal.resource else ""
+            organization = refusal.policy in ("service control policy", "resource control policy")
+            yield Evidence(
+                f"{whose}: a {refusal.policy} denies{who} {refusal.action}{on}.",
+                step="This cannot be fixed in this account: ask the administrator of the "
+                "organization."
+                if organization
+                else "No allow statement overrides an explicit deny: remove it from that policy, "
+                "or ask whoever manages the policy.",
+            )
+
+
+@rule(
     "role-without-ecs",
     "The instances are not allowed to join the ECS cluster",
     layer=Layer.ROLE,
     source=AGENT_ROLE,
 )
 def role_without_ecs(facts: Facts) -> Found:
+    if any(instance.agent and instance.agent_seen for instance in facts.instances or ()):
+        return  # a connected agent shows that it is allowed
     for role, denial in _denied(facts, "ecs:"):
         yield _refusal(role, denial, attach_agent_policy(facts, role))
 
