@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.validate import validate_parameters
 from stubs import Stubs
-from worlds import QUESTIONS, Ec2, build
+from worlds import QUESTIONS, Ec2, build, choices, meta
 
 from batchreg.doctor.collect import network
 from batchreg.doctor.collect.calls import Caller
@@ -149,6 +150,16 @@ def test_what_a_missing_permission_hides_is_said(method: str, why: str) -> None:
     found, _ = look(Refusing(method))
     facts = Facts(region="eu-central-1", launch_template=LaunchTemplate(id="lt-1"), **found)
     assert [reason for _, reason in unknown_paths(facts)] == [why]
+
+
+def test_stand_in_answers_in_the_shapes_of_ec2() -> None:
+    """A misspelled field in it would test nothing."""
+    for choice in choices(300, seed=1):
+        for kind, found in build(choice).described.items():
+            shape = meta().service_model.operation_model(f"Describe{kind}").output_shape
+            validate_parameters({kind: found}, shape)
+            names = {name for raw in found for name in raw}
+            assert names <= {*shape.members[kind].member.members}
 
 
 def test_two_round_trips_read_the_network() -> None:

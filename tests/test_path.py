@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -409,3 +411,16 @@ def test_network_acl_is_what_its_rules_say_for_each_address_and_port(
 
 def test_blocks_are_cut_where_others_begin_and_end() -> None:
     assert pieces([(0, 9)], [(2, 3), (8, 20)]) == [(0, 1), (2, 3), (4, 7), (8, 9)]
+
+
+def test_what_is_not_known_is_printed(batchreg: Any, tmp_path: Path) -> None:
+    """With the subnet, the destinations and the reason; it is not a finding, so the status is 0."""
+    file = tmp_path / "facts.json"
+    file.write_text(savefile.dump(changed({"subnets.1.routes": [LOCAL, to("tgw-1")]})))
+    what = "Path from subnet-0b to ecs, ecs-agent, ecs-telemetry, secretsmanager, logs and ghcr.io"
+    why = "subnet-0b routes it to tgw-1"
+    done = batchreg("doctor", "--stack-name", "genomics", "--from", str(file))
+    assert done.returncode == 0
+    assert f"Not known:\n   {what}: {why}\n" in done.stdout
+    done = batchreg("doctor", "--stack-name", "genomics", "--from", str(file), "--json")
+    assert json.loads(done.stdout)["unknown"] == [{"what": what, "is": why}]
