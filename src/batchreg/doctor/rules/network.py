@@ -45,7 +45,7 @@ def subnet_missing(facts: Facts) -> Found:
                 fix=deploy(facts, *repeated("--subnet-id", others)) if others else "",
                 step=""
                 if others
-                else f"Deploy with subnets that exist: {deploy(facts, '--subnet-id')} ID",
+                else f"Deploy with subnets that exist: {deploy(facts, '--subnet-id', 'ID')}",
             )
 
 
@@ -64,7 +64,7 @@ def group_missing(facts: Facts) -> Found:
             step=""
             if others
             else "Deploy with a security group that exists: "
-            f"{deploy(facts, '--security-group-id')} ID",
+            f"{deploy(facts, '--security-group-id', 'ID')}",
         )
 
 
