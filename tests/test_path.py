@@ -14,7 +14,8 @@ from write_troubleshooting import changed
 from batchreg.doctor import savefile
 from batchreg.doctor.filters import Decision, State, acl, block, pieces
 from batchreg.doctor.findings import diagnose
-from batchreg.doctor.path import Kind, paths
+from batchreg.doctor.hops import Kind
+from batchreg.doctor.path import paths
 from batchreg.doctor.rules.breaks import unknown_paths
 from batchreg.doctor.topology import AclRule
 from batchreg.errors import BatchregError

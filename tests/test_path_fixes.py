@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from packets import World, outcome
-from test_path_matrix import MATRIX, label, seen
-from worlds import Choice, build, goals
+from worlds import MATRIX, Choice, build, goals, label, seen
 
 from batchreg.doctor.findings import Finding, diagnose
 

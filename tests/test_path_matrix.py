@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import collections
-import re
-from concurrent.futures import Future
 
 import pytest
-from packets import UNKNOWN, World, outcome
-from worlds import QUESTIONS, Choice, Ec2, build, choices, goals
+from packets import UNKNOWN, outcome
+from worlds import MATRIX, Choice, build, goals, label, seen
 
-from batchreg.doctor.collect import network
-from batchreg.doctor.collect.calls import Caller
-from batchreg.doctor.facts import Facts, LaunchTemplate, Secret
 from batchreg.doctor.filters import State
 from batchreg.doctor.findings import diagnose
 from batchreg.doctor.path import Path, paths
 from batchreg.doctor.rules.breaks import unknown_paths
-from batchreg.doctor.topology import Host
-from batchreg.registry_login import HUB
 
-COUNT = 1000
-MATRIX = choices(COUNT, seed=4711)
 # Which findings name a hop at which packets end.
 CAUSES = {
     "security group": {"egress-closed"},
@@ -35,36 +26,6 @@ CAUSES = {
     "network ACL of the next subnet, beyond": {"acl-closed"},
     "network ACL, responses": {"acl-closed"},
 }
-
-
-def seen(choice: Choice, world: World) -> Facts:
-    """Collect the facts as doctor does, from what EC2 says about the network."""
-    registry = choice["registry"]
-    known = [Host(name=name, addresses=tuple(ips)) for name, ips in world.names.items()]
-    if re.fullmatch(r"[\d.]+:\d+", registry):
-        known.append(Host(name=registry, addresses=(registry.partition(":")[0],)))
-    hosts: Future[list[Host]] = Future()
-    hosts.set_result(known)
-    ec2 = Ec2(world)
-    found = network.look(Caller(lambda _: ec2), world.subnets, world.groups, hosts)
-    return Facts(
-        region="eu-central-1",
-        launch_template=LaunchTemplate(id="lt-1"),
-        secrets=(
-            Secret(
-                name="s",
-                host=HUB if registry == "docker.io" else registry,
-                keys=("username", "password", "registry_url"),
-            ),
-        ),
-        **found,
-    )
-
-
-def label(choice: Choice) -> str:
-    return "; ".join(
-        f"{key}: {value}" for key, value in choice.items() if value != QUESTIONS[key][0]
-    )
 
 
 def disagreement(choice: Choice) -> str:

@@ -6,12 +6,20 @@ A network is a choice for each of the QUESTIONS; the first answer to each is the
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import cache
 from typing import Any
 
 from packets import Goal, World
 from stubs import client
+
+from batchreg.doctor.collect import network
+from batchreg.doctor.collect.calls import Caller
+from batchreg.doctor.facts import Facts, LaunchTemplate, Secret
+from batchreg.doctor.topology import Host
+from batchreg.registry_login import HUB
 
 Raw = dict[str, Any]
 SERVICES = ("ecs", "ecs-agent", "ecs-telemetry", "secretsmanager", "logs")
@@ -312,6 +320,9 @@ def choices(count: int, seed: int) -> list[Choice]:
     return list({tuple(one.items()): one for one in found}.values())
 
 
+MATRIX = choices(1000, seed=4711)
+
+
 def build(choice: Choice) -> World:
     """Return the network of a choice."""
     cells = {"a": choice["acl"], "n": choice["nat acl"]}
@@ -442,6 +453,36 @@ class Ec2:
         self.calls.append(Attribute)
         name = Attribute[0].upper() + Attribute[1:]
         return {"VpcId": VpcId, name: {"Value": self.world.attributes[Attribute]}}
+
+
+def seen(choice: Choice, world: World) -> Facts:
+    """Collect the facts as doctor does, from what EC2 says about the network."""
+    registry = choice["registry"]
+    known = [Host(name=name, addresses=tuple(ips)) for name, ips in world.names.items()]
+    if re.fullmatch(r"[\d.]+:\d+", registry):
+        known.append(Host(name=registry, addresses=(registry.partition(":")[0],)))
+    hosts: Future[list[Host]] = Future()
+    hosts.set_result(known)
+    ec2 = Ec2(world)
+    found = network.look(Caller(lambda _: ec2), world.subnets, world.groups, hosts)
+    return Facts(
+        region="eu-central-1",
+        launch_template=LaunchTemplate(id="lt-1"),
+        secrets=(
+            Secret(
+                name="s",
+                host=HUB if registry == "docker.io" else registry,
+                keys=("username", "password", "registry_url"),
+            ),
+        ),
+        **found,
+    )
+
+
+def label(choice: Choice) -> str:
+    return "; ".join(
+        f"{key}: {value}" for key, value in choice.items() if value != QUESTIONS[key][0]
+    )
 
 
 def _of(one: Raw, service: str) -> bool:

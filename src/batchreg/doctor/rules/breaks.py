@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from batchreg.doctor.facts import Facts, Row
 from batchreg.doctor.filters import State
-from batchreg.doctor.path import Hop, Kind, Path, paths
+from batchreg.doctor.hops import Hop, Kind
+from batchreg.doctor.path import Path, paths
 from batchreg.doctor.topology import Endpoint, Subnet
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from batchreg.doctor.facts import Facts
 from batchreg.doctor.filters import DEFAULT_RULE
-from batchreg.doctor.path import Hop, Kind, paths
+from batchreg.doctor.hops import Hop, Kind
+from batchreg.doctor.path import paths
 from batchreg.doctor.rules import Evidence, Found, Layer, Look, Table
 from batchreg.doctor.rules.breaks import (
     CutOff,
