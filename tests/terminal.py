@@ -55,6 +55,7 @@ class Terminal:
 
     def signal(self, number: int) -> None:
         """Send a signal, such as the SIGHUP of a terminal that is closed."""
+        time.sleep(0.05)  # Python's input() misses one in its first microseconds
         self._process.send_signal(number)
 
     def wait(self, seconds: float = 20) -> int:
