@@ -8,17 +8,11 @@ from dataclasses import dataclass
 
 from batchreg.attach.archive import ELSEWHERE, Archive, Part
 from batchreg.errors import BatchregError
+from batchreg.render.parts import COPIED, SETS
 
-# What AWS Batch's own part appends, in templates that it made (`Batch-lt-…`). A second environment
-# with them joins the first one's cluster.
-BATCH_WROTE = re.compile(
-    r"ECS_INSTANCE_ATTRIBUTES.*com\.amazonaws\.batch|"
-    r"ECS_CLUSTER=[\"']?(?:AWSBatch-|\S+_Batch_)"
-)
-# docs.aws.amazon.com/batch/latest/userguide/launch-templates.html
-RESERVED = re.compile(r"\b(?P<word>ECS_CLUSTER|ECS_INSTANCE_ATTRIBUTES)\s*=")
 CREDENTIALS = re.compile(r"\bECS_ENGINE_AUTH_(?:TYPE|DATA)\b")
 ECS_CONFIG = r"""["']?/etc/ecs/ecs\.config\b"""
+# Wider than what deploy refuses (render.parts): these lines are only pointed out.
 OVERWRITES = re.compile(
     rf"(?<!>)>\|?\s*{ECS_CONFIG}|\btee\s+(?!-a\b|--append\b){ECS_CONFIG}|"
     rf"\b(?:cp|mv|install|wget|curl)\b.*\s{ECS_CONFIG}"
@@ -71,7 +65,7 @@ def review(archive: Archive) -> Review:
     """Read the scripts of an archive. Raises BatchregError for one that must not be copied."""
     _refuse(archive)
     warnings: list[str] = []
-    for line in _matching(archive, RESERVED):
+    for line in _matching(archive, SETS):
         warnings.append(f"{line} sets {line.word}, which AWS Batch reserves for itself.")
     for line in _overwriting(archive):
         warnings.append(
@@ -101,7 +95,7 @@ def review(archive: Archive) -> Review:
 
 
 def _refuse(archive: Archive) -> None:
-    for line in _matching(archive, BATCH_WROTE):
+    for line in _matching(archive, COPIED):
         raise BatchregError(
             f"The user data of {archive.owner} was copied from a launch template that AWS Batch "
             f"made (Batch-lt-…): {line} names a cluster.",

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-RESERVED = "ECS_CLUSTER|ECS_INSTANCE_ATTRIBUTES"
 FILE = r"[\"']?/etc/ecs/ecs\.config[\"']?"
 
 # What AWS Batch's own part looks like in the launch template `Batch-lt-...` that it makes.
-COPIED = re.compile(r"com\.amazonaws\.batch\.|ECS_CLUSTER\s*=\s*[\"']?(arn:\S+/)?AWSBatch-")
-SETS = re.compile(rf"\b({RESERVED})\s*=")
+# A second environment with it would join the first one's cluster.
+COPIED = re.compile(
+    r"com\.amazonaws\.batch\b|ECS_CLUSTER\s*=\s*[\"']?((arn:\S+/)?AWSBatch-|\S+_Batch_)"
+)
+SETS = re.compile(r"\b(?P<word>ECS_CLUSTER|ECS_INSTANCE_ATTRIBUTES)\s*=")
 READS = re.compile(r"^\s*(e|f)?grep\b")
 REPLACES = re.compile(
     rf"(?<![>\d&])>\|?\s*{FILE}"  # not >>, and not 2>
@@ -61,7 +63,9 @@ def conflicts(raw: bytes) -> list[Conflict]:
             if match := SETS.search(line):
                 if not READS.search(line):
                     found.append(
-                        Conflict(where(number), f"sets {match[1]}, which AWS Batch sets itself")
+                        Conflict(
+                            where(number), f"sets {match['word']}, which AWS Batch sets itself"
+                        )
                     )
             elif REPLACES.search(line):
                 found.append(
