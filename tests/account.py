@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -15,6 +17,7 @@ PASSWORD = 'pa"ss\\wörd ${AWS::Region}'
 # No registry is there to be asked, but for the tests that start one.
 LOGIN = {"BATCHREG_USERNAME": "lab", "BATCHREG_PASSWORD": PASSWORD, "BATCHREG_NO_CHECK": "1"}
 
+BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 # Runs `batchreg` as a user does.
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import secrets
 import subprocess
-import sys
 from pathlib import Path
 
-from account import Account
+from account import BATCHREG, Account
 from lab.environ import clean
 from wire import Wire
 
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 USERNAME, PASSWORD = (f"canary{secrets.token_hex(12)}" for _ in range(2))
 CANARIES = [
     text.encode()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
 import pytest
-from account import Account, Run
+from account import BATCHREG, Account, Run
 from checks import IMAGES, PASSWORD
 from lab.environ import clean
 from local_aws import LocalAws
@@ -25,8 +24,6 @@ from batchreg.registry_login import SecretsManager, read_all
 
 # Who starts the tests may ignore Ctrl-C, as a shell does with `&`, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from account import BATCHREG
 from wire import Wire
 
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 NOTHING = "batchreg: interrupted; no changes were made."
 
 # All that batchreg prints on its way, as whole lines.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
+from account import BATCHREG
 
 # How a shell passes the line, and how an answer looks: bash and fish know one word at a time.
 QUESTIONS = {

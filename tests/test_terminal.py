@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import pytest
-from account import LOGIN, PASSWORD
+from account import BATCHREG, LOGIN, PASSWORD
 from lab.environ import clean
 from terminal import ESCAPE, Terminal
 
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 NOTHING = "batchreg: interrupted; no changes were made."
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)[0-9;]*m")
 

@@ -6,21 +6,18 @@ import base64
 import json
 import platform
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-from account import Account
+from account import BATCHREG, Account
 from lab.environ import clean
 from lab.parts import Registry
 from local_aws import LocalAws
 
-BATCHREG = str(Path(sys.executable).with_name("batchreg"))
 CANARY = "canary-4711-tweet"
 # The registry's image is for this machine.
 INSTANCES, OTHERS = {"x86_64": ("m7i", "c7g"), "aarch64": ("m7g", "c7i")}[platform.machine()]
