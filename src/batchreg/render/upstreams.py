@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from batchreg.registry_login import HUB
+from batchreg.render.constraints import DOCKER_HUB
 
 # Of EcrRepositoryPrefix, in the API reference of CreatePullThroughCacheRule.
 PREFIX_LENGTH = (2, 30)
@@ -30,7 +30,7 @@ class Upstream:
 
 
 _BY_KEY = {
-    HUB: Upstream("docker-hub", "registry-1.docker.io", "hub"),
+    DOCKER_HUB: Upstream("docker-hub", "registry-1.docker.io", "hub"),
     "ghcr.io": Upstream("github-container-registry", "ghcr.io", "ghcr"),
     "registry.gitlab.com": Upstream("gitlab-container-registry", "registry.gitlab.com", "gitlab"),
     "cgr.dev": Upstream("chainguard", "cgr.dev", "cgr"),
