@@ -22,6 +22,7 @@ from batchreg.cli.grammar import (
 )
 from batchreg.cli.options import (
     aws_options,
+    cache_option,
     config_option,
     connection_options,
     credential_options,
@@ -495,6 +496,7 @@ def cancel(stack_name: str, **options: Any) -> None:
     ),
 )
 @structure_options
+@under("Template options", cache_option())
 def render(output: str | None, style: str, **shape: Any) -> None:
     """Print the CloudFormation template."""
     from batchreg.cli.output import write

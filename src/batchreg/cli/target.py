@@ -135,6 +135,6 @@ def _batchreg_stacks(client: Any) -> list[str]:
     with suppress(Exception):  # it is only for a hint: without permission there is none
         for stack in client.describe_stacks()["Stacks"]:
             keys = {parameter["ParameterKey"] for parameter in stack.get("Parameters", [])}
-            if {"CredentialRefreshMinutes", "MaxvCpus"} <= keys:
+            if "MaxvCpus" in keys and keys & {"CredentialRefreshMinutes", "CachePrefix"}:
                 names.append(stack["StackName"])
     return sorted(names)

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 from batchreg.render.constraints import DOCKER_HUB
 
-# Of EcrRepositoryPrefix, in the API reference of CreatePullThroughCacheRule.
-PREFIX_LENGTH = (2, 30)
-
 
 @dataclass(frozen=True)
 class Upstream:
@@ -39,10 +36,15 @@ _BY_KEY = {
 _AZURE = re.compile(r"([a-zA-Z0-9]{5,50})\.azurecr\.io")
 
 
+def supported() -> str:
+    """Return the registries that ECR can pull private images from, for a sentence."""
+    return "Docker Hub, ghcr.io, registry.gitlab.com, cgr.dev and <name>.azurecr.io"
+
+
 def upstream_of(key: str) -> Upstream | None:
     """Return what ECR knows the registry with this key as; None if ECR cannot pull from it."""
     if found := _BY_KEY.get(key):
         return found
-    if match := _AZURE.fullmatch(key):
+    if _AZURE.fullmatch(key):
         return Upstream("azure-container-registry", key, "azure")
     return None

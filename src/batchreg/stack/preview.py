@@ -139,6 +139,12 @@ def _registries(old: Deployment, new: Deployment) -> Iterator[Change]:
         )
         if before != after:
             yield Change("registry", before, after)
+        paths = [
+            "through ECR" if slot in dict(one.settings.cached) else "by the instances"
+            for one in (old, new)
+        ]
+        if after and paths[0] != paths[1]:
+            yield Change(f"images of {after} are pulled", paths[0] if before else "", paths[1])
         if before and after and {f"Username{n}", f"Password{n}"} & new.secrets:
             yield Change(f"credentials of {after}", "as deployed", "replaced by those given")
     gone, come = set(old.settings.secret_arns), set(new.settings.secret_arns)
