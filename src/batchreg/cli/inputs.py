@@ -15,10 +15,10 @@ import click
 from batchreg.cli.options import structure_settings
 from batchreg.errors import BatchregError
 from batchreg.registry import logins
-from batchreg.registry.names import address_of, host_of, key_of
+from batchreg.registry.names import host_of, key_of
 from batchreg.render.constraints import PASSWORD, USERNAME
 from batchreg.render.settings import PARAMETERS, Settings
-from batchreg.stack.caching import ALL
+from batchreg.stack import caching
 from batchreg.stack.plan import CREDENTIALS, Inputs, RegistryInput
 
 
@@ -56,26 +56,13 @@ def gather(
         parameters=parameters(values, credentials=not listed),
         registries=listed,
         settings=settings,
-        cache=cache(pull_through_cache),
+        cache=caching.wanted(pull_through_cache),
         default_vpc=default_vpc,
         on_command_line=on_command_line(),
         tags=dict(map(_tag, tag)),
         role_arn=role_arn,
         protect=protect,
     )
-
-
-def cache(text: str | None) -> tuple[str, ...] | None:
-    """Return `Inputs.cache` of --pull-through-cache: all, none, or hosts separated by commas."""
-    if text is None or text.strip().lower() in ("all", "none"):
-        return {"all": ALL, "none": ()}.get((text or "").strip().lower())
-    try:
-        return tuple(key_of(address_of(host)) for host in text.split(",") if host.strip())
-    except BatchregError as error:
-        raise BatchregError(
-            f"--pull-through-cache: {error.fact}",
-            "Write all, none, or registries such as ghcr.io,docker.io.",
-        ) from None
 
 
 def on_command_line() -> frozenset[str]:

@@ -555,10 +555,9 @@ def structure(*, pull_through_cache: str | None, **options: Any) -> Any:
 
     settings = structure_settings(**options)
     if pull_through_cache:
-        from batchreg.cli.inputs import cache
-        from batchreg.stack.caching import ALL
+        from batchreg.stack.caching import ALL, wanted
 
-        keys = cache(pull_through_cache) or ()
+        keys = wanted(pull_through_cache) or ()
         cached = tuple(enumerate((constraints.DOCKER_HUB,) if keys == ALL else keys, 1))
         settings |= {"cached": cached, "slots": tuple(slot for slot, _ in cached) or (1,)}
     return Settings(**settings)

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
 
 from batchreg.errors import BatchregError
-from batchreg.registry.names import host_of
+from batchreg.registry.names import address_of, host_of, key_of
 from batchreg.render.constraints import CACHE_PREFIX_LENGTH
-from batchreg.render.settings import Cached, Settings, suffix
+from batchreg.render.settings import Cached, suffix
 from batchreg.render.upstreams import supported, upstream_of
-from batchreg.stack.preflight import Check, Problem
 
 # For Inputs.cache: every registry that ECR supports.
 ALL = ("all",)
+
+
+def wanted(text: str | None) -> tuple[str, ...] | None:
+    """Return `Inputs.cache` of --pull-through-cache: all, none, or registries between commas."""
+    if text is None or text.strip().lower() in ("all", "none"):
+        return {"all": ALL, "none": ()}.get((text or "").strip().lower())
+    return tuple(_key(name) for name in text.split(",") if name.strip())
+
+
+def _key(name: str) -> str:
+    try:
+        return key_of(address_of(name))
+    except BatchregError as error:
+        # `attach --pull-through-cache genomics` takes the environment's name for a value.
+        word = re.fullmatch(r"[\w-]+", name.strip())
+        fact = f"{name.strip()} is not a registry." if word else error.fact
+        raise BatchregError(
+            f"--pull-through-cache: {fact}",
+            "Write all, none, or registries such as ghcr.io,docker.io.",
+        ) from None
 
 
 def choose(wanted: tuple[str, ...] | None, present: Cached, keys: Mapping[int, str]) -> Cached:
@@ -68,59 +85,3 @@ def prefix_of(stack_name: str) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most - 7].rstrip('-')}-{sha256(stack_name.encode()).hexdigest()[:6]}"
-
-
-def rules(ecr: Any, settings: Settings, prefix: str, present: Mapping[str, str]) -> list[Check]:
-    """Return the check of what ECR has already: no prefix may be somebody else's.
-
-    `present`: the stack's outputs as they are.
-    """
-    ours = {value for name, value in present.items() if name.startswith("CacheRepositoryPrefix")}
-    wanted = {
-        f"{prefix}/{settings.directories[slot]}": upstream.url
-        for slot, upstream in settings.upstreams.items()
-    }
-    what = "The pull-through cache rules of this region"
-    found = [Check(what, partial(_rules, ecr, wanted, ours))]
-    if not any(one.startswith(f"{prefix}/") for one in ours):
-        what = "The repository creation templates of this region"
-        found.append(Check(what, partial(_templates, ecr, prefix)))
-    return found
-
-
-def _rules(ecr: Any, wanted: Mapping[str, str], ours: set[str]) -> Iterator[Problem]:
-    pages = ecr.get_paginator("describe_pull_through_cache_rules").paginate()
-    others = {
-        rule["ecrRepositoryPrefix"]: rule["upstreamRegistryUrl"]
-        for page in pages
-        for rule in page["pullThroughCacheRules"]
-        if rule["ecrRepositoryPrefix"] not in ours
-    }
-    for prefix, url in wanted.items():
-        if prefix in others:
-            yield Problem(
-                f"ECR has a pull-through cache rule with the prefix {prefix} already, for "
-                f"{others[prefix]}.",
-                "Give another --cache-prefix.",
-            )
-            continue
-        same = sorted(name for name, its in others.items() if its == url)
-        if same and prefix not in ours:
-            yield Problem(
-                f"ECR has a pull-through cache rule for {url} already, with the prefix "
-                f"{', '.join(same)}.",
-                f"It stays as it is; the images of this stack get the prefix {prefix}.",
-                certain=False,
-            )
-
-
-def _templates(ecr: Any, prefix: str) -> Iterator[Problem]:
-    pages = ecr.get_paginator("describe_repository_creation_templates").paginate()
-    prefixes = {
-        one["prefix"].rstrip("/") for page in pages for one in page["repositoryCreationTemplates"]
-    }
-    if prefix in prefixes:
-        yield Problem(
-            f"ECR has a repository creation template with the prefix {prefix} already.",
-            "Give another --cache-prefix.",
-        )

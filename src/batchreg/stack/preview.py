@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchreg.registry.names import named
+from batchreg.registry.names import host_of, named
 from batchreg.render.settings import Settings, slots_of, suffix
 from batchreg.render.text import parse, read_template
 
@@ -118,6 +118,22 @@ def effect_on_jobs(preview: Preview, new: Deployment, running: int) -> str:
         f"AWS Batch replaces the instances (new {why}). {jobs} {policy}; a terminated job is retried "
         "if its retry strategy allows it."
     )
+
+
+def image_names(old: Deployment, new: Deployment) -> str:
+    """Return what becomes of the names of images, empty if they stay as they are."""
+    before, after = ({key for _, key in one.settings.cached} for one in (old, new))
+    if come := ", ".join(sorted(map(host_of, after - before))):
+        return (
+            f"From then on instances have no credentials for {come}: jobs have to name its images as "
+            "batchreg image prints them."
+        )
+    if gone := ", ".join(sorted(map(host_of, before - after))):
+        return (
+            f"From then on jobs have to name the images of {gone} without ECR; what ECR has cached "
+            "can still be pulled from there."
+        )
+    return ""
 
 
 def _duration(minutes: int) -> str:
