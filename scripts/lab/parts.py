@@ -180,9 +180,10 @@ def start_registry(directory: Path, address: str, **sections: object) -> tuple[D
         return None
 
     daemon = Daemon(["docker-registry", "serve", str(config)], log)
-    host = daemon.wait_until(listens_on)
-    config.unlink()
-    return daemon, host
+    try:
+        return daemon, daemon.wait_until(listens_on)
+    finally:
+        config.unlink()
 
 
 class Registry:

@@ -15,6 +15,9 @@ and by hand where this machine can, they run: an instance boots, and Docker runs
 
 LOCAL_AWS_PACE (or `pace=`) is the number of seconds that each resource of a stack takes: on AWS
 minutes pass, here milliseconds.
+
+LOCAL_AWS_UPSTREAMS (or `upstreams=`) says where ECR's pull-through cache finds registries on this
+machine: {"ghcr.io": "127.0.0.1:5001"}.
 """
 
 from __future__ import annotations
@@ -66,14 +69,14 @@ class LocalAws:
         """Take the pace, else LOCAL_AWS_PACE counts, and where to keep the log, else it goes.
 
         Jobs run where `jobs` says so; the time of their timeouts then passes `hurry` times faster.
-        ECR's pull-through cache finds registries of `upstreams` there: {"ghcr.io": "127.0.0.1:5001"}.
+        ECR's pull-through cache finds registries where `upstreams` says, else LOCAL_AWS_UPSTREAMS.
         """
         self._environ = dict(os.environ)
         if pace is not None:
             self._environ["LOCAL_AWS_PACE"] = str(pace)
         if jobs:
             self._environ["LOCAL_AWS_HURRY"] = str(hurry)
-        self._upstreams = dict(upstreams or {})
+        self._upstreams = upstreams or json.loads(os.environ.get("LOCAL_AWS_UPSTREAMS", "{}"))
         self._log, self._port, self._jobs, self._hurry = log, port, jobs, hurry
         self._clients = threading.Lock()  # botocore makes them one at a time
         self._runner = ExitStack()

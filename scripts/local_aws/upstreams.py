@@ -15,9 +15,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from urllib.request import parse_http_list, parse_keqv_list
 
 MANIFESTS = ", ".join(
@@ -107,28 +108,30 @@ class Proxy:
 
         Raises Unavailable where it does not start, which needs an answer of the upstream's.
         """
-        from lab.parts import start_registry  # which only this needs
+        # Only this needs them.
+        from lab.forwarder import Forwarder
+        from lab.parts import start_registry
 
         self._storage = folder / "images"
-        url = url_of(host)
-        section = {"remoteurl": url}
+        self._road = ExitStack()
+        section = {"remoteurl": url_of(host)}
         if login:
-            # In proxy mode docker-registry 2.8 uses these with a token server alone; what a URL
-            # holds is sent to a registry with basic authentication.
-            scheme, _, rest = url.partition("://")
-            name, token = (quote(each, safe="") for each in login)
-            section = {
-                "remoteurl": f"{scheme}://{name}:{token}@{rest}",
-                "username": login.username,
-                "password": login.token,
-            }
+            # docker-registry 2.8 uses its credentials with a token server alone. What asks for them
+            # itself gets them on the way, and not in the URL, which docker-registry writes into its
+            # log.
+            section |= {"username": login.username, "password": login.token}
+            if host in addresses:
+                road = Forwarder(addresses[host], {"Authorization": login.basic})
+                section["remoteurl"] = self._road.enter_context(road).url
         try:
             self._daemon, self._address = start_registry(folder, "127.0.0.1", proxy=section)
         except RuntimeError as error:
+            self._road.close()
             raise Unavailable(UNREACHABLE) from error
 
     def stop(self) -> None:
         self._daemon.stop()
+        self._road.close()
 
     def get(self, path: str) -> Reply:
         connection = http.client.HTTPConnection(self._address, timeout=STORE_SECONDS)

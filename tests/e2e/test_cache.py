@@ -9,60 +9,25 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from cache_world import IMPORT, PULL, Cache, policy, statement
-from lab.ecr import Endpoint
-from lab.parts import Engine, PullError, Registry
-from local_aws import LocalAws
+from cache_world import IMPORT, PULL, policy, statement
+from cached import World, cached_registries
+from lab.parts import PullError
 from real_parts import PASSWORD, require
 
-HOSTS = ("ghcr.io", "registry.gitlab.com")
 EC2_ROLE = "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
-
-
-@dataclass
-class World(Cache):
-    """An AWS whose cache finds two registries on this machine, and an engine that finds its ECR."""
-
-    aws: LocalAws
-    engine: Engine
-    registries: dict[str, Registry]
-
-    def __post_init__(self) -> None:
-        super().__init__(self.aws)
-
-    def cached(self, host: str = "ghcr.io") -> str:
-        """Create a rule with right credentials, and return its prefix."""
-        registry = self.registries[host]
-        return self.rule(self.secret(registry.username, registry.password), host)
-
-    def pull(self, image: str, role: str) -> str:
-        """Pull with a role's token, from ECR and not from the engine's own store; return why not."""
-        try:
-            self.engine.pull(image, self.login(role))
-        except PullError as error:
-            return str(error)
-        self.engine.remove(image)
-        return ""
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     require("registry", "engine", "machine")
-    folder = tmp_path_factory.mktemp("cache")
-    with (
-        Registry("ann", PASSWORD, directory=folder / "a") as one,
-        Registry("ben", "first:b", directory=folder / "b") as other,
-        LocalAws(jobs=True, upstreams=dict(zip(HOSTS, (one.host, other.host), strict=True))) as aws,
-        Endpoint(aws, aws.ecr_host, folder / "ecr") as ecr,
-        Engine(folder / "engine", etc=ecr.etc) as engine,
-    ):
+    with cached_registries(tmp_path_factory.mktemp("cache")) as world:
         for name in ("align", "sort", "count"):
-            one.push(f"lab/{name}")
-        yield World(aws, engine, dict(zip(HOSTS, (one, other), strict=True)))
+            world.registries["ghcr.io"].push(f"lab/{name}")
+        yield world
 
 
 @pytest.fixture(scope="module")
@@ -187,9 +152,10 @@ def test_pull_needs_a_token(world: World, puller: str) -> None:
     """Not even a cached image comes without."""
     image = world.image(world.cached(), "lab/align:latest")
     assert world.pull(image, puller) == ""
-    for credentials in (None, {"username": "AWS", "password": "nonsense"}):
-        with pytest.raises(PullError, match="no basic auth credentials"):
-            world.engine.pull(image, credentials)
+    with pytest.raises(PullError, match="no basic auth credentials"):
+        world.engine.pull(image)
+    with pytest.raises(PullError, match="unauthorized: authentication required"):
+        world.engine.pull(image, {"username": "AWS", "password": "nonsense"})
 
 
 # Jobs
@@ -261,15 +227,27 @@ def test_job_pulls_with_its_execution_roles_token(world: World, queue: str) -> N
     assert "does not exist in the registry with id" in narrow["container"]["reason"]
 
 
-def test_the_cache_speaks_tls(world: World) -> None:
-    """The engine trusts this certificate for this host alone."""
-    etc = world.engine._etc
-    assert etc
-    address, _ = (etc / "hosts").read_text().splitlines()[1].split()
+# What stays behind
+
+
+def test_engine_trusts_ecrs_certificate_for_ecrs_host(world: World) -> None:
+    """It asks on port 80 where this fails, so that no pull would show it."""
+    etc = world.endpoint.etc
+    address = (etc / "hosts").read_text().split()[-2]
     certificate = etc / "docker/certs.d" / world.aws.ecr_host / "ca.crt"
     context = ssl.create_default_context(cafile=str(certificate))
     with (
         socket.create_connection((address, 443)) as plain,
         context.wrap_socket(plain, server_hostname=world.aws.ecr_host) as secure,
     ):
-        assert secure.version()
+        assert secure.version() == "TLSv1.3"
+
+
+def test_no_password_is_left_in_a_file(world: World) -> None:
+    """Neither where ECR keeps images, nor on the instances, nor in a log."""
+    files = {path: path.read_bytes() for path in world.aws.log.parent.rglob("*") if path.is_file()}
+    assert any(path.name == "docker-registry.log" for path in files)
+    for password in (PASSWORD, "second one", "first:b"):
+        texts = (password, quote(password, safe=""), json.dumps(password)[1:-1])
+        for path, content in files.items():
+            assert not any(text.encode() in content for text in texts), path
