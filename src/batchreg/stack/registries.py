@@ -26,12 +26,19 @@ class StackRegistry:
     """A registry of a stack.
 
     `key`: the ECS agent's key for it; None where only the secret tells. `arn`: of its secret.
-    `slot`: its number in the template; None for a secret that the user made.
+    `slot`: its number in the template; None for a secret that the user made. `cache_prefix`: of the
+    rule by which ECR pulls from it; empty if the instances do.
     """
 
     key: str | None
     arn: str
     slot: int | None = None
+    cache_prefix: str = ""
+
+    @property
+    def cached(self) -> bool:
+        """Whether ECR pulls from it, with the secret's credentials."""
+        return bool(self.cache_prefix)
 
     @property
     def secret_name(self) -> str:
@@ -82,7 +89,8 @@ def of(stack: Stack, settings: Settings | None) -> tuple[StackRegistry, ...]:
     for slot in slots_of(stack.parameters):
         arn = stack.outputs.get(f"RegistrySecret{suffix(slot)}Arn")
         if arn:  # else the stack was not created to the end
-            own.append(StackRegistry(_key(stack, slot), arn, slot))
+            prefix = stack.outputs.get(f"CacheRepositoryPrefix{suffix(slot)}", "")
+            own.append(StackRegistry(_key(stack, slot), arn, slot, prefix))
     return tuple(own) or tuple(map(_of_user, settings.secret_arns if settings else ()))
 
 
@@ -100,6 +108,8 @@ def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored 
     text = _text(manager, registry, stage)
     if isinstance(text, Problem):
         return text
+    if registry.cached and registry.key:
+        text = _as_on_instances(text, registry.key)
     try:
         key, _ = registry_login.login(text)
     except registry_login.Refused as refusal:
@@ -152,6 +162,14 @@ def _text(manager: Any, registry: StackRegistry, stage: str) -> str | Problem:
             broken=code == "ResourceNotFoundException" and missing,
         )
     return str(answer.get("SecretString", ""))
+
+
+def _as_on_instances(text: str, key: str) -> str:
+    """Return a secret for ECR, {"username", "accessToken"}, in the form that the instances read."""
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        fields = json.loads(text, strict=False)
+        return json.dumps({**fields, "password": fields["accessToken"], "registry_url": key})
+    return text
 
 
 def _key(stack: Stack, slot: int) -> str | None:
