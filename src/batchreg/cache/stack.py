@@ -11,9 +11,7 @@ from batchreg.stack.states import Stack
 def of(stack: Stack) -> Cache | None:
     """Return the cache of a stack; None if it has none."""
     cached = tuple(
-        Cached(one.key, one.cache_prefix)
-        for one in registries.of(stack, None)
-        if one.key and one.cache_prefix
+        Cached(one.key, one.prefix) for one in registries.of(stack, None) if one.key and one.prefix
     )
     if not cached:
         return None

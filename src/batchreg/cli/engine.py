@@ -31,7 +31,7 @@ def run(
         cached={one.host: f"{cache.host}/{one.prefix}" for one in cache.registries}
         if cache
         else {},
-        others=tuple(one.host for one in known if not one.cached),
+        others=tuple(one.host for one in known if not one.prefix),
     )
     settings, notes = engines.configuration(engines.ENGINES[engine], place)
     write(settings, output)

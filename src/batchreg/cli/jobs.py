@@ -216,7 +216,7 @@ def _with_credentials(
     """
     wanted = registry_login.HUB if spec.image.on_hub else spec.image.registry
     known = _registries(session, present)
-    usable = [registry for registry in known if not registry.cached]  # ECR alone uses the others
+    usable = [registry for registry in known if not registry.prefix]  # ECR alone uses the others
     found = next((registry for registry in usable if registry.key == wanted), None)
     unknown = [registry for registry in usable if not registry.key]
     if not any(registry.key == wanted for registry in known) and known and not unknown:

@@ -26,19 +26,14 @@ class StackRegistry:
     """A registry of a stack.
 
     `key`: the ECS agent's key for it; None where only the secret tells. `arn`: of its secret.
-    `slot`: its number in the template; None for a secret that the user made. `cache_prefix`: of the
-    rule by which ECR pulls from it; empty if the instances do.
+    `slot`: its number in the template; None for a secret that the user made. `prefix`: of its
+    images in ECR, if ECR pulls from it; then the secret has the form that ECR reads.
     """
 
     key: str | None
     arn: str
     slot: int | None = None
-    cache_prefix: str = ""
-
-    @property
-    def cached(self) -> bool:
-        """Whether ECR pulls from it, with the secret's credentials."""
-        return bool(self.cache_prefix)
+    prefix: str = ""
 
     @property
     def secret_name(self) -> str:
@@ -104,12 +99,12 @@ def find(client: Any, stack: Stack) -> tuple[StackRegistry, ...]:
 
 
 def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored | Problem:
-    """Return what the registry's secret holds at a stage, by the rules of the instances."""
+    """Return what the registry's secret holds at a stage, by the rules of the instances or of ECR."""
     text = _text(manager, registry, stage)
     if isinstance(text, Problem):
         return text
-    if registry.cached and registry.key:
-        text = _as_on_instances(text, registry.key)
+    if registry.prefix:
+        text = _of_cache(text, registry)
     try:
         key, _ = registry_login.login(text)
     except registry_login.Refused as refusal:
@@ -164,11 +159,21 @@ def _text(manager: Any, registry: StackRegistry, stage: str) -> str | Problem:
     return str(answer.get("SecretString", ""))
 
 
-def _as_on_instances(text: str, key: str) -> str:
-    """Return a secret for ECR, {"username", "accessToken"}, in the form that the instances read."""
-    with suppress(ValueError, TypeError, KeyError, RecursionError):
+def fields_of(registry: StackRegistry, credentials: Credentials, url: str) -> dict[str, str]:
+    """Return the fields of a stack's own secret, as its template writes them."""
+    if registry.prefix:
+        return {"username": credentials.username, "accessToken": credentials.password}
+    return {"username": credentials.username, "password": credentials.password, "registry_url": url}
+
+
+def _of_cache(text: str, registry: StackRegistry) -> str:
+    """Return a secret in ECR's form as one in that of the instances, for one way to judge both."""
+    with suppress(ValueError, TypeError, RecursionError):
         fields = json.loads(text, strict=False)
-        return json.dumps({**fields, "password": fields["accessToken"], "registry_url": key})
+        if isinstance(fields, dict) and "accessToken" in fields:
+            return json.dumps(
+                {**fields, "password": fields["accessToken"], "registry_url": registry.key}
+            )
     return text
 
 
