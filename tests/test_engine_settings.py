@@ -14,8 +14,10 @@ import pytest
 import yaml
 from pages import ROOT
 
+from batchreg.cache.names import Cache, Cached, cached_name
 from batchreg.cli import commands
 from batchreg.jobs.engines import ENGINES, HUB, Place, configuration
+from batchreg.registry_login import HUB as HUB_KEY
 
 ECR = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/genomics"
 # The example of docs/engines.md.
@@ -127,6 +129,33 @@ def test_nextflow_replaces_only_registries_that_can_be_meant(place, registry, ov
     assert re.findall(r"registry = '(.*)'", text) == ([f"{ECR}/{registry}"] if registry else [])
     assert ("registryOverride = true" in text) is ("Nextflow 25.10" in said) is override
     assert ("library/ubuntu" in said) is (registry == "hub")
+
+
+def as_nextflow(image: str, registry: str, override: bool) -> str:
+    """Return what Nextflow makes of an image's name.
+
+    Source: normalizeDockerImageName of nextflow/container/ContainerHandler.groovy.
+    """
+    first, slash, rest = image.partition("/")
+    absolute = bool(slash) and ("." in first or ":" in first)
+    if not registry or (absolute and not override):
+        return image
+    return f"{registry}/{rest if absolute else image}"
+
+
+def test_nextflow_and_ecr_agree_on_names():
+    """The image of a process is pulled through ECR with the name that `batchreg image` prints."""
+    hub, ghcr = Cached(HUB_KEY, "genomics/hub"), Cached("ghcr.io", "genomics/ghcr")
+    for place, cached, images in (
+        ("cached", ghcr, ["ghcr.io/lab/align:3", "ghcr.io/a/b/c@sha256:" + "0" * 64]),
+        ("hub", hub, ["lab/align:3", "library/ubuntu:24.04", "lab/align"]),
+    ):
+        text, _ = settings("nextflow", place)
+        (registry,) = re.findall("registry = '(.*)'", text)
+        for image in images:
+            name = as_nextflow(image, registry, "registryOverride = true" in text)
+            assert name == cached_name(image, Cache(ECR.split("/")[0], (cached,)))
+    assert as_nextflow("ghcr.io/lab/x", PLACES["hub"].cached[HUB], False) == "ghcr.io/lab/x"
 
 
 def test_metaflow_puts_docker_hubs_prefix_before_names():
