@@ -22,6 +22,7 @@ from batchreg.registry.names import host_of
 from batchreg.registry.public import misspelt
 from batchreg.render.constraints import KMS_KEY_ARN
 from batchreg.render.settings import Settings
+from batchreg.render.upstreams import unsupported
 from batchreg.stack.network import route_to_internet
 
 SECONDS = 15  # for all checks together; each call of AWS's and of a registry's ends earlier
@@ -261,6 +262,15 @@ def cache(ecr: Any, settings: Settings, prefix: str, present: Mapping[str, str])
 
     `present`: the stack's outputs as they are.
     """
+    region = ecr.meta.region_name
+    where = "Deploy without --pull-through-cache, or in another region."
+    refused = [
+        Problem(why, where)
+        for upstream in settings.upstreams.values()
+        if (why := unsupported(upstream, region))
+    ]
+    if refused:
+        return [Check("The pull-through cache", lambda: refused)]
     ours = {value for name, value in present.items() if name.startswith("CacheRepositoryPrefix")}
     wanted = {
         f"{prefix}/{settings.directories[slot]}": upstream.url
