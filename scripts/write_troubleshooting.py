@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ HEADINGS = {
     "credentials": "The secrets",
     "role": "The instances' role",
     "launch_template": "The launch template and its user data",
+    "cache": "ECR's pull-through cache",
     "network": "The network",
     "image": "The image and its registry",
+    "cached_image": "Images that ECR pulls",
     "job": "The job and its instances",
     "hints": "Symptoms, and traces of changes by hand",
 }
@@ -87,9 +89,12 @@ def _linked(source: str) -> str:
 
 
 def changed(*changes: dict[str, Any]) -> Facts:
-    """Return the catalogue's healthy facts with changes: {"secrets.0.host": value}."""
+    """Return the catalogue's healthy facts with changes: {"secrets.0.host": value}.
+
+    {"world": "cached"} stands for the changes in tests/faults/worlds/cached.json.
+    """
     raw = json.loads((FAULTS / "healthy.json").read_text())
-    for path, value in (item for change in changes for item in change.items()):
+    for path, value in _resolved(changes):
         place: Any = raw
         *keys, last = path.split(".")
         for key in keys:
@@ -98,6 +103,14 @@ def changed(*changes: dict[str, Any]) -> Facts:
             place.append(None)
         place[int(last) if isinstance(place, list) else last] = value
     return savefile.load(json.dumps(raw), "fault")
+
+
+def _resolved(changes: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value); what a world changes comes before what is changed in it."""
+    items = [item for change in changes for item in change.items()]
+    for name in dict.fromkeys(value for path, value in items if path == "world"):
+        yield from json.loads((FAULTS / "worlds" / f"{name}.json").read_text()).items()
+    yield from (item for item in items if item[0] != "world")
 
 
 if __name__ == "__main__":

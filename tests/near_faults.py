@@ -25,6 +25,12 @@ THEIRS: Change = {
         "newest_fetches": False,
     },
 }
+COMPANION: Change = {
+    "stack.kind": "companion",
+    "stack.environments": ["genomics-ComputeEnvironment-1"],
+    "environment": "genomics-ComputeEnvironment-1",
+    "launch_template.differs": None,
+}
 YOUNG: Change = {"instances.0.launched": "2026-07-01T11:58:00+00:00"}
 DENIED = "CannotPullImageManifestError: unauthorized"
 UNREADABLE: Change = {"secrets.0.host": "", "secrets.0.seen": False, "image.anonymous": True}
@@ -104,6 +110,49 @@ NEAR: Mapping[str, list[Change]] = {
     "user-data-blocks": [{"launch_template.bytes": 16_384}],
     "user-data-too-long": [{"launch_template.bytes": 16_384}],
     "metadata-off": [{"launch_template.metadata": ""}],
+    "cache-rule-missing": [
+        {"world": "cached"},
+        {"world": "mixed"},
+        {"world": "cached", "cache_rules": []},
+        # Attached: the environment keeps a launch template that fetches nothing.
+        {"world": "cached", **COMPANION},
+        {"world": "cached", "secrets.0.seen": False, "cache_rules.0.valid": None},
+    ],
+    "cache-rule-invalid": [
+        {"world": "cached", "cache_rules.0.valid": None, "cache_rules.0.failure": "No."},
+        # It works, whoever made the secret.
+        {"world": "cached", "cache_rules.0.secret": "another"},
+    ],
+    "cache-denied": [
+        {"world": "cached", "role.simulated": False},
+        # Of a stack without a cache.
+        {"role.denied": [{"action": "ecr:CreateRepository", "resource": "*"}]},
+    ],
+    "repository-closed": [{"world": "cached", "execution_roles": [{"name": "jobs"}]}],
+    "image-not-by-its-cached-name": [
+        # A public image, or one that the job has credentials for.
+        {"world": "cached", "jobs.0.image": "ghcr.io/lab/public:3", "image": None},
+        {
+            "world": "cached",
+            "jobs.0.own_credentials": True,
+            "image.image": "ghcr.io/lab/align:3",
+            **REFUSED,
+            "image.cause": "login-needed",
+            "image.anonymous": True,
+            "jobs.0.image": "ghcr.io/lab/align:3",
+        },
+        {"world": "cached", "jobs.0.status": "RUNNING", "jobs.0.reasons": [DENIED]},
+    ],
+    "first-pull-without-internet": [
+        {"world": "cached", "jobs.0.reasons": ["CannotPullContainerError: not found"]}
+    ],
+    "cache-not-filled": [
+        # It comes by now.
+        {"world": "cached", **failed(DENIED), "jobs.0.asked": False}
+        | {"jobs.0.reasons": ["CannotPullImageManifestError: manifest unknown"]},
+        # This machine may not reach the registry; ECR does.
+        {"world": "cached", **REFUSED, "image.cause": "unreachable"},
+    ],
     "image-misspelled": [{"image.cause": "host-case"}],
     "no-credentials-for-registry": [
         THEIRS,  # public images need none
@@ -221,7 +270,7 @@ NEAR: Mapping[str, list[Change]] = {
 def made_from(change: Change) -> Iterator[Change]:
     """Yield what the catalogue's facts are without being a fault."""
     if change.get("jobs.0.status") == "FAILED" and all(
-        path.startswith("jobs.0.") or path == "image" for path in change
+        path.startswith("jobs.0.") or path in ("image", "world") for path in change
     ):
         without = {path: value for path, value in change.items() if path != "jobs.0.exit_code"}
         yield {**without, "jobs.0.status": "RUNNING", "jobs.0.exit_code": None}

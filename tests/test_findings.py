@@ -70,6 +70,34 @@ def test_healthy_set_has_no_finding() -> None:
     assert len(list(broken().rows())) > 15
 
 
+@pytest.mark.parametrize("world", ["cached", "mixed"])
+def test_healthy_stack_with_a_pull_through_cache_has_no_finding(world: str) -> None:
+    """Its instances fetch no credentials for the registry that ECR pulls from, and need not."""
+    assert diagnose(broken({"world": world})) == []
+    rows = dict(broken({"world": world}).rows())
+    assert rows[{"cached": "Registry ghcr.io", "mixed": "Registry docker.io"}[world]] == (
+        f"pulled through ECR as genomics/{'ghcr' if world == 'cached' else 'hub'}/, valid"
+    )
+
+
+ON_INSTANCES = [fault for fault in FAULTS if "world" not in fault.change and fault.change]
+
+
+def test_registry_on_the_instances_is_judged_as_ever_beside_one_that_ecr_pulls_from() -> None:
+    """The same facts about the one registry are the same faults, whatever ECR does for another.
+
+    Where there is no way to the registry, there may be none to ECR, which a cache needs: that says it.
+    """
+    for fault in ON_INSTANCES:
+        found, alone = (
+            causes(broken({"world": "mixed"}, fault.change)),
+            causes(broken(fault.change)),
+        )
+        extra, lost = {*found} - {*alone}, {*alone} - {*found}
+        assert extra <= {"endpoints-missing", "no-route"}, fault.name
+        assert not lost or (lost == {"no-route-to-registry"} and extra), fault.name
+
+
 NEAR = [
     *(
         pytest.param(change, id=f"{cause}-{number}")
@@ -257,10 +285,12 @@ def compatible(one: Fault, other: Fault) -> bool:
     """Tell whether both can be true at once: of different things, and of none that is gone."""
 
     def parts(fault: Fault) -> set[str]:
-        return {path.removesuffix(".exists") for path in fault.change}
+        return {path.removesuffix(".exists") for path in fault.change if path != "world"}
 
     if any(path in fault.change for fault in (one, other) for path in ("stack", "stack.kind")):
         return False  # other commands fix what batchreg did not make
+    if one.change.get("world") != other.change.get("world"):
+        return False
     return not any(
         f"{mine}.".startswith(f"{theirs}.") or f"{theirs}.".startswith(f"{mine}.")
         for mine in parts(one)

@@ -51,8 +51,8 @@ def needed(facts: Facts) -> list[Destination]:
     known = {host.name: host.addresses for host in facts.hosts or ()}
     hosts = registries(facts)
     services = [*ALWAYS[:3], *(["secretsmanager"] if _fetches(facts) else []), ALWAYS[3]]
-    if any(_in_this_region(host, facts.region) for host in hosts):
-        services += OF_ECR
+    if facts.cache_rules or any(_in_this_region(host, facts.region) for host in hosts):
+        services += OF_ECR  # which itself reaches the registries that it pulls from
     found = [_service(facts, name, known.get(name, ())) for name in services]
     found += [
         _registry(host, known.get(host, ()))
@@ -64,7 +64,7 @@ def needed(facts: Facts) -> list[Destination]:
 
 def registries(facts: Facts) -> list[str]:
     """Return the registries' hosts, as `needed` names them: of the secrets and of the images."""
-    names = [secret.host for secret in facts.secrets or () if secret.host]
+    names = [secret.host for secret in facts.secrets or () if secret.host and not secret.cached]
     names += [facts.image.registry] if facts.image and facts.image.registry else []
     names += of_images(job.image for job in facts.jobs or () if job.stuck)
     return hosts(names)
@@ -134,6 +134,6 @@ def _stays(host: str) -> bool:
 
 def _fetches(facts: Facts) -> bool:
     template = facts.launch_template
-    return bool(facts.secrets) or bool(
+    return any(not secret.cached for secret in facts.secrets or ()) or bool(
         template and template.exists and template.fetches_credentials
     )

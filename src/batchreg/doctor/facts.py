@@ -98,7 +98,7 @@ class Queue:
 class Job:
     """A job. `asked`: it was named by --job. `reasons`: of itself, its container, its attempts.
 
-    `own_credentials`: its definition has repositoryCredentials.
+    `own_credentials`: its definition has repositoryCredentials. `execution_role`: the ARN of its own.
     """
 
     id: str
@@ -115,6 +115,7 @@ class Job:
     gpus: int = 0
     fargate: bool = False
     own_credentials: bool = False
+    execution_role: str = ""
     created: str = ""
 
     @property
@@ -175,7 +176,8 @@ class Secret:
     `owned`: the stack made it. `of_job`: it is in a job's repositoryCredentials. `registry`: the
     registry's address as the stack or the secret gives it; `host`: as the ECS agent's key for it.
     `problem`: why the instance refuses it. `key`: the customer managed key, `key_state` its state.
-    `seen`: AWS has answered about it; else no more is known than its name.
+    `seen`: AWS has answered about it; else no more is known than its name. `cached`: it is for
+    ECR's pull-through cache, and no instance reads it.
     """
 
     name: str
@@ -195,6 +197,7 @@ class Secret:
     key: str = ""
     key_state: str = ""
     seen: bool = True
+    cached: bool = False
 
     @property
     def region(self) -> str:
@@ -215,11 +218,39 @@ class Secret:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheRule:
+    """A rule of ECR's pull-through cache, for one registry of the stack.
+
+    `prefix`: of the cached images' repositories. `registry` as `deploy --registry` takes it, `host`
+    as the ECS agent's key for it. `url`: of the registry, as the rule of the stack has it.
+    `expected`: the ARN of the stack's secret; `secret`: of the one that the rule has, empty where it
+    was not looked at. `valid`: ECR pulls with it, None where ECR was not asked; `failure`: why not.
+    """
+
+    prefix: str
+    registry: str
+    host: str
+    url: str = ""
+    exists: bool = True
+    expected: str = ""
+    secret: str = ""
+    valid: bool | None = None
+    failure: str = ""
+
+    @property
+    def row(self) -> Row:
+        state = "" if self.valid is None else ", valid" if self.valid else ", not valid"
+        where = f"pulled through ECR as {self.prefix}/{state}" if self.exists else "rule missing"
+        return f"Registry {self.registry}", where
+
+
+@dataclass(frozen=True, kw_only=True)
 class Denial:
     """What IAM refuses a role.
 
     `by`: "" where nothing allows it, "statement" for an explicit deny in `policy`, "boundary" for
-    the role's permissions boundary, "organization" for a service control policy.
+    the role's permissions boundary, "organization" for a service control policy, "resource" for an
+    explicit deny in the policy of the resource or of ECR's registry.
     """
 
     action: str
@@ -230,7 +261,9 @@ class Denial:
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """The instances' role. `held`: the role that is in the instance profile. `trust`: its policy.
+    """The instances' role, or a job's own execution role, which has no `profile`.
+
+    `held`: the role that is in the instance profile. `trust`: its policy.
 
     `seen`: IAM has answered about it. `simulated`: IAM has told which permissions it has.
     """
@@ -328,6 +361,8 @@ class Facts:
     that the launch template, the role, the network and the instances belong to. `others`: the same
     facts about the queue's further environments. `running_images`: images of jobs that run.
     `queue_names`: the queues of the account, where what was asked about does not exist.
+    `cache_rules`: of the registries that ECR pulls from for the stack; `cache_host`: of ECR.
+    `execution_roles`: of jobs on Fargate whose images ECR pulls.
 
     `subnets` are those of the compute environment, `passed_subnets` those in which packets meet a
     NAT gateway, an endpoint or a registry. `groups` are the instances' security groups, `egress`
@@ -352,6 +387,9 @@ class Facts:
     environment: str = ""
     launch_template: LaunchTemplate | None = None
     secrets: tuple[Secret, ...] | None = None
+    cache_host: str = ""
+    cache_rules: tuple[CacheRule, ...] = ()
+    execution_roles: tuple[Role, ...] = ()
     role: Role | None = None
     service_linked_role: bool | None = None
     subnets: tuple[Subnet, ...] | None = None
@@ -386,6 +424,11 @@ class Facts:
         stack = self.stack
         return bool(stack and stack.kind == "companion" and self.environment in stack.environments)
 
+    @property
+    def on_instances(self) -> tuple[Secret, ...]:
+        """The secrets that the instances are given: not a job's own, nor those that ECR reads."""
+        return tuple(one for one in self.secrets or () if not one.of_job and not one.cached)
+
     def views(self) -> Iterator[Facts]:
         """Yield the facts as seen from each compute environment on EC2."""
         yield self
@@ -412,8 +455,10 @@ class Facts:
         if self.launch_template and self.launch_template.id:
             yield self.launch_template.row
         yield from (one.row for one in self.secrets or () if one.seen)
-        if self.role and self.role.name and self.role.seen:
-            yield self.role.row
+        yield from (one.row for one in self.cache_rules)
+        yield from (
+            one.row for one in (self.role, *self.execution_roles) if one and one.name and one.seen
+        )
         if self.service_linked_role is not None:
             yield "AWSServiceRoleForBatch", "exists" if self.service_linked_role else "missing"
         yield from (one.row for one in self.subnets or ())
@@ -451,6 +496,9 @@ SHARED = frozenset(
         "running_images",
         "queue_names",
         "secrets",
+        "cache_host",
+        "cache_rules",
+        "execution_roles",
         "service_linked_role",
         "image",
         "others",

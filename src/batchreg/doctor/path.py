@@ -19,7 +19,7 @@ from functools import cached_property, lru_cache
 from batchreg.doctor import destinations
 from batchreg.doctor.destinations import Destination
 from batchreg.doctor.facts import Facts
-from batchreg.doctor.filters import PRIVATE, Block, State, block, blocks, pieces
+from batchreg.doctor.filters import PRIVATE, Block, State, block, blocks, is_private, pieces
 from batchreg.doctor.hops import BROKEN, PASSES, UNKNOWN, Hop, Kind, Network, Target, not_known
 from batchreg.doctor.topology import Endpoint, Subnet
 
@@ -60,6 +60,16 @@ def paths(facts: Facts) -> tuple[Path, ...]:
         if subnet.exists
         for destination in needed
     )
+
+
+def to_internet(facts: Facts) -> tuple[Path, ...]:
+    """Return the path from each subnet to the internet: to any public address that is known."""
+    addresses = [one for host in facts.hosts or () for one in blocks(host.addresses)]
+    public = tuple((one,) for one in addresses if not is_private(one[0]))
+    if not public:
+        return ()
+    judge, anywhere = _Judge(facts), Destination("the internet", 443, public)
+    return tuple(judge.path(subnet, anywhere) for subnet in facts.subnets or () if subnet.exists)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored 
     if isinstance(text, Problem):
         return text
     if registry.prefix:
-        text = _of_cache(text, registry)
+        text = as_on_instances(text, registry)
     try:
         key, _ = registry_login.login(text)
     except registry_login.Refused as refusal:
@@ -166,7 +166,7 @@ def fields_of(registry: StackRegistry, credentials: Credentials, url: str) -> di
     return {"username": credentials.username, "password": credentials.password, "registry_url": url}
 
 
-def _of_cache(text: str, registry: StackRegistry) -> str:
+def as_on_instances(text: str, registry: StackRegistry) -> str:
     """Return a secret in ECR's form as one in that of the instances, for one way to judge both."""
     with suppress(ValueError, TypeError, RecursionError):
         fields = json.loads(text, strict=False)

@@ -19,7 +19,7 @@ from batchreg.attach import owner
 from batchreg.attach.environment import companion_name
 from batchreg.aws import url_suffix
 from batchreg.doctor import destinations, facts, findings
-from batchreg.doctor.collect import batch, credentials, instances, network
+from batchreg.doctor.collect import batch, cache, credentials, instances, network, policies
 from batchreg.doctor.collect import launch_template as templates
 from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
 from batchreg.doctor.collect.redact import without_changing
@@ -77,9 +77,12 @@ class Collector:
         looks = [start(self.templates, origin, place) for place in computing.places]
         secrets = start(self.secrets, origin, looks)
         image = start(self.image, origin, computing, jobs, secrets)
+        rules = start(cache.rules, self.caller, origin.cached)
+        of_ecr = start(self.ecr_policies, origin, jobs)
+        pullers = start(self.execution_roles, origin, jobs, of_ecr)
         hosts = start(self.hosts, jobs, secrets)
         here = [
-            start(self.place, origin, place, look, secrets, hosts)
+            start(self.place, origin, place, look, secrets, hosts, of_ecr)
             for place, look in zip(computing.places, looks, strict=True)
         ]
         unknown = start(self.queue_names, origin, found)
@@ -108,6 +111,9 @@ class Collector:
             running_images=running_images,
             queue_names=unknown.result(),
             secrets=None if reads is None else tuple(read.fact for read in reads),
+            cache_host=origin.cache.host if origin.cache else "",
+            cache_rules=rules.result(),
+            execution_roles=pullers.result(),
             service_linked_role=linked.result(),
             image=image.result(),
             others=tuple(Facts(**one) for one, _ in others),
@@ -244,8 +250,9 @@ class Collector:
         """Look at the stack's secrets, or those that the instances are given, and at the job's."""
         of_stack = {one.arn: one for one in origin.registries}
         of_job = batch.own_secret(origin.job)
+        by_ecr = {one.arn: one for one in origin.cached}
         found = {
-            name: self.begin(credentials.secret, name)
+            name: self.begin(credentials.secret, name, by_ecr.get(name))
             for name in dict.fromkeys([*of_stack, *_some(of_job)])
         }
         for name in (name for look in looks if (one := look.result()) for name in one.secret_ids):
@@ -271,12 +278,13 @@ class Collector:
         look: Future[facts.LaunchTemplate | None],
         secrets: Future[list[credentials.Read] | None],
         hosts: Future[list[Host]],
+        of_ecr: Future[policies.OfEcr],
     ) -> tuple[dict[str, Any], str]:
         """Return the facts about one compute environment, by their names in Facts.
 
         The second value is its name if its cluster does not exist, else empty.
         """
-        role = start(self.role, origin, place, look, secrets)
+        role = start(self.role, origin, place, look, secrets, of_ecr)
         net = start(self.net, origin, place, hosts)
         machines = start(self.instances, origin, place)
         launches = (
@@ -300,20 +308,62 @@ class Collector:
         place: Place,
         look: Future[facts.LaunchTemplate | None],
         secrets: Future[list[credentials.Read] | None],
+        of_ecr: Future[policies.OfEcr],
     ) -> facts.Role | None:
         """Look at the role of the instances, which reads the secrets that they are given."""
         if not place.profile:
             return None
         template = look.result()
         given = template.secret_ids if template else ()
-        arns = given or tuple(one.arn for one in origin.registries)
+        arns = given or tuple(one.arn for one in origin.registries if not one.prefix)
 
         def reads() -> list[credentials.Read]:
             # A job's own secret is read by its execution role.
             return [read for read in secrets.result() or () if {read.arn, read.name} & {*arns}]
 
         holder = credentials.Holder(place.profile, origin.outputs.get("InstanceRoleArn", ""))
-        return credentials.role(self.caller, holder, self.scope.region, arns, reads)
+        return credentials.role(
+            self.caller,
+            holder,
+            self.scope.region,
+            arns,
+            reads,
+            repositories=self.pulled(origin),
+            of_ecr=of_ecr.result,
+        )
+
+    def pulled(self, origin: Origin) -> tuple[str, ...]:
+        """Return the ARNs of the repositories that are pulled through ECR's cache."""
+        return cache.patterns(origin.cache, origin.partition) if origin.cache else ()
+
+    def ecr_policies(self, origin: Origin, jobs: Future[Any]) -> policies.OfEcr:
+        """Look at the policies of ECR that are about the cached images of jobs."""
+        if not origin.cache:
+            return policies.OfEcr()
+        names = [self.scope.image or "", *(job.image for job in self.asked_jobs(origin, jobs))]
+        arns = cache.repositories(origin.cache, origin.partition, names)
+        return cache.policies(self.caller, arns)
+
+    def execution_roles(
+        self, origin: Origin, jobs: Future[Any], of_ecr: Future[policies.OfEcr]
+    ) -> tuple[facts.Role, ...]:
+        """Look at the roles with which Fargate pulls cached images for jobs."""
+        roles = [
+            job.execution_role
+            for job in (self.asked_jobs(origin, jobs) if origin.cache else ())
+            if job.fargate and job.execution_role and cache.upstream(job.image, origin.cache)
+        ]
+        looks = [
+            start(credentials.execution_role, self.caller, arn, self.pulled(origin), of_ecr.result)
+            for arn in dict.fromkeys(roles)
+        ]
+        return tuple(look.result() for look in looks)
+
+    def asked_jobs(self, origin: Origin, jobs: Future[Any]) -> tuple[facts.Job, ...]:
+        """Return the job that was asked about, without waiting for a list; else those listed."""
+        if origin.job:
+            return (batch.job(origin.job, asked=True),)
+        return jobs.result()[0] or ()
 
     def templates(self, origin: Origin, place: Place) -> facts.LaunchTemplate | None:
         """Look at the launch template of a compute environment, in the version that it uses."""
@@ -354,7 +404,11 @@ class Collector:
         self, jobs: Future[Any], secrets: Future[list[credentials.Read] | None]
     ) -> list[Host]:
         """Resolve the names of AWS's services and of the registries that are needed."""
-        names = [read.fact.host for read in secrets.result() or () if read.fact.host]
+        names = [
+            read.fact.host
+            for read in secrets.result() or ()
+            if read.fact.host and not read.fact.cached
+        ]
         of_jobs = [self.scope.image or "", *(job.image for job in jobs.result()[0] or ())]
         registries = destinations.hosts([*names, *destinations.of_images(of_jobs)])
         return network.resolve(self.caller, self.scope.region, registries)
@@ -402,25 +456,31 @@ class Collector:
     ) -> facts.Verdict | None:
         """Ask the registry for the image: the one named, or the first job's.
 
-        Not ECR, which wants the credentials of the instance's or the execution role.
+        For an image that ECR pulls, its own registry, with ECR's credentials. Not ECR, which wants
+        the credentials of the instance's or the execution role.
         """
         name = self.scope.image or next(
             (job.image for job in jobs.result()[0] or () if job.image), ""
         )
-        if not name or not self.check or is_ecr(name):
+        upstream = cache.upstream(name, origin.cache)
+        if not name or not self.check or (is_ecr(name) and not upstream):
             return None
         try:
-            image = images.parse(name)
+            image = images.parse(upstream or name)
         except BatchregError as error:
             return facts.Verdict(
                 image=name, ok=False, cause="no-image-name", fact=error.fact, step=error.step
             )
         wanted = HUB if image.on_hub else image.registry
         fitting = [
-            read for read in secrets.result() or () if read.password and read.fact.host == wanted
+            read
+            for read in secrets.result() or ()
+            if read.password and read.fact.host == wanted and read.fact.cached == bool(upstream)
         ]
         # A job's own secret is the last of them, and counts before the instances'.
         mine = next(iter(fitting[::-1] if batch.own_secret(origin.job) else fitting), None)
+        if upstream and not mine:
+            return None  # ECR asks with credentials, so an answer without any tells nothing
         types = [
             kind for one in computing.places for kind in one.resources.get("instanceTypes", ())
         ]
@@ -440,7 +500,7 @@ class Collector:
             cause=verdict.cause,
             fact=verdict.fact,
             step=verdict.step,
-            registry=image.registry,
+            registry=images.parse(name).registry,
             anonymous=mine is None,
         )
 

@@ -224,6 +224,7 @@ def job(raw: dict[str, Any], *, asked: bool) -> facts.Job:
         gpus=int(needs.get("GPU", 0)),
         fargate="FARGATE" in raw.get("platformCapabilities", ()),
         own_credentials=bool(own_secret(raw)),
+        execution_role=container.get("executionRoleArn", ""),
         created=_iso(raw.get("createdAt")),
     )
 

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import unquote
 
 from batchreg import registry_login
 from batchreg.aws import url_suffix
 from batchreg.doctor import facts
+from batchreg.doctor.collect import policies
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of, start
 from batchreg.doctor.collect.redact import words
 from batchreg.registry_login import HUB
+from batchreg.stack.registries import StackRegistry, as_on_instances
 
 # The fields that people use, whether right or wrong. Others are counted: a name could be a secret.
 FIELDS = (
@@ -30,6 +31,7 @@ FIELDS = (
     "auths",
     "email",
     "token",
+    "accessToken",
 )
 ECS = (
     "ecs:DiscoverPollEndpoint",
@@ -60,14 +62,24 @@ class Read:
         return replace(self, fact=fact)
 
 
-def secret(caller: Caller, arn: str) -> Read:
+def secret(caller: Caller, arn: str, cached: StackRegistry | None = None) -> Read:
     """Look at a secret: whether it is there, and what its text looks like.
 
-    One in another region is left alone: Secrets Manager here would say that it does not exist.
+    `cached`: the registry that ECR reads it for. One in another region is left alone: Secrets
+    Manager here would say that it does not exist.
     """
+    read = _secret(caller, arn, cached)
+    if not cached:
+        return read
+    fact = replace(read.fact, cached=True, host=cached.key or "")
+    return replace(read, fact=fact)
+
+
+def _secret(caller: Caller, arn: str, cached: StackRegistry | None) -> Read:
+    fields = ("username", "accessToken" if cached else "password")
     # Without the six characters that Secrets Manager appends to a name to make an ARN of it.
     name = re.sub("-[A-Za-z0-9]{6}$", "", arn.rsplit(":", 1)[-1]) if arn[:4] == "arn:" else arn
-    fact = facts.Secret(name=name, arn=arn, keys=("username", "password"))
+    fact = facts.Secret(name=name, arn=arn, keys=fields)
     if fact.region not in ("", caller.client("secretsmanager").meta.region_name):
         return Read(replace(fact, seen=False), arn)
     try:
@@ -96,16 +108,19 @@ def secret(caller: Caller, arn: str) -> Read:
         pass
     except Unseen:
         return Read(fact, fact.arn)
-    fact = replace(fact, seen=True, **{"keys": (), **shape(text)})
+    fact = replace(fact, seen=True, **{"keys": (), **shape(text, cached)})
     username = password = ""
-    if text and {"username", "password"} <= set(fact.keys):
-        fields = json.loads(text, strict=False)
-        username, password = str(fields["username"]), str(fields["password"])
+    if text and {*fields} <= set(fact.keys):
+        held = json.loads(text, strict=False)
+        username, password = (str(held[name]) for name in fields)
     return Read(fact, fact.arn, username, password, words(text) if text else ())
 
 
-def shape(text: str | None) -> dict[str, Any]:
-    """Say what the text of a secret looks like, and nothing of what it says but the registry."""
+def shape(text: str | None, cached: StackRegistry | None = None) -> dict[str, Any]:
+    """Say what the text of a secret looks like, and nothing of what it says but the registry.
+
+    `cached`: as for `secret`.
+    """
     if text is None:
         return {"has_value": False}
     try:
@@ -117,7 +132,8 @@ def shape(text: str | None) -> dict[str, Any]:
     known = tuple(key for key in FIELDS if key in fields)
     found: dict[str, Any] = {"keys": known, "others": len(fields) - len(known)}
     try:
-        found["host"] = registry_login.login(text)[0]
+        usable = as_on_instances(text, cached) if cached else text
+        found["host"] = registry_login.login(usable)[0]
     except registry_login.Refused as refusal:
         found["problem"] = str(refusal)
     return found
@@ -166,10 +182,14 @@ def role(
     arns: Sequence[str],
     secrets: Callable[[], Sequence[Read]],
     begin: Begin = start,
+    repositories: Sequence[str] = (),
+    of_ecr: Callable[[], policies.OfEcr] = policies.OfEcr,
 ) -> facts.Role:
     """Look at the instances' role; `arns` are those of the secrets that it has to read.
 
     `secrets` waits for what was found about them. `begin` starts what does not depend on it.
+    `repositories`: the ARNs of those that it pulls through ECR's cache; `of_ecr` waits for their
+    policies.
     """
     held, more = [], dict[str, Any]()
     profile, expected = name_of(holder.profile), holder.expected
@@ -190,21 +210,54 @@ def role(
     if not arn:
         return facts.Role(name="", profile=profile, simulated=False, **more)
     trust = begin(_trust, caller, arn, region)
-    permissions = [
-        begin(_simulated, caller, arn, question)
-        for question in ({"ActionNames": list(ECS)}, _reading(arn, arns))
-        if question
-    ]
+    questions = [{"ActionNames": list(ECS)}, _reading(arn, arns), *pulling(repositories)]
+    permissions = [begin(_simulated, caller, arn, question) for question in questions if question]
     more |= trust.result()
     if more.get("exists", True):
         if question := _decrypting(region, secrets()):
             permissions.append(begin(_simulated, caller, arn, question))
         answers = [permission.result() for permission in permissions]
         more["simulated"] = None not in answers
-        refused = (one for answer in answers for one in answer or ())
-        more["denied"] = tuple(one for one in refused if not _granted(caller, arn, one))
-    partition = arn.split(":")[1] if arn.startswith("arn:") else "aws"
-    return facts.Role(name=name_of(arn), profile=profile, partition=partition, **more)
+        refused = [one for answer in answers for one in answer or ()]
+        more["denied"] = (
+            *(one for one in refused if not _granted(caller, arn, one, of_ecr)),
+            *(of_ecr().denials(arn) if repositories else ()),
+        )
+    return facts.Role(name=name_of(arn), profile=profile, partition=_partition(arn), **more)
+
+
+def execution_role(
+    caller: Caller, arn: str, repositories: Sequence[str], of_ecr: Callable[[], policies.OfEcr]
+) -> facts.Role:
+    """Look at what a job's execution role may pull; `repositories` and `of_ecr` as for `role`."""
+    answers = [
+        answer.result()
+        for answer in [start(_simulated, caller, arn, one) for one in pulling(repositories)]
+    ]
+    refused = [one for answer in answers for one in answer or ()]
+    return facts.Role(
+        name=name_of(arn),
+        partition=_partition(arn),
+        simulated=None not in answers,
+        denied=(
+            *(one for one in refused if not _granted(caller, arn, one, of_ecr)),
+            *of_ecr().denials(arn),
+        ),
+    )
+
+
+def _partition(arn: str) -> str:
+    return arn.split(":")[1] if arn.startswith("arn:") else "aws"
+
+
+def pulling(repositories: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the questions about ECR's cache; none without repositories."""
+    if not repositories:
+        return []
+    return [
+        {"ActionNames": [policies.TOKEN]},
+        {"ActionNames": [*policies.FIRST_PULL, *policies.READING], "ResourceArns": [*repositories]},
+    ]
 
 
 def _trust(caller: Caller, arn: str, region: str) -> dict[str, Any]:
@@ -214,26 +267,18 @@ def _trust(caller: Caller, arn: str, region: str) -> dict[str, Any]:
         return {"exists": False}
     except Unseen:
         return {"seen": False}
-    policy = _document(found["AssumeRolePolicyDocument"])
+    policy = policies.document(found["AssumeRolePolicyDocument"])
     # CloudFormation and the console write amazonaws.com in every partition; others may not.
     trusted = bool({"ec2.amazonaws.com", f"ec2.{url_suffix(region)}"} & set(_services(policy)))
     return {"trusted": trusted, "trust": "" if trusted else json.dumps(policy)}
 
 
-def _document(policy: Any) -> dict[str, Any]:
-    """Return a policy; boto3 decodes it, AWS sends it quoted."""
-    parsed: dict[str, Any] = json.loads(unquote(policy)) if isinstance(policy, str) else policy
-    return parsed
-
-
 def _services(policy: dict[str, Any]) -> list[str]:
     """Return the services that a trust policy allows."""
-    statements = policy.get("Statement", [])
     named: list[str] = []
-    for statement in [statements] if isinstance(statements, dict) else statements:
+    for statement in policies.statements(policy):
         if statement.get("Effect", "Allow") == "Allow":
-            service = (statement.get("Principal") or {}).get("Service", [])
-            named += [service] if isinstance(service, str) else service
+            named += policies.listed((statement.get("Principal") or {}).get("Service", []))
     return named
 
 
@@ -284,12 +329,16 @@ def _refused(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(result)
 
 
-def _granted(caller: Caller, role: str, refused: facts.Denial) -> bool:
-    """Tell whether a secret's own policy grants what no policy of the role does, or may do so.
+def _granted(
+    caller: Caller, role: str, refused: facts.Denial, of_ecr: Callable[[], policies.OfEcr]
+) -> bool:
+    """Tell whether a resource's own policy grants what no policy of the role does, or may do so.
 
     IAM does not simulate the policies of resources for a role. Source: docs.aws.amazon.com/IAM/
     latest/APIReference/API_SimulatePrincipalPolicy.html
     """
+    if not refused.by and refused.action.startswith("ecr:"):
+        return of_ecr().grant(role, refused)
     if refused.by or not refused.action.startswith("secretsmanager:"):
         return False
     try:
@@ -300,19 +349,12 @@ def _granted(caller: Caller, role: str, refused: facts.Denial) -> bool:
         return False
     except Unseen:
         return True  # nobody knows
-    statements = _document(text or "{}").get("Statement", [])
-    for one in [statements] if isinstance(statements, dict) else statements:
-        principal = one.get("Principal") or {}
-        named = principal.get("AWS", []) if isinstance(principal, dict) else principal
-        actions = one.get("Action", [])
-        if (
-            one.get("Effect") == "Allow"
-            and {role, "*"} & {*([named] if isinstance(named, str) else named)}
-            and {refused.action, "secretsmanager:*", "*"}
-            & {*([actions] if isinstance(actions, str) else actions)}
-        ):
-            return True
-    return False
+    return any(
+        one.get("Effect") == "Allow"
+        and policies.names(one, role)
+        and policies.covers(one, refused.action)
+        for one in policies.statements(text)
+    )
 
 
 def denial(result: dict[str, Any]) -> facts.Denial:

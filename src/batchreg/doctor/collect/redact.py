@@ -22,8 +22,10 @@ def words(text: str) -> tuple[str, ...]:
         fields = text.strip()
     found = set(_strings(fields))
     if isinstance(fields, dict):
-        pair = f"{fields.get('username')}:{fields.get('password')}"
-        found.add(base64.b64encode(pair.encode()).decode())
+        for key in ("password", "accessToken"):  # of an instance's secret, and of ECR's
+            if key in fields:
+                pair = f"{fields.get('username')}:{fields[key]}"
+                found.add(base64.b64encode(pair.encode()).decode())
     return tuple(sorted((word for word in found if len(word) >= LEAST), key=len, reverse=True))
 
 

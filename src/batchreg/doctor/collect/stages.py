@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from batchreg.cache import stack as caches
+from batchreg.cache.names import Cache
 from batchreg.stack import registries
 from batchreg.stack import states as stacks
 from batchreg.stack.registries import StackRegistry
@@ -82,6 +84,21 @@ class Origin:
         own = registries.of(self.stack, None)
         deployed = None if own else self.deployed
         return registries.of(self.stack, deployed.settings) if deployed else own
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """What ECR pulls for the stack, None if it has no pull-through cache."""
+        return caches.of(self.stack) if self.stack else None
+
+    @property
+    def cached(self) -> tuple[StackRegistry, ...]:
+        """The stack's registries that ECR pulls from."""
+        return tuple(one for one in self.registries if one.prefix)
+
+    @property
+    def partition(self) -> str:
+        """The partition of the stack, such as aws."""
+        return self.stack.id.split(":")[1] if self.stack and ":" in self.stack.id else "aws"
 
     @property
     def outputs(self) -> Mapping[str, str]:

@@ -21,6 +21,7 @@ class Layer(Flag):
     SECRET = auto()
     ROLE = auto()
     LAUNCH = auto()  # the launch template and its user data
+    CACHE = auto()  # ECR's pull-through cache
     NETWORK = auto()
     IMAGE = auto()
     JOB = auto()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from batchreg.doctor.facts import Facts, Secret
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
-from batchreg.doctor.rules.commands import aws, deploy, repeated, second_stack
+from batchreg.doctor.rules.commands import aws, batchreg, deploy, repeated, second_stack
 from batchreg.doctor.rules.repairs import SHAPE, rewrite
 
 RULES = Table()
@@ -23,6 +23,20 @@ def readable(facts: Facts) -> list[Secret]:
         for secret in facts.secrets or ()
         if secret.exists and not secret.deleted and secret.seen
     ]
+
+
+def fields_of(secret: Secret) -> tuple[str, str]:
+    """Return the fields that a secret must have, for the instances or for ECR."""
+    return "username", "accessToken" if secret.cached else "password"
+
+
+def unusable(secret: Secret) -> bool:
+    """Tell whether a rule of this module says that a secret cannot be used."""
+    if not secret.exists or secret.deleted or secret.key_state not in ("", "Enabled"):
+        return True
+    lacking = not {*fields_of(secret)} <= {*secret.keys}
+    whole = secret.has_value and secret.is_json and not lacking
+    return secret.seen and (not whole or bool(secret.problem))
 
 
 def own_registries(facts: Facts) -> list[str]:
@@ -68,11 +82,18 @@ def secret_missing(facts: Facts) -> Found:
         if secret.owned and others and facts.ours:
             # Taken out and put in again: CloudFormation does not notice that the secret is gone.
             without = deploy(facts, *repeated("--registry", others))
-            again = deploy(facts, *repeated("--registry", [*others, secret.registry]))
+            by_ecr = [one.registry for one in facts.secrets or () if one.cached]
+            caching = ["--pull-through-cache", ",".join(by_ecr)] if secret.cached else []
+            again = deploy(facts, *repeated("--registry", [*others, secret.registry]), *caching)
             yield Evidence(
                 text,
                 fix=f"{without} && {again}",
                 step=f"The second command asks for the credentials of {secret.registry}.",
+            )
+        elif secret.owned and facts.attached:
+            yield Evidence(
+                text,
+                step=f"Detach the environment, then attach it again: {batchreg(facts, 'destroy')}",
             )
         elif secret.owned:
             yield Evidence(text, step=second_stack(facts))
@@ -135,7 +156,7 @@ def secret_not_json(facts: Facts) -> Found:
 @rule("secret-incomplete", "The secret lacks a field", layer=Layer.SECRET, source=PROGRAM)
 def secret_incomplete(facts: Facts) -> Found:
     for secret in readable(facts):
-        lacking = [key for key in ("username", "password") if key not in secret.keys]
+        lacking = [key for key in fields_of(secret) if key not in secret.keys]
         if secret.has_value and secret.is_json and lacking:
             has = ", ".join(secret.keys) or "no field that batchreg knows"
             more = f" and {secret.others} more" if secret.others else ""
@@ -153,7 +174,7 @@ def secret_incomplete(facts: Facts) -> Found:
 )
 def secret_unusable(facts: Facts) -> Found:
     for secret in readable(facts):
-        if secret.problem and secret.is_json and {"username", "password"} <= set(secret.keys):
+        if secret.problem and secret.is_json and {*fields_of(secret)} <= set(secret.keys):
             yield Evidence(f"{secret.name}: {secret.problem}.", *rewrite(facts, secret))
 
 
@@ -164,7 +185,7 @@ def secret_unusable(facts: Facts) -> Found:
     source="amazon-ecs-agent, dockerauth.go: one key for each host",
 )
 def secrets_clash(facts: Facts) -> Found:
-    usable = [secret for secret in facts.secrets or () if secret.host and not secret.of_job]
+    usable = [secret for secret in facts.on_instances if secret.host]
     for host, count in Counter(secret.host for secret in usable).items():
         if count > 1:
             names = [secret.name for secret in usable if secret.host == host]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from batchreg.doctor.facts import Facts, Job, Secret
 from batchreg.doctor.rules import NO_CREDENTIALS, NOTHING, Evidence, Found, Layer, Table
+from batchreg.doctor.rules.cache import in_cache, upstream
 from batchreg.doctor.rules.commands import attach, batchreg, deploy, repeated
 from batchreg.doctor.rules.credentials import own_registries, readable
 from batchreg.doctor.rules.refusals import explicit
@@ -96,7 +97,10 @@ def verdict_cause(facts: Facts) -> str:
         return ""
     cause = VERDICTS.get(facts.image.cause, "image-refused")
     if cause in FROM_HERE:
-        return "" if answered(facts) else cause
+        # ECR pulls a cached image, wherever this machine is.
+        return "" if answered(facts) or upstream(facts, facts.image.image) else cause
+    if upstream(facts, facts.image.image):
+        return cause  # it was asked for with ECR's credentials
     return "" if facts.image.anonymous and has_more_credentials(facts) else cause
 
 
@@ -188,7 +192,7 @@ def no_credentials_for_registry(facts: Facts) -> Found:
     if facts.image and verdict_cause(facts) == "no-credentials-for-registry":
         refused.append(facts.image.image)
     for image in dict.fromkeys(refused):
-        if key_of(image) not in hosts:
+        if key_of(image) not in hosts and not in_cache(facts, image):
             whose = "the stack has" if facts.ours or facts.attached else "the instances have"
             covered = f"some for: {', '.join(sorted(hosts))}" if hosts else "none"
             yield Evidence(
@@ -202,7 +206,7 @@ def _covered(facts: Facts) -> set[str]:
     template = facts.launch_template
     if not (facts.ours or facts.attached) and template and not template.fetches_credentials:
         return set()  # another environment of the queue may have some
-    return {secret.host for secret in readable(facts) if secret.host}
+    return {secret.host for secret in readable(facts) if secret.host and not secret.cached}
 
 
 def add_registry(facts: Facts, key: str) -> tuple[str, str]:
@@ -211,7 +215,7 @@ def add_registry(facts: Facts, key: str) -> tuple[str, str]:
     if not facts.ours:
         return attach(facts, host)
     own = own_registries(facts)
-    brought = [one.arn for one in facts.secrets or () if not one.owned and not one.of_job]
+    brought = [one.arn for one in facts.on_instances if not one.owned]
     if own or not brought:
         return (
             deploy(facts, *repeated("--registry", [*own, host])),
@@ -235,10 +239,12 @@ def _enter(
     agent: bool = True,
     symptom_of: Layer = NOTHING,
     agent_symptom_of: Layer = NOTHING,
+    cached: bool = True,
 ) -> None:
     """Enter the rules of a cause: one for the registry's answer, one for the agent's words.
 
-    `step` returns a step, or (fix, step); its job is None for the registry's answer.
+    `step` returns a step, or (fix, step); its job is None for the registry's answer. `cached`: what
+    the agent says means the same for an image that ECR pulls.
     """
 
     def help_for(facts: Facts, job: Job | None) -> tuple[str, str]:
@@ -258,7 +264,8 @@ def _enter(
         @rule(cause, text, layer=Layer.IMAGE, source=source, symptom_of=silent)
         def from_there(facts: Facts) -> Found:
             for job, evidence in said_by_agent(facts, cause):
-                yield Evidence(evidence, *help_for(facts, job))
+                if cached or not upstream(facts, job.image):
+                    yield Evidence(evidence, *help_for(facts, job))
 
 
 def _registrys_step(facts: Facts, _job: Job | None) -> str:
@@ -285,7 +292,12 @@ def _right_credentials(facts: Facts, _job: Job | None) -> tuple[str, str]:
 
 def _secret_for(facts: Facts, image: str) -> Secret | None:
     """Return the secret that an image's registry is asked with: a job's own counts first."""
-    fitting = [secret for secret in readable(facts) if secret.host == key_of(image)]
+    its_own = upstream(facts, image)
+    fitting = [
+        secret
+        for secret in readable(facts)
+        if secret.host == key_of(its_own or image) and secret.cached == bool(its_own)
+    ]
     return next(iter(sorted(fitting, key=lambda one: not one.of_job)), None)
 
 
@@ -322,7 +334,7 @@ _enter(
     _right_credentials,
     source=DISTRIBUTION,
     agent=False,
-    symptom_of=Layer.SECRET,
+    symptom_of=Layer.SECRET | Layer.CACHE,
 )
 _enter(
     "no-permission",
@@ -334,7 +346,7 @@ _enter(
     agent=False,
     symptom_of=Layer.SECRET,
 )
-_enter("no-tag", "The registry has no such image", _tag, source=DISTRIBUTION)
+_enter("no-tag", "The registry has no such image", _tag, source=DISTRIBUTION, cached=False)
 _enter(
     "rate-limited",
     "The registry limits the pulls",
@@ -404,7 +416,7 @@ def no_interpreter(facts: Facts) -> Found:
 )
 def ecr_denied(facts: Facts) -> Found:
     for job, evidence in said_by_agent(facts, "pull-denied"):
-        if ECR.match(job.image):
+        if ECR.match(job.image) and not upstream(facts, job.image):
             role = facts.role if facts.role and facts.role.name and not job.fargate else None
             yield Evidence(
                 evidence,
@@ -437,6 +449,9 @@ def pull_denied(facts: Facts) -> Found:
     for job, evidence in said_by_agent(facts, "pull-denied"):
         if ECR.match(job.image):
             continue  # ecr-denied says so
+        own = job.own_credentials or key_of(job.image) in hosts
+        if not own and in_cache(facts, job.image):
+            continue  # image-not-by-its-cached-name says so
         if any(
             not view.ours and not _covered(view) and not has_more_credentials(view)
             for view in facts.views()

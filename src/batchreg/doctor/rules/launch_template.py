@@ -41,6 +41,8 @@ def user_data_without_credentials(facts: Facts) -> Found:
     template, environment = _existing(facts), main(facts)
     if not template or not template.mime or template.fetches_credentials:
         return
+    if facts.secrets and all(one.cached for one in facts.secrets if not one.of_job):
+        return  # ECR pulls from all registries of the stack
     if facts.attached and facts.stack and environment:
         yield Evidence(
             f"{environment.name} does not use the launch template of {facts.stack.name}: it has "

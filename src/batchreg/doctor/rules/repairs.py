@@ -84,7 +84,15 @@ def rewrite(facts: Facts, secret: Secret) -> tuple[str, str]:
 
 def attach_agent_policy(facts: Facts, role: Role) -> str:
     """Return the command that lets a role register instances and write the jobs' logs."""
-    name = "service-role/AmazonEC2ContainerServiceforEC2Role"
+    return _attach(facts, role, "service-role/AmazonEC2ContainerServiceforEC2Role")
+
+
+def attach_execution_policy(facts: Facts, role: Role) -> str:
+    """Return the command that lets a job's execution role pull from ECR."""
+    return _attach(facts, role, "service-role/AmazonECSTaskExecutionRolePolicy")
+
+
+def _attach(facts: Facts, role: Role, name: str) -> str:
     return aws(
         facts,
         *("iam", "attach-role-policy", "--role-name", role.name),

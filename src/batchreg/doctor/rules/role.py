@@ -94,10 +94,10 @@ def role_not_trusted(facts: Facts) -> Found:
     source=SIMULATION,
 )
 def role_denied(facts: Facts) -> Found:
-    for role, denial in _denied(facts, "secretsmanager:"):
+    for role, denial in denied(facts.role, "secretsmanager:"):
         # The policy that the stack gave to its role, whole and under its own name: a foreign one
         # would keep CloudFormation from deleting the role.
-        arns = [one.arn for one in facts.secrets or () if one.arn and not one.of_job]
+        arns = [one.arn for one in facts.on_instances if one.arn]
         if not facts.ours and denial.resource.startswith("arn:"):
             arns = [denial.resource]
         policy = {
@@ -109,7 +109,7 @@ def role_denied(facts: Facts) -> Found:
             *("iam", "put-role-policy", "--role-name", role.name),
             *("--policy-name", READ_POLICY, "--policy-document", json.dumps(policy)),
         )
-        yield _refusal(role, denial, fix if arns else "")
+        yield evidence(role, denial, fix if arns else "")
 
 
 @rule(
@@ -119,10 +119,10 @@ def role_denied(facts: Facts) -> Found:
     source=ENCRYPTION,
 )
 def key_denied(facts: Facts) -> Found:
-    for role, denial in _denied(facts, "kms:"):
+    for role, denial in denied(facts.role, "kms:"):
         known = facts.stack.kms_key if facts.stack and facts.ours else "unknown"
         fix = deploy(facts, "--kms-key-arn", denial.resource) if not known else ""
-        yield _refusal(
+        yield evidence(
             role,
             denial,
             fix,
@@ -165,18 +165,18 @@ def policy_denies(facts: Facts) -> Found:
 def role_without_ecs(facts: Facts) -> Found:
     if any(instance.agent and instance.agent_seen for instance in facts.instances or ()):
         return  # a connected agent shows that it is allowed
-    for role, denial in _denied(facts, "ecs:"):
-        yield _refusal(role, denial, attach_agent_policy(facts, role))
+    for role, denial in denied(facts.role, "ecs:"):
+        yield evidence(role, denial, attach_agent_policy(facts, role))
 
 
-def _denied(facts: Facts, service: str) -> list[tuple[Role, Denial]]:
-    role = facts.role
+def denied(role: Role | None, service: str) -> list[tuple[Role, Denial]]:
+    """Return what IAM refuses a role that exists of a service, such as "ecs:"."""
     if not role or not role.exists:
         return []
     return [(role, denial) for denial in role.denied if denial.action.startswith(service)]
 
 
-def _refusal(role: Role, denial: Denial, fix: str, step: str = "") -> Evidence:
+def evidence(role: Role, denial: Denial, fix: str, step: str = "") -> Evidence:
     """Return what IAM said and what helps: an allow statement helps only where nothing allows."""
     what = f"{denial.action} on {denial.resource}"
     match denial.by:
