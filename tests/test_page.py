@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import stat
+import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import draw_doctor
 import pytest
 from account import Account, Run
 from attach_archives import multipart, shell
@@ -302,6 +304,18 @@ def test_page_that_cannot_be_written_is_refused_before_aws_is_asked(
     assert result.stderr.startswith(f"batchreg: Cannot write {path}: ")
     assert message.format(folder=tmp_path) in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_picture_in_the_documents_is_that_of_the_page(batchreg: Run, tmp_path: Path) -> None:
+    """It is drawn from what the command writes: `make docs`."""
+    file = tmp_path / "facts.json"
+    file.write_text(savefile.dump(draw_doctor.facts()))
+    written = batchreg("doctor", "--from", str(file), "--html", "-").stdout
+    assert written == draw_doctor.drawn()
+    png = draw_doctor.PICTURE.read_bytes()
+    assert draw_doctor.mark(written) in png
+    assert struct.unpack(">I", png[16:20]) == (draw_doctor.WIDTH,)
+    assert len(png) < 150_000
 
 
 def test_only_one_product_goes_to_stdout(batchreg: Run) -> None:

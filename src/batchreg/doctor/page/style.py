@@ -36,6 +36,7 @@ code, pre, .id { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, mon
 .findings > li { background: var(--card); border-radius: .5rem; padding: .9rem 1rem;
   border-left: 4px solid var(--rule); counter-increment: finding; }
 .findings > .first { background: var(--bad-paper); border-left-color: var(--bad); }
+.findings > li > :last-child { margin-bottom: 0; }
 .findings h3::before { content: counter(finding) ". "; }
 .cause { margin: 0 0 .5rem; font-size: .8125rem; color: var(--soft); }
 .label { font-size: .8125rem; font-weight: 600; margin: .6rem 0 .2rem; }
