@@ -142,13 +142,38 @@ def test_what_a_transit_gateway_does_is_drawn_as_not_known() -> None:
     assert all(one.nodes[-1] and one.nodes[-1].mark is Mark.UNKNOWN for one in figure.traces)
     page = ElementTree.fromstring(page_of(facts))
     assert of_class(page, "ring")
-    assert "subnet-0b routes it to tgw-1. Not known for everything." in words(page)
+    assert "subnet-0b routes it to tgw-1. Not known for all packets." in words(page)
 
 
 def test_proxy_leaves_the_whole_way_unknown() -> None:
     """The instances do not talk to the hosts themselves."""
     found = trace(packets.figures(changed({"launch_template.proxy": True})), "ECS")
     assert [one and one.mark for one in found.nodes] == [Mark.PASSES, *[Mark.UNKNOWN] * 5]
+
+
+def test_hop_that_is_known_to_pass_is_drawn_so_after_one_that_is_not() -> None:
+    """Only what a broken hop keeps packets from is not reached."""
+    rule = {"group": "sg-1", "target": "pl-1"}
+    found = trace(packets.figures(changed({"egress": [rule]})), "ECS")
+    assert [one and one.mark.name for one in found.nodes] == [
+        *("PASSES", "UNKNOWN", "PASSES", "PASSES", "PASSES", "UNKNOWN")
+    ]
+
+
+def test_response_that_is_lost_leaves_the_way_there_as_it_is() -> None:
+    """The request arrives; the network ACL does not let the answer in."""
+    (change,) = [fault.change for fault in FAULTS if fault.name == "acl-without-answers"]
+    found = trace(packets.figures(changed(change)), "ECS")
+    assert [one and one.mark.name for one in found.nodes] == [
+        *("PASSES", "PASSES", "BROKEN", "PASSES", "PASSES", "BEYOND")
+    ]
+
+
+def test_network_acl_beyond_a_nat_gateway_is_named_as_what_it_is() -> None:
+    """It stands where the gateway does, in its subnet."""
+    shown = words(parsed("acl-of-the-nat-gateway"))
+    assert "Network ACL acl-9: no rule allows responses, inbound TCP ports" in shown
+    assert "at subnet-0n. Stops all packets." in shown
 
 
 def test_endpoint_of_its_own_subnet_needs_no_network_acl() -> None:

@@ -72,7 +72,7 @@ def _to_instances(facts: Facts, causes: Collection[str]) -> Iterator[Trace]:
         for host in destinations.registries(facts):
             if host in covered or destinations.ECR.fullmatch(host):
                 continue
-            none = Node("Secret", Mark.BROKEN, "none", f"no secret has credentials for {host}")
+            none = Node("Secret", Mark.BROKEN, why=f"no secret has credentials for {host}")
             yield Trace(host, (none, None, *(Node(one, Mark.BEYOND) for one in OF_INSTANCES[2:])))
 
 

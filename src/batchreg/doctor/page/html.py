@@ -112,10 +112,14 @@ def _packets(facts: Facts) -> Iterator[str]:
     if figures:
         yield '<p class="note">From the instances of each subnet to every host they need.</p>'
     else:
-        why = "was not looked at" if facts.subnets is None else "has no instances of its own"
-        yield f'<p class="note">The network {why}.</p>'
+        why = (
+            "The network was not looked at."
+            if facts.subnets is None
+            else "There is no compute environment on EC2, so there is no network to draw."
+        )
+        yield f'<p class="note">{why}</p>'
     for figure in figures:
-        yield from _figure(figure, "subnet")
+        yield from _figure(figure, "packets")
     yield from _legend(figures)
     yield "</section>"
 
@@ -136,25 +140,42 @@ def _credentials(facts: Facts, findings: Sequence[Finding]) -> Iterator[str]:
     yield "</section>"
 
 
-def _figure(figure: Figure, kind: str) -> Iterator[str]:
-    yield f'<figure class="{kind}"><figcaption><strong>{text(figure.title)}</strong>'
+def _figure(figure: Figure, what: str) -> Iterator[str]:
+    """Yield a drawing, and below it where `what` ends, packets or credentials, and why."""
+    yield f"<figure><figcaption><strong>{text(figure.title)}</strong>"
     yield "".join(f" <span>{text(one)}</span>" for one in figure.details) + "</figcaption>"
     yield from drawing.figure(figure)
-    stops = [(mark, *one) for mark in (Mark.BROKEN, Mark.UNKNOWN) for one in figure.stops(mark)]
+    stops = [
+        _stop(mark, *stop, what=what, all_names=[trace.name for trace in figure.traces])
+        for mark in (Mark.BROKEN, Mark.UNKNOWN)
+        for stop in figure.stops(mark)
+    ]
     if stops:
-        yield '<ul class="stops">'
-    for mark, stage, why, at, names in stops:
-        sign, whom = ("✗", "Stops") if mark is Mark.BROKEN else ("?", "Not known for")
-        everything = len({*names}) == len(figure.traces) > 1
-        what = f"{stage} {listed(at)}" if at and not why.startswith(at[0]) else stage
-        yield (
-            f'<li class="{mark.name.lower()}"><span class="sign">{sign}</span><span>'
-            f"<b>{text(what)}</b>: {text(why.removesuffix('.'))}. "
-            f"{whom} {text('everything' if everything else listed(names))}.</span></li>"
-        )
-    if stops:
-        yield "</ul>"
+        yield f'<ul class="stops">{"".join(stops)}</ul>'
     yield "</figure>"
+
+
+def _stop(
+    mark: Mark,
+    hop: str,
+    why: str,
+    at: Sequence[str],
+    names: Sequence[str],
+    *,
+    what: str,
+    all_names: Sequence[str],
+) -> str:
+    """Return a line about one place where packets or credentials end, or may end."""
+    where = f"{hop[0].upper()}{hop[1:]}"
+    if at and not why.startswith(at[0]):
+        where = f"{where} {listed(at)}"
+    some = f"{what} {'to' if what == 'packets' else 'for'} {listed(names)}"
+    to = f"all {what}" if {*names} == {*all_names} else some
+    sign, ends = ("✗", f"Stops {to}.") if mark is Mark.BROKEN else ("?", f"Not known for {to}.")
+    return (
+        f'<li class="{mark.name.lower()}"><span class="sign">{sign}</span><span>'
+        f"<b>{text(where)}</b>: {text(why.removesuffix('.'))}. {text(ends)}</span></li>"
+    )
 
 
 def _legend(figures: Iterable[Figure]) -> Iterator[str]:

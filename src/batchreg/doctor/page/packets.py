@@ -94,10 +94,14 @@ def _nodes(facts: Facts, path: Path) -> list[Node | None]:
         if old and old.mark in (Mark.BROKEN, Mark.UNKNOWN):
             continue
         mark = _mark(path, hop)
-        if mark is Mark.PASSES and ended is not Mark.PASSES:
+        if mark is Mark.PASSES and ended is Mark.BROKEN:
             mark = old.mark if old else Mark.BEYOND
         node = _node(path, hop, mark)
-        if old is None or mark is not Mark.PASSES or (node.kind and not old.kind):
+        if (
+            old is None
+            or mark is not Mark.PASSES
+            or (node.kind in GATEWAYS.values() and old.kind not in GATEWAYS.values())
+        ):
             nodes[stage] = node
         if mark is Mark.BROKEN or ended is Mark.PASSES:
             ended = mark
@@ -120,12 +124,18 @@ def _mark(path: Path, hop: Hop) -> Mark:
 def _node(path: Path, hop: Hop, mark: Mark) -> Node:
     stage = PACKETS[STAGE_OF.get(hop.kind, GATEWAY)]
     at = path.subnet.table or hop.at if hop.kind is Kind.ROUTE else hop.at
-    kind = GATEWAYS.get(hop.at.partition("-")[0], "") if stage == PACKETS[GATEWAY] else ""
+    kind = _kind(hop) if stage == PACKETS[GATEWAY] else ""
     if mark is Mark.BROKEN:
         return Node(stage, mark, at, _broken(hop), kind)
     if path.endpoint and stage == PACKETS[GATEWAY] and mark is Mark.PASSES:
         return Node(stage, mark, path.endpoint.id, kind=GATEWAYS["vpce"])
     return Node(stage, mark, at, hop.why if mark is Mark.UNKNOWN else "", kind)
+
+
+def _kind(hop: Hop) -> str:
+    if hop.kind in (Kind.ACL_IN, Kind.ACL_FAR):
+        return "network ACL"
+    return GATEWAYS.get(hop.at.partition("-")[0], "")
 
 
 def _endpoint(facts: Facts, path: Path) -> Node | None:

@@ -62,14 +62,15 @@ class Figure:
         return any(trace.stop and trace.stop.mark is Mark.BROKEN for trace in self.traces)
 
     def stops(self, mark: Mark) -> Iterator[tuple[str, str, list[str], list[str]]]:
-        """Yield (stage, why, names of its nodes, names of its traces) of what has this mark."""
+        """Yield (what it is, why, names of its nodes, names of its traces) of what is marked so."""
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for trace in self.traces:
             for node in trace.nodes:
                 if node and node.mark is mark and node.why:
-                    found.setdefault((node.stage, node.why), []).append((node.at, trace.name))
-        for (stage, why), some in found.items():
-            yield stage, why, [at for at, _ in some if at], [name for _, name in some]
+                    what = node.kind or node.stage
+                    found.setdefault((what, node.why), []).append((node.at, trace.name))
+        for (what, why), some in found.items():
+            yield what, why, [at for at, _ in some if at], [name for _, name in some]
 
 
 def until_broken(nodes: Sequence[Node | None]) -> tuple[Node | None, ...]:
