@@ -16,6 +16,7 @@ from attach_archives import multipart, shell
 from attach_lab import Lab
 from canary import PASSWORD, USERNAME, sung
 from test_findings import FAULTS, Fault
+from worlds import MATRIX, build, seen
 from write_troubleshooting import changed
 
 from batchreg.doctor import savefile
@@ -23,6 +24,7 @@ from batchreg.doctor.facts import Facts, Gap
 from batchreg.doctor.findings import RULES, diagnose
 from batchreg.doctor.page import credentials, html, packets
 from batchreg.doctor.page.traces import Figure, Mark, Trace
+from batchreg.doctor.path import paths
 from batchreg.doctor.rules import Layer, network
 
 OF_NETWORK = {rule.cause for rule in network.RULES}
@@ -151,6 +153,29 @@ def test_proxy_leaves_the_whole_way_unknown() -> None:
     assert [one and one.mark for one in found.nodes] == [Mark.PASSES, *[Mark.UNKNOWN] * 5]
 
 
+def test_drawing_agrees_with_the_model_of_the_network() -> None:
+    """A row stops where its path does, and at the stage of the first broken hop."""
+    counts = {Mark.BROKEN: 0, Mark.UNKNOWN: 0, Mark.PASSES: 0}
+    for choice in MATRIX[::10]:
+        facts = seen(choice, build(choice))
+        drawn = {
+            (name, one.name): one
+            for figure in packets.figures(facts)
+            for name in figure.title.split(" and ")
+            for one in figure.traces
+        }
+        for path in paths(facts):
+            name = packets.SERVICES.get(path.destination.service, path.destination.name)
+            stop = drawn[path.subnet.id, name].stop
+            mark = stop.mark if stop else Mark.PASSES
+            assert mark.name == path.state.name, choice
+            counts[mark] += 1
+            if stop and path.broken:
+                stage = packets.STAGE_OF.get(path.broken[0].kind, packets.GATEWAY)
+                assert stop.stage == packets.PACKETS[stage], choice
+    assert all(count > 20 for count in counts.values())
+
+
 def test_hop_that_is_known_to_pass_is_drawn_so_after_one_that_is_not() -> None:
     """Only what a broken hop keeps packets from is not reached."""
     rule = {"group": "sg-1", "target": "pl-1"}
@@ -207,6 +232,13 @@ def test_broken_step_of_the_credentials_is_at_its_place(name: str, steps: list[s
     """What has nothing to do with them breaks none."""
     (change,) = [fault.change for fault in FAULTS if fault.name == name]
     assert broken_steps(changed(change)) == steps
+
+
+def test_stage_that_no_secret_has_is_not_drawn() -> None:
+    """Most secrets have no key of their own."""
+    (figure,) = credentials.figures(changed({"secrets.0.key": ""}), [])
+    assert figure.stages == ("Secret", "Instance role", "ecs.config", "Registry")
+    assert [node and node.stage for node in figure.traces[0].nodes] == [*figure.stages]
 
 
 def test_what_was_not_looked_at_is_listed_with_its_permission() -> None:

@@ -35,7 +35,7 @@ def figures(facts: Facts, findings: Sequence[Finding]) -> tuple[Figure, ...]:
             role = view.role.name if view.role else ""
             found.setdefault((role, traces), []).append(view.environment)
     drawn = [
-        Figure(
+        _figure(
             f"To the instances of {listed(names)}" if all(names) else "To the instances",
             (f"role {role}",) if role else (),
             OF_INSTANCES,
@@ -48,8 +48,21 @@ def figures(facts: Facts, findings: Sequence[Finding]) -> tuple[Figure, ...]:
         for host in _hosts_of([one for one in facts.jobs or () if one.own_credentials])
     ]
     if own := tuple(_of_job(facts, one, named) for one in own_secrets):
-        drawn.append(Figure("In the job definition", (), OF_JOB, own))
+        drawn.append(_figure("In the job definition", (), OF_JOB, own))
     return tuple(drawn)
+
+
+def _figure(
+    title: str, details: tuple[str, ...], stages: tuple[str, ...], traces: tuple[Trace, ...]
+) -> Figure:
+    """Return a figure without the stages that no secret has, such as a key."""
+    used = [number for number in range(len(stages)) if any(one.nodes[number] for one in traces)]
+    return Figure(
+        title,
+        details,
+        tuple(stages[number] for number in used),
+        tuple(replace(one, nodes=tuple(one.nodes[number] for number in used)) for one in traces),
+    )
 
 
 def _to_instances(facts: Facts, causes: Collection[str]) -> Iterator[Trace]:

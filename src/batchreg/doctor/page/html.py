@@ -166,9 +166,7 @@ def _stop(
     all_names: Sequence[str],
 ) -> str:
     """Return a line about one place where packets or credentials end, or may end."""
-    where = f"{hop[0].upper()}{hop[1:]}"
-    if at and not why.startswith(at[0]):
-        where = f"{where} {listed(at)}"
+    where = f"{hop} {listed(at)}" if at and not why.startswith(at[0]) else hop
     some = f"{what} {'to' if what == 'packets' else 'for'} {listed(names)}"
     to = f"all {what}" if {*names} == {*all_names} else some
     sign, ends = ("✗", f"Stops {to}.") if mark is Mark.BROKEN else ("?", f"Not known for {to}.")

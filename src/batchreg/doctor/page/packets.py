@@ -26,7 +26,7 @@ SERVICES = {
 INSTANCE, GROUPS, ACL, ROUTE, GATEWAY, HOST = range(6)
 PACKETS = ("Instances", "Security groups", "Network ACL", "Route", "Gateway", "Host")
 STAGE_OF = {Kind.EGRESS: GROUPS, Kind.ACL_OUT: ACL, Kind.ACL_BACK: ACL, Kind.ROUTE: ROUTE}
-GATEWAYS = {"nat": "NAT gateway", "igw": "internet gateway", "vpce": "VPC endpoint"}
+GATEWAYS = {"nat": "NAT gateway", "igw": "Internet gateway", "vpce": "VPC endpoint"}
 
 
 def figures(facts: Facts) -> tuple[Figure, ...]:
@@ -134,7 +134,7 @@ def _node(path: Path, hop: Hop, mark: Mark) -> Node:
 
 def _kind(hop: Hop) -> str:
     if hop.kind in (Kind.ACL_IN, Kind.ACL_FAR):
-        return "network ACL"
+        return "Network ACL"
     return GATEWAYS.get(hop.at.partition("-")[0], "")
 
 

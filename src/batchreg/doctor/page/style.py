@@ -46,7 +46,7 @@ code, pre, .id { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, mon
   -webkit-user-select: all; user-select: all; }
 .fix span { display: inline-block; max-width: 100%; }
 figure { margin-top: 1rem; padding: .9rem 0 .75rem; border-top: 1px solid var(--rule); }
-figcaption span { color: var(--soft); font-size: .8125rem; margin-left: .6rem; }
+figcaption span { display: inline-block; color: var(--soft); font-size: .8125rem; margin-left: .6rem; }
 .row { display: grid; }
 .row > .name { font-size: .875rem; line-height: 1.25; }
 .name small { font-size: .75rem; color: var(--soft); margin-left: .5rem; }
