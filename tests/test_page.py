@@ -201,6 +201,26 @@ def test_network_acl_beyond_a_nat_gateway_is_named_as_what_it_is() -> None:
     assert "at subnet-0n. Stops all packets." in shown
 
 
+@pytest.mark.parametrize(("egress", "known"), [(False, "inbound"), (True, "responses, outbound")])
+def test_broken_hop_outweighs_one_that_nobody_knows_at_its_place(egress: bool, known: str) -> None:
+    """The subnet of the NAT gateway leads out of sight, and its network ACL denies, there or back."""
+    allow = {"number": 100, "allows": True}
+    beyond = {
+        "id": "subnet-0n",
+        "vpc": "vpc-1",
+        "cidr": "10.0.9.0/24",
+        "routes": [{"destination": "0.0.0.0/0", "target": "tgw-1"}],
+        "acl": "acl-9",
+        "acl_rules": [{**allow, "egress": not egress}],
+    }
+    facts = changed({"passed_subnets": [beyond], "nat_gateways.0.subnet": "subnet-0n"})
+    (figure,) = [one for one in packets.figures(facts) if one.title == "subnet-0b"]
+    assert figure.broken
+    ((what, why, at, _),) = figure.stops(Mark.BROKEN)
+    assert (what, {*at}) == ("Network ACL", {"acl-9"})
+    assert why.startswith(f"no rule allows {known} TCP port")
+
+
 def test_endpoint_of_its_own_subnet_needs_no_network_acl() -> None:
     """A stage that is not on the way has no node, rather than one that passes."""
     (change,) = [one.change for one in FAULTS if one.name == "endpoint-groups-admit-nothing"]

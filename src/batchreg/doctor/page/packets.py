@@ -79,21 +79,23 @@ def _packets_from(facts: Facts, subnet: Subnet) -> Iterator[Trace]:
 
 
 def _nodes(facts: Facts, path: Path) -> list[Node | None]:
-    """Put the hops of a path into its stages: of a stage's hops, the first that does not pass."""
+    """Put the hops of a path into its stages: of a stage's hops the first that is broken, if any."""
     nodes: list[Node | None] = [Node(PACKETS[INSTANCE], Mark.PASSES), *[None] * 5]
     reached, ended = INSTANCE, Mark.PASSES
     for hop in path.hops:
         if hop.kind is Kind.UNSEEN:
             stage = min(reached + 1, GATEWAY)
-            nodes[stage] = Node(PACKETS[stage], Mark.UNKNOWN, why=hop.why)
+            if not _is_marked(nodes[stage], Mark.BROKEN):
+                nodes[stage] = Node(PACKETS[stage], Mark.UNKNOWN, why=hop.why)
             ended = Mark.UNKNOWN if ended is Mark.PASSES else ended
             continue
         stage = STAGE_OF.get(hop.kind, GATEWAY)
         reached = max(reached, stage)
-        old = nodes[stage]
-        if old and old.mark in (Mark.BROKEN, Mark.UNKNOWN):
+        old, mark = nodes[stage], _mark(path, hop)
+        if _is_marked(old, Mark.BROKEN) or (
+            _is_marked(old, Mark.UNKNOWN) and mark is not Mark.BROKEN
+        ):
             continue
-        mark = _mark(path, hop)
         if mark is Mark.PASSES and ended is Mark.BROKEN:
             mark = old.mark if old else Mark.BEYOND
         node = _node(path, hop, mark)
@@ -113,6 +115,10 @@ def _nodes(facts: Facts, path: Path) -> list[Node | None]:
         nodes[number] = Node(PACKETS[number], rest)
     nodes[HOST] = Node(PACKETS[HOST], rest)
     return nodes
+
+
+def _is_marked(node: Node | None, mark: Mark) -> bool:
+    return node is not None and node.mark is mark
 
 
 def _mark(path: Path, hop: Hop) -> Mark:
