@@ -305,6 +305,12 @@ def status(**options: Any) -> int:
         help="Write what was collected, without secrets, to a file for --from; - is stdout.",
     ),
     option(
+        "--html",
+        metavar="FILE",
+        help="Also write the result as a page for a browser, with a drawing of the network and of "
+        "the credentials' path; - is stdout.",
+    ),
+    option(
         "--from",
         "source",
         metavar="FILE",
