@@ -28,7 +28,9 @@ from batchreg.cli.options import (
     file_path,
     force_option,
     job_options,
+    job_place_options,
     json_option,
+    moment,
     number,
     on_failure_option,
     output_option,
@@ -290,8 +292,8 @@ def status(**options: Any) -> int:
     option(
         "--job",
         metavar="ID",
-        help="Diagnose this job, which waits or failed, in whatever queue it is.  [default: all "
-        "that wait]",
+        help="Diagnose this job, which waits or failed, in whatever queue it is; the start of the "
+        "id is enough if it is in the stack's or the named queue.  [default: all that wait]",
     ),
     option(
         "--image", metavar="IMAGE", help="Ask the registry for this image.  [default: the job's]"
@@ -453,17 +455,69 @@ def submit(**options: Any) -> int:
     return job_commands.submit(**options)
 
 
-@cli.add(JOBS, example="batchreg logs --follow JOB")
-@argument("job")
-@aws_options
+@cli.add(JOBS, example="batchreg jobs --stack-name genomics --status RUNNABLE")
+@argument("job", required=False)
+@job_place_options("Job options")
 @config_option
 @under(
-    "Run options",
-    option("-f", "--follow", is_flag=True, help="Continue until the job has finished."),
+    "Job options",
+    option(
+        "--status",
+        "statuses",
+        multiple=True,
+        type=click.Choice(constraints.JOB_STATUSES, case_sensitive=False),
+        metavar="STATUS",
+        help="Only jobs in this state, such as RUNNABLE; repeat it for more.",
+    ),
+    option(
+        "--limit",
+        type=number(1),
+        metavar="NUMBER",
+        default=50,
+        show_default=True,
+        help="Show at most this many jobs.",
+    ),
 )
 @json_option
-def logs(stack_name: str, **options: Any) -> int:
-    """Print the log of a job."""
+def jobs(**options: Any) -> int:
+    """List the jobs of the stack's queues, the newest first.
+
+    Or the children of JOB, an array job. The start of an id that is shown here is enough for the
+    commands that take a job.
+    """
+    from batchreg.cli import job_list
+
+    return job_list.run(**options)
+
+
+@cli.add(JOBS, example="batchreg logs --follow --tail 20 JOB")
+@argument("job")
+@job_place_options("Job options")
+@config_option
+@under(
+    "Log options",
+    option("-f", "--follow", is_flag=True, help="Continue until the job has finished."),
+    option(
+        "--tail",
+        type=number(1),
+        metavar="NUMBER",
+        help="Begin with the last lines, at most this many.  [default: all]",
+    ),
+    option(
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help="Only lines from this time on: 10m, 2h or 1d ago, or a local time such as "
+        "2026-07-01T12:30.",
+    ),
+    option("--timestamps", is_flag=True, help="Begin each line with its time in UTC."),
+)
+@json_option
+def logs(**options: Any) -> int:
+    """Print the log of a job.
+
+    JOB is a job's id or the start of it; ID:0 is the first child of an array job.
+    """
     from batchreg.cli import jobs as job_commands
 
     return job_commands.logs(**options)
@@ -471,10 +525,13 @@ def logs(stack_name: str, **options: Any) -> int:
 
 @cli.add(JOBS, example="batchreg cancel JOB")
 @argument("job")
-@aws_options
+@job_place_options("Job options")
 @config_option
-def cancel(stack_name: str, **options: Any) -> None:
-    """Cancel a job that waits, or terminate it if it runs."""
+def cancel(**options: Any) -> None:
+    """Cancel a job that waits, or terminate it if it runs.
+
+    JOB is a job's id or the start of it.
+    """
     from batchreg.cli import jobs as job_commands
 
     job_commands.cancel(**options)

@@ -46,6 +46,23 @@ def mebibytes(value: str) -> int:
     return int(number) * factor
 
 
+def moment(text: str) -> int:
+    """Return a time in milliseconds since 1970: of 10m, 2h or 1d ago, or of a time in ISO 8601."""
+    from datetime import datetime, timedelta
+
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:], "")
+    try:
+        if unit and text[:-1].isdecimal():
+            then = datetime.now() - timedelta(**{unit: int(text[:-1])})
+        else:
+            then = datetime.fromisoformat(text)
+        return max(0, int(then.timestamp() * 1000))
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{text!r} is not a time, such as 10m, 2h, 1d or 2026-07-01T12:30."
+        ) from None
+
+
 def file_path(text: str) -> Path:
     """Return a path; its module is imported for those who give one."""
     from pathlib import Path
@@ -176,6 +193,21 @@ def queue_options(heading: str) -> Decorator:
             "--compute-environment",
             metavar="NAME",
             help="A compute environment of any origin, by name or ARN, instead of a stack.",
+        ),
+    )
+
+
+def job_place_options(heading: str) -> Decorator:
+    """Return the options for where jobs are: the stack's queues, or another one."""
+    return together(
+        aws_options,
+        under(
+            heading,
+            option(
+                "--queue",
+                metavar="NAME",
+                help="A job queue of any origin, by name or ARN, instead of the stack's.",
+            ),
         ),
     )
 

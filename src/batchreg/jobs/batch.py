@@ -78,15 +78,18 @@ def follow(
     logs: CloudWatchLogsClient,
     job_id: str,
     *,
+    since: int = 0,
+    tail: int | None = None,
     sleep: Sleep = time.sleep,
     poll_seconds: float = 3,
     patience_seconds: float = 60,
 ) -> Iterator[State | Line | JobDetailTypeDef]:
     """Yield a job's states and log lines in order, and the job itself at the end.
 
-    A network that is unavailable for less than `patience_seconds` does not end it.
+    `since` and `tail` leave out lines from before, as LogReader does. A network that is unavailable
+    for less than `patience_seconds` does not end it.
     """
-    reader = LogReader(logs)
+    reader = LogReader(logs, since)
     shown: State | None = None
     pause, silence = min(0.2, poll_seconds), 0.0
     while True:
@@ -98,6 +101,9 @@ def follow(
             if not finished and now != shown:
                 yield now
             shown = now
+            if tail is not None:
+                yield from reader.tail(job, tail)
+                tail = None
             yield from reader.read(job)
             if finished:
                 yield from reader.drain(job, sleep)
@@ -113,8 +119,8 @@ def follow(
         pause = min(pause * 1.5, poll_seconds)
 
 
-def state(job: JobDetailTypeDef) -> State:
-    """Return the state of a job as Batch describes it."""
+def state(job: Mapping[str, Any]) -> State:
+    """Return the state of a job as Batch describes or lists it."""
     children = job.get("arrayProperties", {}).get("statusSummary", {})
     return State(
         job["status"],
