@@ -67,6 +67,7 @@ def test_all_options_reach_the_job(aws):
         "--array-size",
         "7",
         IMAGE,
+        BATCHREG_STACK_NAME="plain",
     )
     body = definition_of(aws, job)
     container = body["containerProperties"]

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,11 @@ from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, command_here
 from batchreg.cli.output import say
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
-from batchreg.jobs import definitions
+from batchreg.jobs import capacity, definitions
 from batchreg.jobs.definitions import Spec
 from batchreg.jobs.log import Line, LogReader, streams
 from batchreg.registry.images import Image, parse
-from batchreg.stack import registries
+from batchreg.stack import preflight, registries
 from batchreg.stack.registries import StackRegistry, Stored
 from batchreg.stack.states import Stack
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
     from types_boto3_batch.type_defs import JobDetailTypeDef
     from types_boto3_logs import CloudWatchLogsClient
+
+CAPACITY_SECONDS = 5  # for the question whether the job fits; without an answer it is submitted
 
 
 def submit(
@@ -58,7 +60,9 @@ def submit(
     session, present = place.session, place.existing()
     queue = _queue(present, spec.fargate)
     batch = session.client("batch")
-    jobs.check_queue(batch, queue)
+    environments = jobs.check_queue(batch, queue)
+    if not spec.fargate:
+        _check_capacity(session, environments, spec, present)
     spec = _with_job_role(spec, present)
     spec = _with_credentials(spec, session, present, auth, console)
     definition = definitions.register(batch, definitions.definition(spec), present.name)
@@ -183,6 +187,36 @@ def _queue(present: Stack, fargate: bool) -> str:
     raise BatchregError(
         f"{present.name} has no job queue.", f"For its status: {command_here('status', *name)}"
     )
+
+
+def _check_capacity(
+    session: Session, environments: Sequence[Mapping[str, Any]], spec: Spec, present: Stack
+) -> None:
+    """Refuse a job for which no instance type is large enough; it would wait for ever.
+
+    Where that cannot be known, for lack of a permission or of an answer, it is submitted.
+    """
+
+    def find() -> Iterator[preflight.Problem]:
+        if fact := capacity.shortage(session.client("ec2"), environments, spec):
+            yield preflight.Problem(fact)
+
+    found = preflight.run([preflight.Check("The instance types", find)], seconds=CAPACITY_SECONDS)
+    problem = next((one for one in found if one.certain), None)
+    if not problem:
+        return
+    if spec.gpus:
+        options = ("--image-type", "ECS_AL2023_NVIDIA", "--instance-type", "TYPE")
+        another = command_here("deploy", "--stack-name", "NAME", *options)
+        step = f"Use a stack with GPU instances, such as g4dn. To create one: {another}"
+    elif "InstanceTypes" in present.parameters:
+        larger = command_here("deploy", "--stack-name", present.name, "--instance-type", "TYPE")
+        step = f"Use less --vcpus or --memory, or larger instance types: {larger}"
+    else:  # a companion stack, whose environment is somebody else's
+        step = (
+            "Use less --vcpus or --memory, or give the compute environment larger instance types."
+        )
+    raise BatchregError(problem.fact, step)
 
 
 def _job_name(name: str | None, image: Image) -> str:

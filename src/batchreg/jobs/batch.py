@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
     from types_boto3_batch.literals import JobStatusType
     from types_boto3_batch.type_defs import (
+        ComputeEnvironmentDetailTypeDef,
         JobDetailTypeDef,
         JobSummaryTypeDef,
         SubmitJobRequestTypeDef,
@@ -229,8 +230,10 @@ def advice(reason: str) -> str:
     )
 
 
-def check_queue(batch: BatchClient, queue: str) -> None:
-    """Refuse a queue that is disabled or invalid, or whose compute environment is."""
+def check_queue(batch: BatchClient, queue: str) -> list[ComputeEnvironmentDetailTypeDef]:
+    """Return a queue's compute environments; refuse it if it or one of them is disabled or
+    invalid.
+    """
     queues = batch.describe_job_queues(jobQueues=[queue])["jobQueues"]
     if not queues:
         raise BatchregError(
@@ -239,9 +242,10 @@ def check_queue(batch: BatchClient, queue: str) -> None:
         )
     orders = queues[0]["computeEnvironmentOrder"]
     # The compute environment first: a queue is INVALID because of it.
-    for environment in batch.describe_compute_environments(
+    environments = batch.describe_compute_environments(
         computeEnvironments=[order["computeEnvironment"] for order in orders]
-    )["computeEnvironments"]:
+    )["computeEnvironments"]
+    for environment in environments:
         _check(
             f"compute environment {environment['computeEnvironmentName']}",
             environment,
@@ -249,6 +253,7 @@ def check_queue(batch: BatchClient, queue: str) -> None:
         )
     name = f"job queue {queues[0]['jobQueueName']}"
     _check(name, queues[0], "Fix the cause, then run batchreg deploy.")
+    return environments
 
 
 def _check(name: str, found: Mapping[str, Any], step: str) -> None:
