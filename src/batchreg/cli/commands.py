@@ -13,6 +13,7 @@ from batchreg import __version__
 from batchreg.cli.grammar import (
     Commands,
     argument,
+    completed,
     help_option,
     option,
     setting,
@@ -134,7 +135,7 @@ def deploy(**options: Any) -> int:
 
 
 @cli.add(STACK, example="batchreg attach genomics --registry-url ghcr.io --username lab")
-@argument("name")
+@argument("name", **completed("attachable"))
 @connection_options
 @config_option
 @credential_options
@@ -182,6 +183,7 @@ def deploy(**options: Any) -> int:
     option(
         "--stack-name",
         metavar="NAME",
+        **completed("stacks"),
         help="Name of the companion stack.  [default: batchreg-NAME]",
     ),
     setting(
@@ -223,7 +225,7 @@ def attach(**options: Any) -> int:
 
 
 @cli.add(STACK, example="batchreg detach genomics")
-@argument("name", required=False)
+@argument("name", required=False, **completed("attachable"))
 @connection_options
 @config_option
 @under(
@@ -239,7 +241,12 @@ def attach(**options: Any) -> int:
 )
 @under(
     "Stack options",
-    option("--stack-name", metavar="NAME", help="Name of the companion stack, instead of NAME."),
+    option(
+        "--stack-name",
+        metavar="NAME",
+        help="Name of the companion stack, instead of NAME.",
+        **completed("stacks"),
+    ),
     role_option(),
 )
 @under("Run options", wait_option, yes_option)
@@ -292,6 +299,7 @@ def status(**options: Any) -> int:
     option(
         "--job",
         metavar="ID",
+        **completed("jobs"),
         help="Diagnose this job, which waits or failed, in whatever queue it is; the start of the "
         "id is enough if it is in the stack's or the named queue.  [default: all that wait]",
     ),
@@ -301,6 +309,7 @@ def status(**options: Any) -> int:
     option(
         "--save",
         metavar="FILE",
+        **completed("files"),
         help="Write what was collected, without secrets, to a file for --from; - is stdout.",
     ),
     option(
@@ -308,6 +317,7 @@ def status(**options: Any) -> int:
         "source",
         metavar="FILE",
         type=file_path,
+        **completed("files"),
         help="Diagnose a file written by --save, without calling AWS. Cannot be used with --queue, "
         "--compute-environment, --job, --image or --save.",
     ),
@@ -456,7 +466,7 @@ def submit(**options: Any) -> int:
 
 
 @cli.add(JOBS, example="batchreg jobs --stack-name genomics --status RUNNABLE")
-@argument("job", required=False)
+@argument("job", required=False, **completed("jobs"))
 @job_place_options("Job options")
 @config_option
 @under(
@@ -491,7 +501,7 @@ def jobs(**options: Any) -> int:
 
 
 @cli.add(JOBS, example="batchreg logs --follow --tail 20 JOB")
-@argument("job")
+@argument("job", **completed("jobs"))
 @job_place_options("Job options")
 @config_option
 @under(
@@ -524,7 +534,7 @@ def logs(**options: Any) -> int:
 
 
 @cli.add(JOBS, example="batchreg cancel JOB")
-@argument("job")
+@argument("job", **completed("jobs"))
 @job_place_options("Job options")
 @config_option
 def cancel(**options: Any) -> None:
@@ -581,6 +591,7 @@ def render(output: str | None, style: str, **shape: Any) -> None:
         envvar=["BATCHREG_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"],
         required=True,
         metavar="REGION",
+        **completed("regions"),
         help="Region of the secrets.  [or AWS_REGION, AWS_DEFAULT_REGION]",
     ),
     refresh_option(default=constraints.DEFAULT_REFRESH_MINUTES),

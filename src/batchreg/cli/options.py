@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchreg.cli.grammar import Command, Decorator, option, setting, together, under, variable
+from batchreg.cli.grammar import (
+    Command,
+    Decorator,
+    completed,
+    option,
+    setting,
+    together,
+    under,
+    variable,
+)
 from batchreg.cli.output import report
 from batchreg.render import constraints
 
@@ -109,6 +118,7 @@ config_option = variable(
     expose_value=False,
     callback=read_config,
     metavar="FILE",
+    **completed("files"),
     help=f"Read settings from this file.  [default: {CONFIG_FILE}, if it exists]",
 )
 json_option = option(
@@ -126,7 +136,13 @@ wait_option = option(
 
 
 def output_option() -> Decorator:
-    return option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+    return option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write to this file instead of stdout.",
+        **completed("files"),
+    )
 
 
 def password_stdin_option() -> Decorator:
@@ -150,21 +166,30 @@ def user_data_option() -> Decorator:
         "--user-data",
         metavar="FILE",
         type=file_path,
+        **completed("files"),
         help="Your own user data for the instances: a script, a cloud-config or a MIME archive. "
         "An empty value removes it.",
     )
 
 
 def stack_name_option(text: str, **attributes: Any) -> Decorator:
-    return setting("--stack-name", metavar="NAME", help=text, **attributes)
+    return setting("--stack-name", metavar="NAME", help=text, **completed("stacks"), **attributes)
 
 
 connection_options = under(
     "AWS options",
     setting(
-        "--profile", metavar="NAME", help="Profile of the AWS configuration.  [or AWS_PROFILE]"
+        "--profile",
+        metavar="NAME",
+        help="Profile of the AWS configuration.  [or AWS_PROFILE]",
+        **completed("profiles"),
     ),
-    setting("--region", metavar="REGION", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
+    setting(
+        "--region",
+        metavar="REGION",
+        help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]",
+        **completed("regions"),
+    ),
     variable(
         "--endpoint-url",
         metavar="URL",
@@ -187,11 +212,13 @@ def queue_options(heading: str) -> Decorator:
         option(
             "--queue",
             metavar="NAME",
+            **completed("queues"),
             help="A job queue of any origin, by name or ARN, instead of a stack.",
         ),
         option(
             "--compute-environment",
             metavar="NAME",
+            **completed("environments"),
             help="A compute environment of any origin, by name or ARN, instead of a stack.",
         ),
     )
@@ -206,6 +233,7 @@ def job_place_options(heading: str) -> Decorator:
             option(
                 "--queue",
                 metavar="NAME",
+                **completed("queues"),
                 help="A job queue of any origin, by name or ARN, instead of the stack's.",
             ),
         ),

@@ -51,7 +51,7 @@ class Target:
         return states.template_of(self.client, self.stack) if self.stack else ""
 
     def _missing(self) -> NoReturn:
-        names = _batchreg_stacks(self.client)
+        names = batchreg_stacks(self.client)
         near = difflib.get_close_matches(self.name, names, n=1)
         hint = (
             f"Did you mean {near[0]}? "
@@ -187,7 +187,7 @@ def refuse_companion(deployed: Deployed | None, name: str) -> None:
         )
 
 
-def _batchreg_stacks(client: Any) -> list[str]:
+def batchreg_stacks(client: Any) -> list[str]:
     """Return the names of stacks here that look like batchreg's; at most one page of stacks."""
     names: list[str] = []
     with suppress(Exception):  # it is only for a hint: without permission there is none
