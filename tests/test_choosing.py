@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections import Counter
 from contextlib import ExitStack, closing
 
 import pytest
 from account import BATCHREG, LOGIN
+from hypothesis import given
+from hypothesis import strategies as st
 from lab.environ import clean
+from rich.console import Console
 from terminal import Terminal
 
+from batchreg.cli.console import TextScreen
 from batchreg.cli.prompts import _places
 
 VPC, SUBNETS = "VPC (a number or an id): ", "Subnets (such as 1,3 or 1-3, all, or ids): "
@@ -94,6 +101,30 @@ def test_vpc_with_a_way_out_asks_for_no_confirmation(aws, closed, choose):
     terminal.type("\x03")
     assert terminal.wait() == 130
     assert terminal.echoes
+
+
+WORDS = st.text(st.sampled_from("ab-"), min_size=1, max_size=14)
+ROWS = st.lists(st.lists(st.lists(WORDS, max_size=4).map(" ".join), min_size=4, max_size=4))
+
+
+@given(rows=ROWS, width=st.integers(20, 100))
+def test_table_breaks_no_word_and_uses_the_width(rows, width):
+    """Words wrap as long as the longest fit side by side; then each cell has a line."""
+    screen, out = TextScreen(), io.StringIO()
+    screen._console = Console(stderr=True, width=width)
+    with contextlib.redirect_stderr(out):
+        screen.table(["", "Subnet", "Name", "CIDR"], rows)
+    lines = out.getvalue().splitlines()
+    words = Counter(out.getvalue().split())
+    wanted = Counter(word for row in rows for cell in row for word in cell.split())
+    assert wanted <= words
+    natural = sum(
+        max(map(len, column)) for column in zip(*rows, ["", "Subnet", "Name", "CIDR"], strict=True)
+    )
+    if natural + 6 <= width:
+        assert len(lines) == len(rows) + 1
+    if lines and lines[0].split() == ["Subnet", "Name", "CIDR"]:
+        assert max(map(len, lines)) <= width
 
 
 IDS = [f"subnet-{letter}" for letter in "abcde"]

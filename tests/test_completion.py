@@ -15,6 +15,9 @@ import pytest
 from account import BATCHREG, submit
 from terminal import Terminal
 
+from batchreg import aws
+from batchreg.errors import BatchregError
+
 # How a shell passes the line, and how an answer looks: bash and fish know one word at a time.
 QUESTIONS = {
     "bash": lambda words: {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)},
@@ -129,9 +132,8 @@ def test_names_come_from_aws(in_bash, made, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("status", "--stack-name", ""), ("logs", "--queue", "")])
-def test_silence_where_aws_does_not_answer(in_bash, words, tmp_path):
+def test_silence_where_aws_does_not_answer(in_bash, words):
     """No region, no credentials, an endpoint that refuses, one that hangs: within a second."""
-    (tmp_path / "mfa").write_text("[profile lab]\nmfa_serial = arn\nrole_arn = arn\n")
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_REGION": "us-east-1"}
     with socket.create_server(("127.0.0.1", 0)) as hangs:
         for environ in (
@@ -139,11 +141,22 @@ def test_silence_where_aws_does_not_answer(in_bash, words, tmp_path):
             {"HOME": "/none", "AWS_REGION": "us-east-1"},
             {**keys, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
             {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{hangs.getsockname()[1]}"},
-            {"AWS_CONFIG_FILE": str(tmp_path / "mfa"), "AWS_PROFILE": "lab"},
         ):
             began = time.monotonic()
             assert in_bash(*words, **environ) == []
             assert time.monotonic() - began < 3  # 1 s, and as much again for a busy machine
+
+
+@pytest.mark.parametrize("profile", ["lab", "child"])
+def test_nobody_is_asked_for_a_code(profile, tmp_path, monkeypatch):
+    """A question in the middle of a line that is completed would hang it."""
+    (tmp_path / "config").write_text(
+        "[profile lab]\nmfa_serial = arn\nrole_arn = arn\nsource_profile = lab\n"
+        "[profile child]\nrole_arn = arn\nsource_profile = lab\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(BatchregError, match="The profile lab needs a code"):
+        aws.quick_client("batch", 1, profile=profile, region="eu-central-1")
 
 
 @pytest.mark.parametrize("shell", QUESTIONS)

@@ -13,7 +13,6 @@ from batchreg import __version__
 from batchreg.cli.grammar import (
     Commands,
     argument,
-    completed,
     help_option,
     option,
     setting,
@@ -23,6 +22,7 @@ from batchreg.cli.grammar import (
 )
 from batchreg.cli.options import (
     aws_options,
+    completed,
     config_option,
     connection_options,
     credential_options,

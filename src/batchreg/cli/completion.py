@@ -27,13 +27,15 @@ MOST = 100  # what nobody would read through
 Names = Mapping[str, str]  # {name: what it is, which zsh and fish show}
 
 
-def complete(what: str, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+def complete(
+    what: str, ctx: click.Context, incomplete: str, settings_file: str
+) -> list[CompletionItem]:
     """Return what a word may become; `what` is a key of FILES or ASKED, or "files"."""
     if what == "files":
         return [CompletionItem(incomplete, type="file")]
     names: Names = {}
     with suppress(Exception):  # whatever it is, it is not worth a line
-        names = FILES[what]() if what in FILES else _ask(ASKED[what], ctx)
+        names = FILES[what]() if what in FILES else _ask(ASKED[what], ctx, settings_file)
     fitting = [name for name in names if name.startswith(incomplete)]
     return [CompletionItem(name, help=names[name] or None) for name in fitting[:MOST]]
 
@@ -107,14 +109,16 @@ def _jobs(client: Client, ctx: click.Context) -> Names:
     return {job.id: f"{job.name}, {job.status}" for job in found}
 
 
-def _ask(find: Callable[[Client, click.Context], Names], ctx: click.Context) -> Names:
+def _ask(
+    find: Callable[[Client, click.Context], Names], ctx: click.Context, settings_file: str
+) -> Names:
     """Return what AWS answers in time."""
     from batchreg import aws
 
     # A credential process may write there, and so may a library.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     place = {
-        **_settings(ctx),
+        **_settings(ctx, settings_file),
         **{name: ctx.params.get(name) for name in PLACE if ctx.params.get(name)},
     }
     found: list[Names] = []
@@ -136,18 +140,17 @@ def _ask(find: Callable[[Client, click.Context], Names], ctx: click.Context) -> 
 PLACE = ("profile", "region", "endpoint_url")
 
 
-def _settings(ctx: click.Context) -> dict[str, Any]:
+def _settings(ctx: click.Context, settings_file: str) -> dict[str, Any]:
     """Return the profile and the region of batchreg.yaml, which parsing leaves out here."""
     from pathlib import Path
 
     from batchreg.cli import config
     from batchreg.cli.grammar import Command
-    from batchreg.cli.options import CONFIG_FILE
 
-    if not os.path.exists(CONFIG_FILE) or not isinstance(ctx.command, Command):
+    if not os.path.exists(settings_file) or not isinstance(ctx.command, Command):
         return {}
     found: Iterable[tuple[str, Any]] = config.read(
-        Path(CONFIG_FILE), config.keys(ctx.command.group)
+        Path(settings_file), config.keys(ctx.command.group)
     ).items()
     return {key: value for key, (value, _) in found if key in PLACE}
 

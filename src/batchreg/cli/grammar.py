@@ -103,17 +103,6 @@ def setting(*names: str, key: str = "", **attributes: Any) -> Decorator:
     return declared
 
 
-def completed(what: str) -> dict[str, Any]:
-    """Return the attribute by which a shell completes a value; `what`: see completion.complete."""
-
-    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> Any:
-        from batchreg.cli import completion
-
-        return completion.complete(what, ctx, incomplete)
-
-    return {"shell_complete": complete}
-
-
 def together(*declared: Decorator) -> Decorator:
     """Make one decorator of several."""
 

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchreg.cli.grammar import (
-    Command,
-    Decorator,
-    completed,
-    option,
-    setting,
-    together,
-    under,
-    variable,
-)
+from batchreg.cli.grammar import Command, Decorator, option, setting, together, under, variable
 from batchreg.cli.output import report
 from batchreg.render import constraints
 
@@ -26,6 +17,17 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "batchreg.yaml"
 PLACES = "batchreg.places"  # in a context's meta: {parameter: file and line}
+
+
+def completed(what: str) -> dict[str, Any]:
+    """Return the attribute by which a shell completes a value; `what`: see completion.complete."""
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> Any:
+        from batchreg.cli import completion
+
+        return completion.complete(what, ctx, incomplete, CONFIG_FILE)
+
+    return {"shell_complete": complete}
 
 
 def number(least: float, most: float | None = None, *, whole: bool = True) -> Callable[[Any], Any]:
