@@ -15,7 +15,7 @@ from lab.environ import clean
 from rich.console import Console
 from terminal import Terminal
 
-from batchreg.cli.console import TextScreen
+from batchreg.cli.console import TextScreen, columns
 from batchreg.cli.prompts import _places
 
 VPC, SUBNETS = "VPC (a number or an id): ", "Subnets (such as 1,3 or 1-3, all, or ids): "
@@ -125,6 +125,16 @@ def test_table_breaks_no_word_and_uses_the_width(rows, width):
         assert len(lines) == len(rows) + 1
     if lines and lines[0].split() == ["Subnet", "Name", "CIDR"]:
         assert max(map(len, lines)) <= width
+
+
+@given(rows=ROWS, width=st.integers(20, 100))
+def test_table_on_stdout_breaks_no_word_either(rows, width):
+    """The one of `list`, whose rows a pipe gets as lines."""
+    rows = [["STACK", "STATE", "REGISTRIES", "WAITING"], *rows]
+    lines = list(columns(rows, width))
+    wanted = Counter(word for row in rows for cell in row for word in cell.split())
+    assert Counter(word for line in lines for word in line.split()) == wanted
+    assert len(list(columns(rows, None))) == len(rows)
 
 
 IDS = [f"subnet-{letter}" for letter in "abcde"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -326,6 +327,30 @@ def write(stream: IO[str], text: str) -> None:
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def room_on_stdout() -> int | None:
+    """Return how many characters a line on stdout may have, None if it is not a terminal."""
+    return os.get_terminal_size(1).columns if sys.stdout.isatty() else None
+
+
+def columns(rows: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
+    """Yield the lines of a table whose cells wrap between words where the room is limited.
+
+    Elsewhere, and where the longest words do not fit, a row is a line of any length.
+    """
+    import textwrap
+
+    natural = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = (_widths(rows, room) if room else None) or natural
+    for row in rows:
+        cells = [
+            textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*cells, fillvalue=""):
+            padded = (f"{part:<{width}}" for part, width in zip(parts, widths, strict=True))
+            yield (" " * GAP).join(padded).rstrip()
 
 
 def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:

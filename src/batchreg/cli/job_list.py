@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import click
 
 from batchreg.aws import Session
 from batchreg.cli import runner, target
-from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.console import AnyScreen, room_on_stdout, screen
 from batchreg.jobs import listing
 from batchreg.jobs.batch import STATES
 from batchreg.jobs.listing import Listed
@@ -110,7 +109,7 @@ def _lines(jobs: Sequence[Listed], now: float) -> Iterator[str]:
         name = _cut(job.name, MOST_OF_A_NAME)
         rows.append((start, name, job.status, _age(now - job.created / 1000), reason or "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    width = os.get_terminal_size(1).columns if sys.stdout.isatty() else sys.maxsize
+    width = room_on_stdout() or sys.maxsize
     for *cells, reason in rows:
         begin = "".join(f"{cell:<{w}}  " for cell, w in zip(cells, widths, strict=True))
         yield begin + _cut(reason, max(width - len(begin), len("REASON")))
