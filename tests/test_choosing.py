@@ -15,8 +15,9 @@ from lab.environ import clean
 from rich.console import Console
 from terminal import Terminal
 
-from batchreg.cli.console import TextScreen, columns
+from batchreg.cli.console import TextScreen
 from batchreg.cli.prompts import _places
+from batchreg.cli.tables import columns
 
 VPC, SUBNETS = "VPC (a number or an id): ", "Subnets (such as 1,3 or 1-3, all, or ids): "
 GROUPS = "Security groups (such as 1,3 or 1-3, all, or ids): "

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from lab.forwarder import Call, Forwarder, Reply
-from stubs import Stubs
+from stubs import NOW, Stubs
 from submitting import IMAGE, run
 
+from batchreg.cli import jobs as job_commands
+from batchreg.errors import BatchregError
 from batchreg.jobs import capacity
 from batchreg.jobs.definitions import Spec
 from batchreg.registry.images import parse
+from batchreg.stack import states
 
 M7I = [("m7i.large", 2, 8192, 0), ("m7i.4xlarge", 16, 65536, 0)]
 G5 = [("g5.xlarge", 4, 16384, 1), ("g5.12xlarge", 48, 196608, 4)]
@@ -131,6 +136,23 @@ def test_job_that_fits_nowhere_is_refused_with_the_next_step(aws, arguments, ste
     assert (done.status, done.out) == (1, "")
     assert done.line.startswith("batchreg: The job needs ")
     assert done.line.endswith(f" {step}")
+
+
+def test_environment_of_somebody_else_is_not_for_deploy():
+    """A companion stack has no instance types of its own."""
+    stubs = Stubs("ec2")
+    raw = {"InstanceType": "m7i.large", "VCpuInfo": {"DefaultVCpus": 2}}
+    raw["MemoryInfo"] = {"SizeInMiB": 8192}
+    stubs.ec2.add_response("describe_instance_types", {"InstanceTypes": [raw]})
+    found = {"StackName": "batchreg-night", "StackId": "x", "StackStatus": "CREATE_COMPLETE"}
+    spec = Spec(image=parse(IMAGE), vcpus=3)
+    with pytest.raises(BatchregError, match="or give the compute environment larger instance"):
+        job_commands._check_capacity(
+            SimpleNamespace(client=stubs.clients.__getitem__),
+            [environment("m7i")],
+            spec,
+            states.read({**found, "CreationTime": NOW}),
+        )
 
 
 class Denying(Forwarder):

@@ -225,8 +225,7 @@ def spoke(aws) -> str:
         (["--since", "90m"], [1, 0]),
         (["--since", "2000-01-01T00:00Z"], [3, 2, 1, 0]),
         (["--since", "1d", "--tail", "1"], [0]),
-        (["--follow", "--tail", "1"], [0]),
-        (["--follow", "--since", "150m"], [2, 1, 0]),
+        (["--follow", "--since", "150m", "--tail", "2"], [1, 0]),
     ],
 )
 def test_part_of_a_log_is_what_was_asked_for(aws, spoken, spoke, options, hours):
@@ -248,7 +247,7 @@ def test_log_without_recent_lines_says_so(aws, spoken):
     assert re.fullmatch(rf"{spoken} is FAILED and has no log since 20[\d-]+T[\d:.+]+\.", line)
 
 
-@pytest.mark.parametrize("text", ["yesterday", "10x", "m", "99999999999999d"])
+@pytest.mark.parametrize("text", ["yesterday", "99999999999999d"])
 def test_no_time_is_wrong_usage(aws, text):
     """With examples of what is one."""
     done = run(aws, "logs", "--since", text, "x")

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from batchreg.cli.output import report
+from batchreg.cli.tables import GAP, narrowed
 from batchreg.stack.changesets import Change
 from batchreg.stack.events import Event, plain_reason
 from batchreg.stack.screen import Resource
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from batchreg.stack.preview import Change as Setting
 
 GOOD, BAD, DOING = "green", "red", "yellow"
-GAP = 2  # blanks between the columns of a table
 ROOM_FOR_CTRL_C = len("^C")  # which the terminal shows at the end of the last line
 
 Show = Callable[[Event], None]
@@ -145,7 +144,7 @@ class TextScreen(BothScreens):
         from rich.text import Text
 
         cells = [list(row) for row in rows]
-        widths = _widths([list(headings), *cells], self._rich().width)
+        widths = narrowed([list(headings), *cells], self._rich().width)
         if widths is None:
             self._blocks(headings, cells)
             return
@@ -327,51 +326,6 @@ def write(stream: IO[str], text: str) -> None:
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def room_on_stdout() -> int | None:
-    """Return how many characters a line on stdout may have, None if it is not a terminal."""
-    return os.get_terminal_size(1).columns if sys.stdout.isatty() else None
-
-
-def columns(rows: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
-    """Yield the lines of a table whose cells wrap between words where the room is limited.
-
-    Elsewhere, and where the longest words do not fit, a row is a line of any length.
-    """
-    import textwrap
-
-    natural = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths = (_widths(rows, room) if room else None) or natural
-    for row in rows:
-        cells = [
-            textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
-            for cell, width in zip(row, widths, strict=True)
-        ]
-        for parts in zip_longest(*cells, fillvalue=""):
-            padded = (f"{part:<{width}}" for part, width in zip(parts, widths, strict=True))
-            yield (" " * GAP).join(padded).rstrip()
-
-
-def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
-    """Return the widths of columns that share the room, None if their longest words do not fit.
-
-    The widest column is narrowed first, and none to less than its longest word.
-    """
-    from rich.cells import cell_len
-
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(cell_len, column)) for column in columns]
-    words = [[word for cell in column for word in cell.split()] for column in columns]
-    least = [max(map(cell_len, some), default=0) for some in words]
-    excess = sum(widths) + GAP * (len(columns) - 1) - room
-    while excess > 0:
-        slack = [(width, n) for n, width in enumerate(widths) if width > least[n]]
-        if not slack:
-            return None
-        widths[max(slack)[1]] -= 1
-        excess -= 1
-    return widths
 
 
 def _elapsed(seconds: float) -> str:

@@ -13,7 +13,8 @@ import click
 
 from batchreg.aws import Session
 from batchreg.cli import runner, target
-from batchreg.cli.console import AnyScreen, room_on_stdout, screen
+from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.tables import room_on_stdout
 from batchreg.jobs import listing
 from batchreg.jobs.batch import STATES
 from batchreg.jobs.listing import Listed

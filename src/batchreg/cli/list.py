@@ -10,7 +10,8 @@ from batchreg.attach import listing
 from batchreg.attach.listing import Listed
 from batchreg.aws import Session
 from batchreg.cli import runner, target
-from batchreg.cli.console import AnyScreen, columns, room_on_stdout, screen
+from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.tables import columns, room_on_stdout
 
 
 def run(*, json_output: bool, **place: Any) -> int:
