@@ -33,12 +33,13 @@ PROGRAMS = {
     },
     "engine": {"dockerd": "docker.io", "containerd": "containerd", "runc": "runc"},
     "instance": {"cloud-init": "cloud-init"},
-    "machine": {"cloud-init": "cloud-init", "systemd-analyze": "systemd"},
+    "machine": {"cloud-init": "cloud-init", "systemd-analyze": "systemd", "openssl": "openssl"},
+    "browser": {"chromium-headless-shell": "chromium-headless-shell"},
 }
 
 
 def missing(needs: Iterable[str], *, path: str = ENVIRON["PATH"]) -> str | None:
-    """Say why one of these parts (`registry`, `engine`, `instance`, `machine`) cannot run here."""
+    """Say why one of these parts (the keys of PROGRAMS) cannot run here."""
     for need in needs:
         for program, package in PROGRAMS[need].items():
             if not shutil.which(program, path=path):
