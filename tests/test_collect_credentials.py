@@ -10,7 +10,7 @@ from email.mime.text import MIMEText
 from typing import Any
 
 import pytest
-from stubs import ARN, LOGIN, NOW, Stubs
+from stubs import ARN, LOGIN, NOW, Iam, Stubs
 
 from batchreg.aws import url_suffix
 from batchreg.doctor import collect, facts
@@ -346,75 +346,6 @@ class TestUserData:
             stubbed_ec2.caller, {"launchTemplateName": "lab", "version": "7"}, None
         )
         assert found == facts.LaunchTemplate(id="lab", exists=False, version=7)
-
-
-PROFILE = "arn:aws:iam::111122223333:instance-profile/p"
-
-
-def at_once(function: Any, *arguments: Any) -> Future[Any]:
-    """Do at once what doctor begins, so that the order of calls is known."""
-    done: Future[Any] = Future()
-    done.set_result(function(*arguments))
-    return done
-
-
-class Iam:
-    """IAM's answers about one role, with a customer managed key beside the secret."""
-
-    def __init__(self, region: str, service: Any) -> None:
-        self.region, self.stubs = region, Stubs("iam", "secretsmanager", region=region)
-        when = {"CreateDate": NOW, "Path": "/"}
-        self.document = {"Statement": {"Effect": "Allow", "Principal": {"Service": service}}}
-        self.role = {
-            "RoleName": "lab",
-            "RoleId": "AROA0000000000000000",
-            "Arn": "arn:aws:iam::111122223333:role/lab",
-            "AssumeRolePolicyDocument": json.dumps(self.document),
-            **when,
-        }
-        profile = {
-            "InstanceProfileName": "p",
-            "InstanceProfileId": "AIPA0000000000000000",
-            "Roles": [dict(self.role)],
-            "Arn": PROFILE,
-            **when,
-        }
-        self.stubs.iam.add_response("get_instance_profile", {"InstanceProfile": profile})
-        self.stubs.iam.add_response("get_role", {"Role": dict(self.role)})
-
-    def simulated(
-        self, actions: tuple[str, ...], resource: str, *, context: Any = None, **decision: Any
-    ) -> None:
-        """Expect the next question, and decide it; without a decision it is allowed."""
-        expected: dict[str, Any] = {
-            "PolicySourceArn": self.role["Arn"],
-            "ActionNames": list(actions),
-        }
-        if resource != "*":
-            expected["ResourceArns"] = [resource]
-        if context:
-            expected["ContextEntries"] = context
-        results = [
-            {
-                "EvalActionName": action,
-                "EvalResourceName": resource,
-                "EvalDecision": "allowed",
-                **decision,
-            }
-            for action in actions
-        ]
-        self.stubs.iam.add_response(
-            "simulate_principal_policy", {"EvaluationResults": results}, expected
-        )
-
-    def look(self, *secrets: credentials.Read) -> facts.Role:
-        arns = [read.arn for read in secrets]
-        holder = credentials.Holder(PROFILE)
-        found = credentials.role(
-            self.stubs.caller, holder, self.region, arns, lambda: secrets, begin=at_once
-        )
-        self.stubs.iam.assert_no_pending_responses()
-        return found
 
 
 class TestRole:

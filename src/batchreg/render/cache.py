@@ -25,9 +25,7 @@ from troposphere import (
 )
 
 from batchreg.render.settings import Settings, suffix
-
-# What the pull of an image that is not cached yet needs beside the usual permissions.
-FIRST_PULL = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+from batchreg.render.upstreams import FIRST_PULL
 
 # Images are pushed into the cache by ECR itself; AWS has no rule that expires what nobody pulls.
 LIFECYCLE = json.dumps(
@@ -130,7 +128,7 @@ def permission() -> iam.Policy:
     """Return the policy for a role that pulls an image for the first time."""
     return iam.Policy(
         PolicyName="PullThroughCache",
-        PolicyDocument=_policy(_statement(FIRST_PULL, _repositories())),
+        PolicyDocument=_policy(_statement([*FIRST_PULL], _repositories())),
     )
 
 

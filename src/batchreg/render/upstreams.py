@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from batchreg.render.constraints import DOCKER_HUB
 
+# What the pull of an image that is not cached yet needs beside the usual permissions.
+FIRST_PULL = ("ecr:BatchImportUpstreamImage", "ecr:CreateRepository")
+
 
 @dataclass(frozen=True)
 class Upstream:

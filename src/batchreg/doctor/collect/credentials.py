@@ -16,6 +16,7 @@ from batchreg.doctor.collect import policies
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, name_of, start
 from batchreg.doctor.collect.redact import words
 from batchreg.registry_login import HUB
+from batchreg.render.upstreams import FIRST_PULL
 from batchreg.stack.registries import StackRegistry, as_on_instances
 
 # The fields that people use, whether right or wrong. Others are counted: a name could be a secret.
@@ -256,7 +257,7 @@ def pulling(repositories: Sequence[str]) -> list[dict[str, Any]]:
         return []
     return [
         {"ActionNames": [policies.TOKEN]},
-        {"ActionNames": [*policies.FIRST_PULL, *policies.READING], "ResourceArns": [*repositories]},
+        {"ActionNames": [*FIRST_PULL, *policies.READING], "ResourceArns": [*repositories]},
     ]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from batchreg.doctor import facts
+from batchreg.render.upstreams import FIRST_PULL
 
 TOKEN = "ecr:GetAuthorizationToken"  # the name of an action
-FIRST_PULL = ("ecr:BatchImportUpstreamImage", "ecr:CreateRepository")  # as in render.cache
 READING = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 
 Statement = Mapping[str, Any]

@@ -13,6 +13,7 @@ from batchreg.doctor.rules.credentials import unusable
 from batchreg.doctor.rules.repairs import attach_agent_policy, attach_execution_policy
 from batchreg.doctor.rules.role import denied, evidence
 from batchreg.errors import BatchregError
+from batchreg.render.upstreams import FIRST_PULL
 
 RULES = Table()
 rule = RULES.rule
@@ -21,7 +22,6 @@ ECR = "docs.aws.amazon.com/AmazonECR/latest/"
 PERMISSIONS = ECR + "userguide/pull-through-cache-iam.html"
 
 FILL_POLICY = "PullThroughCache"  # of the template's roles
-FIRST_PULL = ("ecr:BatchImportUpstreamImage", "ecr:CreateRepository")
 # Source: docs.aws.amazon.com/AmazonECR/latest/userguide/slr-pullthroughcache.html
 ECRS_ROLE = (
     "aws-service-role/pullthroughcache.ecr.amazonaws.com/AWSServiceRoleForECRPullThroughCache"

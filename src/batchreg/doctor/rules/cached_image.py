@@ -9,7 +9,7 @@ from batchreg.doctor.filters import State
 from batchreg.doctor.path import Path, paths, to_internet
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
 from batchreg.doctor.rules.breaks import listed
-from batchreg.doctor.rules.cache import FIRST_PULL, allow, in_cache, upstream
+from batchreg.doctor.rules.cache import allow, in_cache, upstream
 from batchreg.doctor.rules.commands import batchreg
 from batchreg.doctor.rules.credentials import readable
 from batchreg.doctor.rules.image import (
@@ -19,6 +19,7 @@ from batchreg.doctor.rules.image import (
     said_by_agent,
     verdict_cause,
 )
+from batchreg.render.upstreams import FIRST_PULL
 
 RULES = Table()
 rule = RULES.rule
