@@ -105,6 +105,7 @@ def test_job_is_told_without_its_command_and_variables() -> None:
                 "environment": [{"name": "TOKEN", "value": "canary"}],
                 "exitCode": 1,
                 "repositoryCredentials": {"credentialsParameter": ARN},
+                "executionRoleArn": "arn:aws:iam::111122223333:role/jobs",
                 "resourceRequirements": [
                     {"type": "VCPU", "value": "0.25"},
                     {"type": "MEMORY", "value": "512"},
@@ -138,6 +139,7 @@ def test_job_is_told_without_its_command_and_variables() -> None:
         gpus=1,
         fargate=True,
         own_credentials=True,
+        execution_role="arn:aws:iam::111122223333:role/jobs",
         created="2026-07-01T12:00:00+00:00",
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +12,12 @@ from botocore.exceptions import ClientError
 from stubs import NOW, Iam, Stubs, client
 
 from batchreg.cache.names import Cache, Cached
-from batchreg.doctor import facts
+from batchreg.doctor import collect, facts
 from batchreg.doctor.collect import cache, credentials, policies, redact
 from batchreg.doctor.collect.calls import Caller
 from batchreg.render.upstreams import FIRST_PULL
 from batchreg.stack.registries import StackRegistry
+from batchreg.stack.states import Stack
 
 ARN = (
     "arn:aws:secretsmanager:eu-central-1:111122223333:secret:ecr-pullthroughcache/lab-ghcr-1-AbCdEf"
@@ -213,3 +216,63 @@ def test_repositories_are_those_of_images_that_ecr_pulls() -> None:
     names = [f"{of.host}/lab/ghcr/align:3", f"{of.host}/align:3", "ghcr.io/lab/align", "No", ""]
     assert cache.repositories(of, "aws", names) == (ALIGN,)
     assert cache.patterns(of, "aws") == (f"{REPOSITORIES}/*",)
+
+
+class Simulation:
+    """A client of IAM that refuses one action, and remembers whom it was asked about."""
+
+    def __init__(self, refused: str) -> None:
+        self.meta, self._refused, self.asked = client("iam").meta, refused, set[str]()
+
+    def get_paginator(self, name: str) -> Any:
+        assert name == "simulate_principal_policy"
+
+        def paginate(_: Any, *, PolicySourceArn: str, ActionNames: list[str], **more: Any) -> Any:
+            self.asked.add(PolicySourceArn)
+            resource = more.get("ResourceArns", ["*"])[0]
+            decided = {
+                action: "implicitDeny" if action == self._refused else "allowed"
+                for action in ActionNames
+            }
+            results = [
+                {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": decision}
+                for action, decision in decided.items()
+            ]
+            return [{"EvaluationResults": results}]
+
+        return type("Pages", (), {"paginate": paginate})()
+
+
+STACK = Stack(
+    name="lab",
+    id="arn:aws:cloudformation:eu-central-1:111122223333:stack/lab/1",
+    status="CREATE_COMPLETE",
+    reason="",
+    parameters={"RegistryUrl": "ghcr.io"},
+    outputs={"RegistrySecretArn": ARN, "CacheRepositoryPrefix": "lab/ghcr"},
+    tags={},
+    role_arn=None,
+    protected=False,
+)
+
+
+def test_execution_role_is_asked_where_fargate_pulls_with_it() -> None:
+    """On EC2 the instances' role pulls; and another image is no matter of the cache's."""
+    image = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/lab/ghcr/align:3"
+    job = facts.Job(id="1", image=image, fargate=True, execution_role=ROLE)
+    others = [
+        replace(job, fargate=False, execution_role=f"{ROLE}-of-ec2"),
+        replace(job, image="quay.io/lab/align", execution_role=f"{ROLE}-of-quay"),
+        replace(job, execution_role=""),
+    ]
+    iam = Simulation(CREATE)
+    jobs: Future[Any] = Future()
+    jobs.set_result(((job, job, *others), {}, ()))
+    of_ecr: Future[policies.OfEcr] = Future()
+    of_ecr.set_result(policies.OfEcr())
+    scope = collect.Scope(stack="lab", region="eu-central-1")
+    collector = collect.Collector(Caller(lambda _: iam), scope, None, NOW)
+    found = collector.execution_roles(collect.Origin(stack=STACK, exists=True), jobs, of_ecr)
+    denial = facts.Denial(action=CREATE, resource=f"{REPOSITORIES}/*")
+    assert found == (facts.Role(name="lab", denied=(denial,)),)
+    assert iam.asked == {ROLE}

@@ -17,6 +17,8 @@ from local_aws.environments import LINKED_ROLE
 
 Data = dict[str, Any]
 
+S3 = "52.219.0.0/20"  # one of its ranges, ip-ranges.amazonaws.com/ip-ranges.json
+
 
 def install() -> None:
     """Add it to ministack, before the server starts."""
@@ -32,6 +34,11 @@ def install() -> None:
             "Origin": "CreateRoute",
             "State": "active",
         }
+    )
+    # ministack's addresses of AWS's services are in 100.64.0.0/10, to which no internet gateway leads.
+    made_up = ec2._aws_prefix_list_to_cidr
+    ec2._aws_prefix_list_to_cidr = lambda name, ipv6=False: (
+        S3 if name.endswith(".s3") and not ipv6 else made_up(name, ipv6)
     )
     # On AWS, the first compute environment makes it.
     iam._roles["AWSServiceRoleForBatch"] = {

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from batchreg.doctor import destinations
-from batchreg.doctor.facts import Facts, Job, Secret
+from batchreg.doctor.facts import CacheRule, Facts, Job, Secret
 from batchreg.doctor.findings import RULES, Finding, diagnose
 from batchreg.doctor.page.traces import Figure, Mark, Node, Trace, until_broken
 from batchreg.doctor.rules import Layer, credentials
@@ -15,6 +15,7 @@ from batchreg.doctor.rules.refusals import explicit
 from batchreg.stack import console_lines
 
 OF_INSTANCES = ("Secret", "KMS key", "Instance role", "ecs.config", "Registry")
+OF_ECR = ("Secret", "KMS key", "Cache rule", "Registry")
 OF_JOB = ("Secret", "KMS key", "Execution role", "Registry")
 # The causes that break a step of the credentials; those of a secret are judged secret by secret.
 AT_ROLE = {"profile-missing", "role-not-trusted", "role-denied", "key-denied"}
@@ -43,6 +44,8 @@ def figures(facts: Facts, findings: Sequence[Finding]) -> tuple[Figure, ...]:
         )
         for (role, traces), names in found.items()
     ]
+    if by_ecr := tuple(_to_ecr(facts, one) for one in facts.cache_rules):
+        drawn.append(_figure("To ECR, which pulls the images", (), OF_ECR, by_ecr))
     own_secrets = [one for one in facts.secrets or () if one.of_job] or [
         Secret(name="", host=host, seen=False)
         for host in _hosts_of([one for one in facts.jobs or () if one.own_credentials])
@@ -66,7 +69,7 @@ def _figure(
 
 
 def _to_instances(facts: Facts, causes: Collection[str]) -> Iterator[Trace]:
-    given = [one for one in facts.secrets or () if not one.of_job and _is_given(facts, one)]
+    given = [one for one in facts.on_instances if _is_given(facts, one)]
     for secret in given:
         yield Trace(
             _registry(secret),
@@ -97,6 +100,24 @@ def _is_given(facts: Facts, secret: Secret) -> bool:
     if template.secret_ids:
         return bool({secret.arn, secret.name} & {*template.secret_ids})
     return template.fetches_credentials or facts.attached
+
+
+def _to_ecr(facts: Facts, rule: CacheRule) -> Trace:
+    """Return the way of the credentials that ECR has for a registry; ECR says how far they come."""
+    unseen = Secret(name="", host=rule.host, seen=False)
+    secret = next((one for one in facts.secrets or () if one.arn == rule.expected), unseen)
+    node = Node("Cache rule", Mark.PASSES, rule.prefix)
+    registry = Node("Registry", Mark.PASSES, rule.registry)
+    if not rule.exists:
+        node = replace(node, mark=Mark.BROKEN, why="ECR has no such rule")
+    elif rule.valid is False:
+        node = replace(node, mark=Mark.BROKEN, why=rule.failure or "ECR gives no reason")
+    elif rule.valid is None:
+        node = replace(node, mark=Mark.UNKNOWN, why="ECR was not asked to try it")
+        registry = replace(registry, mark=Mark.UNKNOWN, why=node.why)
+    return Trace(
+        rule.registry, until_broken([*_of_secret(facts, secret), node, registry]), secret.name
+    )
 
 
 def _of_job(facts: Facts, secret: Secret, causes: Collection[str]) -> Trace:

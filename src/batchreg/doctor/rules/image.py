@@ -321,6 +321,24 @@ def _larger_disk(facts: Facts, _job: Job | None) -> tuple[str, str]:
     )
 
 
+def _fewer_pulls(facts: Facts, job: Job | None) -> str:
+    name = in_cache(facts, job.image if job else facts.image.image if facts.image else "")
+    if name:
+        return (
+            "Use the name by which ECR pulls the image for all jobs, with credentials, in the job "
+            f"definition: {name}"
+        )
+    return (
+        "Wait for the limit to reset, or use an account with a higher limit. To pull less, let "
+        "instances use the images that they have (they then do not notice a tag that has moved): "
+        + (
+            deploy(facts, "--image-pull-behavior", "prefer-cached")
+            if facts.ours
+            else "ECS_IMAGE_PULL_BEHAVIOR=prefer-cached in /etc/ecs/ecs.config."
+        )
+    )
+
+
 _enter(
     "image-misspelled",
     "The image's registry is written in a way that gets no credentials",
@@ -350,15 +368,7 @@ _enter("no-tag", "The registry has no such image", _tag, source=DISTRIBUTION, ca
 _enter(
     "rate-limited",
     "The registry limits the pulls",
-    lambda facts, job: (
-        "Wait for the limit to reset, or use an account with a higher limit. To pull less, let "
-        "instances use the images that they have (they then do not notice a tag that has moved): "
-        + (
-            deploy(facts, "--image-pull-behavior", "prefer-cached")
-            if facts.ours
-            else "ECS_IMAGE_PULL_BEHAVIOR=prefer-cached in /etc/ecs/ecs.config."
-        )
-    ),
+    _fewer_pulls,
     source="docs.docker.com/docker-hub/usage/",
 )
 _enter(
