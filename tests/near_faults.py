@@ -150,8 +150,10 @@ NEAR: Mapping[str, list[Change]] = {
         # It comes by now.
         {"world": "cached", **failed(DENIED), "jobs.0.asked": False}
         | {"jobs.0.reasons": ["CannotPullImageManifestError: manifest unknown"]},
-        # This machine may not reach the registry; ECR does.
+        # This machine may not reach the registry, or be blocked there; ECR has just logged in.
         {"world": "cached", **REFUSED, "image.cause": "unreachable"},
+        {"world": "cached", **REFUSED, "image.cause": "blocked"},
+        {"world": "cached", **REFUSED, "image.cause": "wrong-login"},
     ],
     "image-misspelled": [{"image.cause": "host-case"}],
     "no-credentials-for-registry": [

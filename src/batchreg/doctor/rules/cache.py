@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 from batchreg.cache.names import Cache, Cached, cached_name, upstream_name
 from batchreg.doctor.facts import CacheRule, Facts, Role
@@ -99,11 +100,14 @@ def _repair(facts: Facts, one: CacheRule) -> tuple[str, str]:
         return aws(facts, *command, "--credential-arn", one.expected), (
             f"The rule was changed by hand: it has {one.secret} instead of the stack's secret."
         )
+    if DECRYPTION.search(one.failure):
+        key = ("secretsmanager", "update-secret", "--secret-id", one.expected)
+        return aws(facts, *key, "--kms-key-id", "alias/aws/secretsmanager"), (
+            "ECR does not support a customer managed key for this secret: the command encrypts it "
+            "with the key aws/secretsmanager."
+        )
     partition, account = one.expected.split(":")[1], one.expected.split(":")[4]
     ecr = f"ECR's own role, arn:{partition}:iam::{account}:role/{ECRS_ROLE}"
-    if DECRYPTION.search(one.failure):
-        key = next((s.key for s in facts.secrets or () if s.arn == one.expected), "")
-        return "", f"Allow {ecr}, kms:Decrypt in the policy of {key or 'the key of the secret'}."
     if ACCESS.search(one.failure):
         show = ("secretsmanager", "get-resource-policy", "--secret-id", one.expected)
         return "", (
@@ -137,7 +141,11 @@ def cache_denied(facts: Facts) -> Found:
         for role, denial in denied(puller, "ecr:"):
             if denial.by == "resource":
                 continue  # repository-closed says so
-            yield evidence(role, denial, allow(facts, role, denial.action))
+            found = evidence(role, denial, allow(facts, role, denial.action))
+            # Of a companion stack, the role is somebody else's.
+            stays = found.fix and denial.action in FIRST_PULL and facts.attached
+            step = f"The policy {FILL_POLICY} stays on the role when the environment is detached."
+            yield replace(found, step=step) if stays else found
 
 
 def allow(facts: Facts, role: Role, action: str) -> str:

@@ -64,6 +64,8 @@ VERDICTS = {
     "unreachable": "registry-unreachable",
 }
 FROM_HERE = ("registry-unreachable", "tls")  # what depends on where one asks
+# What the registry says to ECR as well, which asks with the same credentials, from AWS.
+OF_CACHED = ("no-tag", "no-permission", "rate-limited", "wrong-architecture", "wrong-credentials")
 # Words of the agent's about an image that was pulled, or of Docker's about the disk.
 ELSEWHERE = re.compile(r"exec format error|no space left on device")
 ECR = re.compile(r"\d{12}\.dkr[.-]ecr[.-]")
@@ -96,12 +98,19 @@ def verdict_cause(facts: Facts) -> str:
     if not facts.image or facts.image.ok:
         return ""
     cause = VERDICTS.get(facts.image.cause, "image-refused")
-    if cause in FROM_HERE:
-        # ECR pulls a cached image, wherever this machine is.
-        return "" if answered(facts) or upstream(facts, facts.image.image) else cause
     if upstream(facts, facts.image.image):
-        return cause  # it was asked for with ECR's credentials
+        return cause if cause in OF_CACHED and not _accepted(facts, cause) else ""
+    if cause in FROM_HERE:
+        return "" if answered(facts) else cause
     return "" if facts.image.anonymous and has_more_credentials(facts) else cause
+
+
+def _accepted(facts: Facts, cause: str) -> bool:
+    """Tell whether ECR has just used the credentials that this machine was refused with."""
+    assert facts.image
+    its_own = key_of(upstream(facts, facts.image.image))
+    valid = {one.host for one in facts.cache_rules if one.valid}
+    return cause == "wrong-credentials" and its_own in valid
 
 
 def answered(facts: Facts) -> bool:
