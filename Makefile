@@ -32,6 +32,12 @@ docs: $(READY)  ## Write the generated pages: reference, troubleshooting, fleet
 	$(BIN)/python scripts/write_troubleshooting.py
 	$(BIN)/python scripts/fleet.py
 
+dist: $(READY) $(LINTERS)  ## Build the sdist and the wheel of a release, and check their metadata
+	rm -rf dist
+	$(BIN)/python -m build
+	$(VENV)-lint/bin/twine check --strict dist/*
+	$(VENV)-lint/bin/pyroma --min 10 --skip-tests AuthorEmail .  # there is no address to write to
+
 deploy-time: $(READY)  ## Time what batchreg adds to a deploy, beyond what AWS takes
 	$(BIN)/python scripts/time_deploy.py
 
@@ -52,4 +58,4 @@ $(LINTERS): scripts/lint_requirements.txt
 	@$(@D)/bin/uv pip install --quiet --no-deps --python $(@D)/bin/python -r $<
 	@touch $@
 
-.PHONY: help test check templates demo bench docs deploy-time
+.PHONY: help test check templates demo bench docs dist deploy-time
