@@ -27,6 +27,7 @@ THEIRS = "Content-Type: text/x-shellscript\n\n#!/bin/sh\n" + "echo mounting >>/v
 SETTINGS = {
     "own-secrets": Settings(secret_arns=ARNS, fargate=True, on_failure="join", generation=2),
     "packed": Settings(user_parts=(THEIRS,)),
+    "cached": Settings(slots=(1, 2), cached=((1, "ghcr.io"),)),
     "nine": Settings(slots=tuple(range(1, MAX_REGISTRIES + 1)), fargate=True),
 }
 
@@ -49,6 +50,7 @@ def attachments() -> dict[str, Attachment]:
         "plain": attachment(),
         "two": attachment(base, slots=(1, 3)),
         "own-secrets": attachment(base, secret_arns=ARNS[:1]),
+        "cached": attachment(base, slots=(1, 2), cached=((1, "ghcr.io"),)),
         "overrides": attachment({**base, "overrides": overrides}),
     }
 

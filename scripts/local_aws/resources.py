@@ -18,6 +18,7 @@ from ministack.core.responses import new_uuid
 from ministack.services import batch, iam, secretsmanager
 from ministack.services.cloudformation import provisioners
 
+from local_aws import ecr
 from local_aws.batch import create_job_queue, delete_job_queue, update_job_queue
 from local_aws.definitions import deregister_job_definition, register_job_definition
 from local_aws.environments import (
@@ -39,6 +40,15 @@ CREATE_ONLY = {
     "AWS::Batch::JobQueue": {"JobQueueName", "JobQueueType", "Tags"},
     "AWS::Batch::JobDefinition": {"JobDefinitionName"},
     "AWS::EC2::LaunchTemplate": {"LaunchTemplateName", "TagSpecifications"},
+    "AWS::ECR::PullThroughCacheRule": {
+        "CredentialArn",
+        "CustomRoleArn",
+        "EcrRepositoryPrefix",
+        "UpstreamRegistry",
+        "UpstreamRegistryUrl",
+        "UpstreamRepositoryPrefix",
+    },
+    "AWS::ECR::RepositoryCreationTemplate": {"Prefix"},
     "AWS::IAM::InstanceProfile": {"InstanceProfileName", "Path"},
     "AWS::IAM::Role": {"RoleName", "Path"},
     "AWS::IAM::RolePolicy": {"PolicyName", "RoleName"},
@@ -60,8 +70,8 @@ def reshapes(old: Data, new: Data) -> bool:
 
 
 @functools.cache
-def _shape(operation: str) -> Any:
-    model = ServiceModel(Loader().load_service_model("batch", "service-2"), "batch")
+def _shape(operation: str, service: str = "batch") -> Any:
+    model = ServiceModel(Loader().load_service_model(service, "service-2"), service)
     return model.operation_model(operation).input_shape
 
 
@@ -298,6 +308,48 @@ def _delete_role_policy(physical_id: str, properties: Data) -> None:
         role["InlinePolicies"].pop(properties["PolicyName"], None)
 
 
+# All of a pull-through cache rule's properties are create-only, so no update comes here.
+
+
+def _create_cache_rule(logical_id: str, properties: Data, stack: str) -> Made:
+    request = _ecr_request("CreatePullThroughCacheRule", properties)
+    return ecr.create_rule(request)["ecrRepositoryPrefix"], {}
+
+
+def _update_cache_rule(prefix: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
+    return prefix, {}
+
+
+def _delete_cache_rule(prefix: str, properties: Data) -> None:
+    if prefix in ecr.rules:
+        ecr.delete_rule({"ecrRepositoryPrefix": prefix})
+
+
+def _create_repository_template(logical_id: str, properties: Data, stack: str) -> Made:
+    request = _ecr_request("CreateRepositoryCreationTemplate", properties)
+    return ecr.create_template(request)["repositoryCreationTemplate"]["prefix"], {}
+
+
+def _update_repository_template(
+    prefix: str, old: Data, new: Data, stack: str, logical_id: str
+) -> Made:
+    request = _ecr_request("CreateRepositoryCreationTemplate", new)
+    ecr.replace_template(request)
+    return prefix, {}
+
+
+def _delete_repository_template(prefix: str, properties: Data) -> None:
+    if prefix in ecr.templates:
+        ecr.delete_template({"prefix": prefix})
+
+
+def _ecr_request(operation: str, properties: Data) -> Data:
+    shape = _shape(operation, "ecr")
+    request: Data = _convert(shape, properties, "#")
+    ecr.check(shape, request)
+    return request
+
+
 TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., None]]] = {
     "AWS::Batch::ComputeEnvironment": (
         _create_environment,
@@ -310,6 +362,12 @@ TYPES: dict[str, tuple[Callable[..., Made], Callable[..., Made], Callable[..., N
         _create_launch_template,
         _update_launch_template,
         provisioners._ec2_launch_template_delete,
+    ),
+    "AWS::ECR::PullThroughCacheRule": (_create_cache_rule, _update_cache_rule, _delete_cache_rule),
+    "AWS::ECR::RepositoryCreationTemplate": (
+        _create_repository_template,
+        _update_repository_template,
+        _delete_repository_template,
     ),
     "AWS::IAM::InstanceProfile": (_create_profile, _update_profile, _delete_profile),
     "AWS::IAM::RolePolicy": (_create_role_policy, _update_role_policy, _delete_role_policy),

@@ -38,7 +38,18 @@ def serve(listener: socket.socket) -> None:
     import hypercorn.asyncio
     from hypercorn.config import Config
 
-    from local_aws import account, batch, cloudformation, environments, instances, jobs, running
+    from local_aws import (
+        account,
+        batch,
+        cloudformation,
+        ecr,
+        environments,
+        instances,
+        jobs,
+        policies,
+        pull_through,
+        running,
+    )
 
     environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
     if hurry := os.environ.get("LOCAL_AWS_HURRY"):
@@ -47,6 +58,9 @@ def serve(listener: socket.socket) -> None:
     batch.install()
     cloudformation.install(pace)
     account.install()
+    policies.install()
+    ecr.install()
+    pull_through.install()
     instances.install()
     facts = account.network()
     endpoint = f"http://{HOST}:{port}"
