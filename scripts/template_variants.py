@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from batchreg.attach import companion, emit, environment, look
 from batchreg.attach.companion import Attachment, InstanceRole
 from batchreg.render import template
-from batchreg.render.constraints import IMAGE_TYPES
+from batchreg.render.constraints import DOCKER_HUB, IMAGE_TYPES
 from batchreg.render.settings import Settings
 from batchreg.render.text import to_yaml
 from batchreg.render.userdata import MAX_REGISTRIES, archive
@@ -28,6 +29,16 @@ SETTINGS = {
     "own-secrets": Settings(secret_arns=ARNS, fargate=True, on_failure="join", generation=2),
     "packed": Settings(user_parts=(THEIRS,)),
     "cached": Settings(slots=(1, 2), cached=((1, "ghcr.io"),)),
+    "cache-alone": Settings(
+        slots=(1, 2, 3, 4, 5),
+        cached=(
+            (1, DOCKER_HUB),
+            (2, "ghcr.io"),
+            (3, "registry.gitlab.com"),
+            (4, "cgr.dev"),
+            (5, "lab01.azurecr.io"),
+        ),
+    ),
     "nine": Settings(slots=tuple(range(1, MAX_REGISTRIES + 1)), fargate=True),
 }
 
@@ -51,6 +62,7 @@ def attachments() -> dict[str, Attachment]:
         "two": attachment(base, slots=(1, 3)),
         "own-secrets": attachment(base, secret_arns=ARNS[:1]),
         "cached": attachment(base, slots=(1, 2), cached=((1, "ghcr.io"),)),
+        "cache-alone": replace(attachment(cached=((1, "ghcr.io"),)), copies=()),
         "overrides": attachment({**base, "overrides": overrides}),
     }
 
