@@ -38,7 +38,16 @@ def serve(listener: socket.socket) -> None:
     import hypercorn.asyncio
     from hypercorn.config import Config
 
-    from local_aws import account, batch, cloudformation, environments, instances, jobs, running
+    from local_aws import (
+        account,
+        batch,
+        cloudformation,
+        environments,
+        instances,
+        jobs,
+        offers,
+        running,
+    )
 
     environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
     if hurry := os.environ.get("LOCAL_AWS_HURRY"):
@@ -48,6 +57,7 @@ def serve(listener: socket.socket) -> None:
     cloudformation.install(pace)
     account.install()
     instances.install()
+    offers.install()
     facts = account.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {
