@@ -178,6 +178,9 @@ class TestUserData:
             "differs": False,
             "blocks": "",
             "proxy": False,
+            "cluster": "",
+            "stops": "",
+            "installs_agent": False,
             "secret_ids": (ARN,),
             "sets_credentials": False,
         }

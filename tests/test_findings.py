@@ -519,6 +519,16 @@ def test_page_of_troubleshooting_is_complete() -> None:
     assert write_troubleshooting.PAGE.read_text() == write_troubleshooting.page()
 
 
+def test_comparison_with_aws_runbooks_names_findings_that_exist() -> None:
+    """A finding that is renamed is renamed there too."""
+    page = write_troubleshooting.PAGE.with_name("runbooks.md").read_text()
+    rows = re.findall(r"(?m)^\| (?!examined).*\| (.*) \|$", page)
+    named = {name for cell in rows for name in re.findall("`([a-z-]+)`", cell)}
+    assert len(rows) > 30
+    assert all("`" in cell for cell in rows)
+    assert named <= {rule.cause for rule in RULES}
+
+
 def test_finding_is_frozen() -> None:
     """What was found does not change on its way to the user."""
     with pytest.raises(dataclasses.FrozenInstanceError):

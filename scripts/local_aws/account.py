@@ -22,6 +22,12 @@ Data = dict[str, Any]
 
 # What these managed policies of AWS's come to, as far as the ECS agent and jobs need them.
 MANAGED = {
+    "AmazonEC2SpotFleetTaggingRole": [
+        "ec2:Describe*",
+        "ec2:RequestSpotInstances",
+        "ec2:TerminateInstances",
+    ],
+    "AWSBatchServiceRole": ["autoscaling:*", "ec2:*", "ecs:*"],
     "AmazonEC2ContainerServiceforEC2Role": ["ecs:*", "ecr:*", "logs:*", "ec2:DescribeTags"],
     "AmazonECSTaskExecutionRolePolicy": ["ecr:*", "logs:*"],
 }
@@ -42,23 +48,29 @@ def install() -> None:
             "State": "active",
         }
     )
-    # On AWS, the first compute environment makes it.
-    iam._roles["AWSServiceRoleForBatch"] = {
-        "RoleName": "AWSServiceRoleForBatch",
+    # On AWS, the first compute environment and the first Spot instance make them.
+    for service, name in (("batch", "Batch"), ("spot", "EC2Spot")):
+        _link(f"{service}.amazonaws.com", f"AWSServiceRoleFor{name}")
+    iam._IAM_HANDLERS["SimulatePrincipalPolicy"] = simulate
+
+
+def _link(service: str, name: str) -> None:
+    """Make a service-linked role."""
+    iam._roles[name] = {
+        "RoleName": name,
         "RoleId": "AROAAWSSERVICEROLE000",
-        "Arn": LINKED_ROLE,
-        "Path": "/aws-service-role/batch.amazonaws.com/",
-        "CreateDate": now_iso(),
-        "AssumeRolePolicyDocument": _document(
-            "sts:AssumeRole", Principal={"Service": "batch.amazonaws.com"}
+        "Arn": LINKED_ROLE.replace(
+            "batch.amazonaws.com/AWSServiceRoleForBatch", f"{service}/{name}"
         ),
+        "Path": f"/aws-service-role/{service}/",
+        "CreateDate": now_iso(),
+        "AssumeRolePolicyDocument": _document("sts:AssumeRole", Principal={"Service": service}),
         "Description": "",
         "MaxSessionDuration": 3600,
         "AttachedPolicies": [],
         "InlinePolicies": {},
         "Tags": [],
     }
-    iam._IAM_HANDLERS["SimulatePrincipalPolicy"] = simulate
 
 
 def network() -> Data:

@@ -1,7 +1,8 @@
-"""The instance types that the embedded AWS offers: every family in seven sizes, in every zone.
+"""The instance types that the embedded AWS offers: every family in seven sizes, in every zone; and a
+Spot Fleet for each compute environment that has one.
 
-ministack knows a dozen types, and not what a filter is. Only the embedded AWS's own process imports
-this.
+ministack knows a dozen types, and not what a filter is; and no Spot Fleet. Only the embedded AWS's
+own process imports this.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ministack.services import ec2
+from ministack.services import batch, ec2
 
 Data = dict[str, Any]
 
@@ -31,6 +32,8 @@ def install() -> None:
     """Add it to ministack, before the server starts."""
     ec2._ACTION_MAP["DescribeInstanceTypes"] = describe_instance_types
     ec2._ACTION_MAP["DescribeInstanceTypeOfferings"] = describe_instance_type_offerings
+    ec2._ACTION_MAP["DescribeSpotFleetRequests"] = describe_spot_fleet_requests
+    ec2._ACTION_MAP["DescribeSpotFleetRequestHistory"] = describe_spot_fleet_request_history
 
 
 def describe_instance_types(params: Data) -> Any:
@@ -53,6 +56,29 @@ def describe_instance_type_offerings(params: Data) -> Any:
         "DescribeInstanceTypeOfferingsResponse",
         f"<instanceTypeOfferingSet>{items}</instanceTypeOfferingSet>",
     )
+
+
+def describe_spot_fleet_requests(_: Data) -> Any:
+    items = "".join(
+        f"<item><spotFleetRequestId>sfr-{name}</spotFleetRequestId>"
+        "<spotFleetRequestState>active</spotFleetRequestState><spotFleetRequestConfig>"
+        f"<iamFleetRole>{resources['spotIamFleetRole']}</iamFleetRole>"
+        "<targetCapacity>1</targetCapacity><launchSpecifications><item>"
+        f"<subnetId>{', '.join(resources['subnets'])}</subnetId>"
+        "</item></launchSpecifications></spotFleetRequestConfig></item>"
+        for name, environment in batch._compute_envs.items()
+        if "spotIamFleetRole" in (resources := environment.get("computeResources") or {})
+    )
+    return ec2._xml(
+        200,
+        "DescribeSpotFleetRequestsResponse",
+        f"<spotFleetRequestConfigSet>{items}</spotFleetRequestConfigSet>",
+    )
+
+
+def describe_spot_fleet_request_history(_: Data) -> Any:
+    """Tell of no event: there is always capacity."""
+    return ec2._xml(200, "DescribeSpotFleetRequestHistoryResponse", "<historyRecordSet/>")
 
 
 def _asked(params: Data) -> Iterator[str]:

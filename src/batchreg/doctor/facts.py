@@ -280,8 +280,8 @@ class Role:
 class Instance:
     """An EC2 instance. `agent`: whether its ECS agent is connected, None where it never joined.
 
-    `agent_seen`: ECS was asked. `status`, `memory` (in MiB for all jobs together), `gpus` and
-    `awslogs` are what its agent has registered, unknown without one. `console`: batchreg's lines in
+    `agent_seen`: ECS was asked. `status`, `memory` (in MiB for all jobs together) and `awslogs` (that
+    log driver) are what its agent has registered, unknown without one. `console`: batchreg's lines in
     the console's output, None where not looked at.
     """
 
@@ -294,7 +294,6 @@ class Instance:
     agent_seen: bool = True
     status: str = ""
     memory: int = 0
-    gpus: int | None = None
     awslogs: bool | None = None
     console: tuple[str, ...] | None = None
 

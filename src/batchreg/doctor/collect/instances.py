@@ -61,7 +61,6 @@ class Agent:
     connected: bool
     status: str = "ACTIVE"
     memory: int = 0
-    gpus: int = 0
     awslogs: bool | None = None
 
 
@@ -114,7 +113,6 @@ def _agent(raw: Mapping[str, Any]) -> Agent:
         connected=raw.get("agentConnected", False),
         status=raw.get("status", "ACTIVE"),
         memory=has.get("MEMORY", {}).get("integerValue", 0),
-        gpus=len(has.get("GPU", {}).get("stringSetValue", ())),
         awslogs=f"{LOG_DRIVER}awslogs" in drivers if drivers else None,
     )
 
@@ -136,7 +134,6 @@ def instance(
         agent_seen=agents is not None,
         status=agent.status if agent else "",
         memory=agent.memory if agent else 0,
-        gpus=agent.gpus if agent else None,
         awslogs=agent.awslogs if agent else None,
         console=console,
     )

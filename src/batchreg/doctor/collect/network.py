@@ -83,7 +83,7 @@ def _in_vpcs(
     prefixes = _begin(caller, _all, "prefix lists", "PrefixLists")
     dns = _begin(caller, _attribute, vpcs, "enableDnsSupport")
     names = _begin(caller, _attribute, vpcs, "enableDnsHostnames")
-    resolvers = _begin(caller, _resolvers, vpcs)
+    servers = _begin(caller, resolvers, vpcs)
     of_endpoints = _map(_endpoint, _inside(endpoints, vpcs))
     of_nats = _map(_nat_gateway, _inside(nats, vpcs))
     known = hosts.result()
@@ -110,7 +110,7 @@ def _in_vpcs(
         "hosts": tuple(known),
         "dns": dns.result(),
         "dns_hostnames": names.result(),
-        **(resolvers.result() or {}),
+        **(servers.result() or {}),
     }
 
 
@@ -219,7 +219,7 @@ def _attribute(caller: Caller, vpcs: Sequence[str], name: str) -> bool:
     )
 
 
-def _resolvers(caller: Caller, vpcs: Sequence[str]) -> dict[str, Any] | None:
+def resolvers(caller: Caller, vpcs: Sequence[str]) -> dict[str, Any] | None:
     """Return the VPCs' own name servers, and whether they have any, from their DHCP options.
 
     A VPC whose set is called "default" has no options at all.

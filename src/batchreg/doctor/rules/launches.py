@@ -69,14 +69,10 @@ NO_LAUNCH = (
 @rule(*QUOTA, layer=Layer.JOB, source=QUOTAS)
 def vcpu_quota_exceeded(facts: Facts) -> Found:
     for failure in _no_launch(facts, "vcpu-quota"):
-        yield Evidence(
-            failure,
-            step="Request an increase in the Service Quotas console: Amazon EC2, Running On-Demand "
-            "instances or Spot Instance Requests; AWS Fargate, vCPU resource count."
-            if "Fargate" in failure
-            else "Request an increase in the Service Quotas console, Amazon EC2, Running On-Demand "
-            "instances or Spot Instance Requests.",
-        )
+        where = "Amazon EC2, Running On-Demand instances or Spot Instance Requests"
+        if "Fargate" in failure:
+            where = "AWS Fargate, vCPU resource count"
+        yield Evidence(failure, step=f"Request an increase in the Service Quotas console, {where}.")
 
 
 @rule(
