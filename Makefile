@@ -25,10 +25,11 @@ demo: $(READY)  ## Show a job that fails, the reason and the fix, on an embedded
 bench: $(READY)  ## Measure commands, boot step and fleet, beside the alternatives
 	@$(BIN)/python scripts/bench.py $(ARGS)
 
-docs: $(READY)  ## Write the generated pages: reference, troubleshooting, fleet
+docs: $(READY)  ## Write the generated pages and pictures: reference, troubleshooting, fleet, doctor
 	$(BIN)/python scripts/write_reference.py
 	$(BIN)/python scripts/write_troubleshooting.py
 	$(BIN)/python scripts/fleet.py
+	$(BIN)/python scripts/draw_doctor.py
 
 deploy-time: $(READY)  ## Time what batchreg adds to a deploy, beyond what AWS takes
 	$(BIN)/python scripts/time_deploy.py

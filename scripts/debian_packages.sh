@@ -2,7 +2,7 @@
 # Installs the Debian packages that the tests and the demo use as real parts.
 # Without root or apt it says what will be skipped, and lets the rest continue.
 set -eu
-packages="python3-venv systemd docker.io docker-registry cloud-init apache2-utils busybox-static openssl tmux"
+packages="python3-venv systemd docker.io docker-registry cloud-init apache2-utils busybox-static openssl tmux chromium-headless-shell"
 
 missing=""
 for package in $packages; do

@@ -22,6 +22,13 @@ INTRO = """\
 cause first. This page lists every finding with an example. `Fix:` is a command that you can run as
 doctor prints it, with the names of your own stack; `Next:` is what a person has to do or to know.
 
+`batchreg doctor --html FILE` also writes the result as a page for a browser. It draws the way of
+packets from the instances to every host they need, and the way of credentials from the secret to the
+registry, and marks where they end. The page is one file without scripts; it contains no secret, and
+only you can read it until you send it to somebody.
+
+![A NAT gateway without a route to the internet stops all packets from one of two subnets](doctor.png)
+
 This page is generated from the faults in `tests/faults` by `scripts/write_troubleshooting.py`.
 """
 

@@ -247,6 +247,7 @@ NEAR: Mapping[str, list[Change]] = {
     "vcpu-quota": [
         {**WAITS, "jobs.0.vcpus": 64, "quota.value": 192.0},
         {**WAITS, "jobs.0.memory": 60_000, "quota.value": 16.0},
+        {**WAITS, "jobs.0.memory": 120_000, "quota.value": 16.0, "environments.1": {"name": "big"}},
         {"quota": None},
     ],
     "no-capacity": [{"jobs.0.reasons": ["CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"]}],

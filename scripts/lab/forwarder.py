@@ -103,6 +103,9 @@ class Forwarder:
             connection.request(call.method, call.path, call.body, {**call.headers, **more})
             answer = connection.getresponse()
             headers = {k: v for k, v in answer.getheaders() if k.lower() not in HOP_BY_HOP}
+            length = answer.getheader("Content-Length")
+            if call.method == "HEAD" and length:
+                headers["Content-Length"] = length  # of what a GET would bring
             return Reply(answer.status, answer.read(), headers)
         finally:
             connection.close()
@@ -117,7 +120,9 @@ def _handler(forwarder: Forwarder) -> type[BaseHTTPRequestHandler]:
         def serve(self) -> None:
             began = time.time()
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            call = Call(self.command, self.path, dict(self.headers), body, began)
+            # Engines write a header such as Accept in several lines.
+            headers = {name: ", ".join(self.headers.get_all(name, [])) for name in self.headers}
+            call = Call(self.command, self.path, headers, body, began)
             try:
                 reply = forwarder.before(call)
                 if reply is None:
@@ -127,7 +132,8 @@ def _handler(forwarder: Forwarder) -> type[BaseHTTPRequestHandler]:
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
+            if "Content-Length" not in reply.headers:
+                self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
             self.wfile.write(reply.body)
             # Known before the client has its answer.

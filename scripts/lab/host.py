@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from lab.agent import Login, auth_for, read_ecs_config
+from lab.ecr import IMAGE, Tokens
 from lab.machine import Machine
 from lab.metadata import Credentials, Metadata
 from lab.task import Task, TaskEngine, TaskError
@@ -83,8 +84,11 @@ def _newest(machine: Machine) -> str:
 class Host(threading.Thread):
     """One instance, from its boot to its end; a thread, because its processes end with theirs."""
 
-    def __init__(self, aws: LocalAws, environment: Data, directory: Path) -> None:
+    def __init__(self, aws: LocalAws, environment: Data, directory: Path, etc: Path) -> None:
+        """Keep all of it in `directory`; `etc` is for its engine."""
         super().__init__(daemon=True)
+        self._etc = etc
+        self._tokens = Tokens(aws, self._assume)
         self.aws, self.environment, self.directory = aws, environment, directory
         self.instance_id = f"i-{secrets.token_hex(8)}0"
         self.tasks: dict[str, Task] = {}
@@ -127,7 +131,7 @@ class Host(threading.Thread):
         self._metadata = Metadata(self.instance_id, self.aws.region, role)
         self._metadata.assume = self._assume
         stack.enter_context(self._metadata)
-        self._engine = stack.enter_context(TaskEngine(self.directory / "engine"))
+        self._engine = stack.enter_context(TaskEngine(self.directory / "engine", etc=self._etc))
         if self.environment["fargate"]:
             self.joined = self.connected = True
             self._closing.wait()
@@ -240,6 +244,8 @@ class Host(threading.Thread):
     def _login(self, container: Mapping[str, Any]) -> Login | None:
         """Return the login for a task's image: the one that it carries, or the instance's."""
         own = container.get("repositoryCredentials")
+        if not own and IMAGE.match(container["image"]):
+            return self._tokens.login(container.get("executionRoleArn") or self._metadata.role)
         if not own:
             return auth_for(container["image"], self._config)
         text = self._read_secret(own["credentialsParameter"], container.get("executionRoleArn", ""))

@@ -33,12 +33,13 @@ PROGRAMS = {
     },
     "engine": {"dockerd": "docker.io", "containerd": "containerd", "runc": "runc"},
     "instance": {"cloud-init": "cloud-init"},
-    "machine": {"cloud-init": "cloud-init", "systemd-analyze": "systemd"},
+    "machine": {"cloud-init": "cloud-init", "systemd-analyze": "systemd", "openssl": "openssl"},
+    "browser": {"chromium-headless-shell": "chromium-headless-shell"},
 }
 
 
 def missing(needs: Iterable[str], *, path: str = ENVIRON["PATH"]) -> str | None:
-    """Say why one of these parts (`registry`, `engine`, `instance`, `machine`) cannot run here."""
+    """Say why one of these parts (the keys of PROGRAMS) cannot run here."""
     for need in needs:
         for program, package in PROGRAMS[need].items():
             if not shutil.which(program, path=path):
@@ -149,6 +150,43 @@ class Daemon:
             self._process.wait()
 
 
+def start_registry(directory: Path, address: str, **sections: object) -> tuple[Daemon, str]:
+    """Start Debian's docker-registry on what `directory` holds; return it and its host.
+
+    `sections` are those of its configuration. They may hold a password.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "registry.json"
+    config.touch(mode=0o600)
+    config.write_text(
+        json.dumps(
+            {
+                "version": "0.1",
+                "log": {"accesslog": {"disabled": True}},
+                "storage": {"filesystem": {"rootdirectory": str(directory / "images")}},
+                "http": {"addr": f"{address}:0", "secret": "of one process"},
+                **sections,
+            },
+            ensure_ascii=False,  # it is read as YAML, which knows no pairs of escapes
+        ),
+        encoding="utf-8",
+    )
+    log = directory / "docker-registry.log"
+
+    def listens_on() -> str | None:
+        for line in log.read_text(errors="replace").splitlines():
+            _, found, rest = line.partition('msg="listening on ')
+            if found:
+                return rest.partition('"')[0].rstrip(",")
+        return None
+
+    daemon = Daemon(["docker-registry", "serve", str(config)], log)
+    try:
+        return daemon, daemon.wait_until(listens_on)
+    finally:
+        config.unlink()
+
+
 class Registry:
     """A private container registry: Debian's docker-registry, with logins from an htpasswd file."""
 
@@ -176,22 +214,11 @@ class Registry:
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._write_htpasswd()
-        config = self._directory / "registry.json"
-        config.write_text(
-            json.dumps(
-                {
-                    "version": "0.1",
-                    "log": {"accesslog": {"disabled": True}},
-                    "storage": {"filesystem": {"rootdirectory": str(self._directory / "images")}},
-                    "http": {"addr": f"{self._address}:0", "secret": "of one process"},
-                    "auth": self._auth
-                    or {"htpasswd": {"realm": "registry", "path": str(self._htpasswd)}},
-                }
-            )
+        self._daemon, self.host = start_registry(
+            self._directory,
+            self._address,
+            auth=self._auth or {"htpasswd": {"realm": "registry", "path": str(self._htpasswd)}},
         )
-        self._log = self._directory / "docker-registry.log"
-        self._daemon = Daemon(["docker-registry", "serve", str(config)], self._log)
-        self.host = self._daemon.wait_until(self._listens_on)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -251,13 +278,6 @@ class Registry:
         location = urlsplit(answer.getheader("Location", ""))
         return f"{location.path}?{location.query}" if location.query else location.path
 
-    def _listens_on(self) -> str | None:
-        for line in self._log.read_text(errors="replace").splitlines():
-            _, found, rest = line.partition('msg="listening on ')
-            if found:
-                return rest.partition('"')[0].rstrip(",")
-        return None
-
     def _write_htpasswd(self) -> None:
         beside = self._htpasswd.with_suffix(".new")
         beside.touch(mode=0o600)
@@ -313,12 +333,13 @@ class Engine:
             mount -t overlay overlay /$name \
                 -o lowerdir=/$name,upperdir=/run/$name,workdir=/run/$name.work
         done
+        [ -z "$ETC" ] || cp -r "$ETC/." /etc/
         exec "$@"
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Keep images and containers in `directory`."""
-        self._directory = directory
+    def __init__(self, directory: Path, *, etc: Path | None = None) -> None:
+        """Keep images and containers in `directory`; what `etc` holds it finds in its /etc."""
+        self._directory, self._etc = directory, etc
         self.socket = directory / "docker.sock"
         self.group = f"engine-{os.getpid()}-{id(self)}"
         self.driver = ""
@@ -364,6 +385,8 @@ class Engine:
             ["dockerd", "--config-file", str(config)],
             self._directory / "dockerd.log",
             inside=[
+                "env",
+                f"ETC={self._etc or ''}",
                 "unshare",
                 "--mount",
                 "--pid",

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lab.ecr import Endpoint
 from lab.host import Host
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ class Runner:
         self._hosts: dict[tuple[str, int], Host] = {}  # by environment and revision
         self._retired: dict[Host, float] = {}  # with the time at which its tasks must end
         self._count = 0
+        self._ecr = Endpoint(aws, aws.ecr_host, directory / "ecr-endpoint")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
+        self._ecr.__enter__()
         self._thread.start()
         return self
 
@@ -40,6 +43,7 @@ class Runner:
         self._thread.join()
         for host in [*self._hosts.values(), *self._retired]:
             host.close()
+        self._ecr.__exit__()
 
     def _run(self) -> None:
         while not self._closing.wait(0.05):
@@ -74,7 +78,8 @@ class Runner:
             return None
         if host is None and environment["usable"]:
             self._count += 1
-            host = Host(self._aws, environment, self._directory / f"instance{self._count}")
+            folder = self._directory / f"instance{self._count}"
+            host = Host(self._aws, environment, folder, self._ecr.etc)
             self._hosts[key] = host
             host.start()
         return host

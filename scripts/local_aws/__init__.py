@@ -15,6 +15,9 @@ and by hand where this machine can, they run: an instance boots, and Docker runs
 
 LOCAL_AWS_PACE (or `pace=`) is the number of seconds that each resource of a stack takes: on AWS
 minutes pass, here milliseconds.
+
+LOCAL_AWS_UPSTREAMS (or `upstreams=`) says where ECR's pull-through cache finds registries on this
+machine: {"ghcr.io": "127.0.0.1:5001"}.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +39,7 @@ from typing import Any
 
 REGION = "us-east-1"
 HOST = "127.0.0.1"
+ECR_HOST = f"123456789012.dkr.ecr.{REGION}.amazonaws.com"
 PROGRAM = Path(__file__).parent  # its __main__.py
 
 
@@ -50,6 +54,7 @@ class LocalAws:
     security_group_ids: list[str]
 
     region = REGION
+    ecr_host = ECR_HOST
 
     def __init__(
         self,
@@ -59,22 +64,26 @@ class LocalAws:
         port: int = 0,
         jobs: bool = False,
         hurry: float = 1,
+        upstreams: Mapping[str, str] | None = None,
     ) -> None:
         """Take the pace, else LOCAL_AWS_PACE counts, and where to keep the log, else it goes.
 
         Jobs run where `jobs` says so; the time of their timeouts then passes `hurry` times faster.
+        ECR's pull-through cache finds registries where `upstreams` says, else LOCAL_AWS_UPSTREAMS.
         """
         self._environ = dict(os.environ)
         if pace is not None:
             self._environ["LOCAL_AWS_PACE"] = str(pace)
         if jobs:
             self._environ["LOCAL_AWS_HURRY"] = str(hurry)
+        self._upstreams = upstreams or json.loads(os.environ.get("LOCAL_AWS_UPSTREAMS", "{}"))
         self._log, self._port, self._jobs, self._hurry = log, port, jobs, hurry
         self._clients = threading.Lock()  # botocore makes them one at a time
         self._runner = ExitStack()
 
     def __enter__(self) -> LocalAws:
-        self._folder = tempfile.TemporaryDirectory(prefix="local-aws-")
+        self._folder = tempfile.TemporaryDirectory(prefix="local-aws-", ignore_cleanup_errors=True)
+        self._environ["LOCAL_AWS_FOLDER"] = self._folder.name
         self.log = self._log or Path(self._folder.name, "log")
         # The listening socket is there before the child: its port is known at once, and a request
         # waits in the backlog until the child answers it.
@@ -100,6 +109,7 @@ class LocalAws:
             self.subnet_ids = facts["subnet_ids"]
             self.security_group_ids = facts["security_group_ids"]
             urllib.request.urlopen(f"{self.endpoint}/_localstack/health", timeout=10).close()
+            self.set_upstreams(self._upstreams)
             if self._jobs:
                 from lab.runner import Runner  # which takes what only some machines have
 
@@ -124,15 +134,24 @@ class LocalAws:
         self._child.communicate()
         self._folder.cleanup()
 
-    def client(self, service: str) -> Any:
-        """Return the client that boto3.client would return, for this AWS."""
+    def client(self, service: str, credentials: Mapping[str, str] | None = None) -> Any:
+        """Return the client that boto3.client would return, for this AWS.
+
+        `credentials` are a role's (AccessKeyId, SecretAccessKey, Token), else they are the root's.
+        """
+        own = self.environ
+        given = credentials or {
+            "AccessKeyId": own["AWS_ACCESS_KEY_ID"],
+            "SecretAccessKey": own["AWS_SECRET_ACCESS_KEY"],
+        }
         with self._clients:
             return self._session.create_client(
                 service,
                 region_name=REGION,
                 endpoint_url=self.endpoint,
-                aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
+                aws_access_key_id=given["AccessKeyId"],
+                aws_secret_access_key=given["SecretAccessKey"],
+                aws_session_token=given.get("Token"),
             )
 
     @functools.cached_property
@@ -162,6 +181,11 @@ class LocalAws:
             **details,
         }
         self._post("/v1/localawsjobs", "batch", body)
+
+    def set_upstreams(self, addresses: Mapping[str, str]) -> None:
+        """Let ECR's pull-through cache find registries at other addresses from now on."""
+        target = {"X-Amz-Target": "AmazonEC2ContainerRegistry_V20150921.LocalAwsUpstreams"}
+        self._post("/", "ecr", dict(addresses), target)
 
     # What a runner asks, see lab.runner.
 

@@ -42,10 +42,13 @@ def serve(listener: socket.socket) -> None:
         account,
         batch,
         cloudformation,
+        ecr,
         environments,
         instances,
         jobs,
         offers,
+        policies,
+        pull_through,
         running,
     )
 
@@ -56,6 +59,9 @@ def serve(listener: socket.socket) -> None:
     batch.install()
     cloudformation.install(pace)
     account.install()
+    policies.install()
+    ecr.install()
+    pull_through.install()
     instances.install()
     offers.install()
     facts = account.network()

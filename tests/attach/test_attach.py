@@ -367,6 +367,8 @@ def test_other_commands_work_on_a_companion_stack_or_name_the_one_that_does(lab,
     rotated = run("rotate", *stack, "--no-check", "--yes", BATCHREG_PASSWORD="next")
     assert "has a new password" in rotated.stderr
     assert "SUCCEEDED" in run("submit", *stack, "ghcr.io/lab/align:3").stderr
+    (queue,) = lab.batch.describe_job_queues(jobQueues=[lab.name])["jobQueues"]
+    assert f"'{queue['jobQueueArn']}'" in run("engine", "nextflow", *stack).stdout
     assert "SUCCEEDED" in run("submit", *stack, "--auth", "job", "ghcr.io/lab/align:3").stderr
     refused = run("deploy", *stack, "--yes", status=1)
     assert f"To change it: batchreg attach {lab.name}" in refused.stderr

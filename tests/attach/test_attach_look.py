@@ -54,7 +54,7 @@ def test_what_can_be_updated_in_place_is_not_refused(changes):
 )
 def test_environments_that_no_update_helps_are_refused_with_the_way_that_works(changes, fact, step):
     """And blue/green does not change that."""
-    for options in ({}, {"blue_green": True}):
+    for options in ({}, {"updates": False}):
         text = refused(env(**changes), **options)
         assert fact in text
         assert step in text
@@ -75,7 +75,7 @@ def test_environments_that_cannot_be_updated_in_place_name_blue_green(changes, f
     text = refused(env(**changes))
     assert fact in text
     assert "--blue-green" in text
-    assert refused(env(**changes), blue_green=True) == ""
+    assert refused(env(**changes), updates=False) == ""
 
 
 def test_missing_allocation_strategy_is_best_fit():

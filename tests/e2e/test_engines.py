@@ -1,6 +1,6 @@
 """Real workflow engines, unmodified, with private images from two registries.
 
-They know the queue, and nothing of registries or of batchreg.
+They have the settings that `batchreg engine` prints, and know nothing of registries.
 """
 
 from __future__ import annotations
@@ -103,6 +103,12 @@ class Lab:
             command, "--stack-name", STACK, *arguments, **self.two.aws.environ, **environ
         )
 
+    def settings(self, engine: str, *options: str) -> str:
+        """Return an engine's settings, as a user gets them."""
+        done = self.batchreg("engine", engine, *options)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
     def miniwdl(self, aligner: str, sorter: str, counter: str, gate: str) -> subprocess.Popen[str]:
         """Start the workflow."""
         return miniwdl(
@@ -110,6 +116,7 @@ class Lab:
             self.folder,
             self.queue,
             WORKFLOW,
+            settings=self.settings("miniwdl").replace("/mnt/shared", str(self.folder)),
             aligner=aligner,
             sorter=sorter,
             counter=counter,
@@ -117,8 +124,9 @@ class Lab:
         )
 
     def metaflow(self, aligner: str, sorter: str) -> Completed:
-        """Run a flow; its settings are those of the engine's own documentation."""
+        """Run a flow, with a job role that the stack does not have."""
         aws = self.two.aws
+        (self.folder / "config.json").write_text(self.settings("metaflow", "--bucket", "metaflow"))
         aws.client("s3").create_bucket(Bucket="metaflow")
         role = aws.client("iam").create_role(
             RoleName="MetaflowJobs", AssumeRolePolicyDocument=json.dumps(TRUST)
@@ -135,10 +143,8 @@ class Lab:
                 aws,
                 self.folder,
                 USERNAME="lab",
-                METAFLOW_DEFAULT_DATASTORE="s3",
-                METAFLOW_DATASTORE_SYSROOT_S3="s3://metaflow/flows",
+                METAFLOW_HOME=str(self.folder),
                 METAFLOW_S3_ENDPOINT_URL=aws.endpoint,
-                METAFLOW_BATCH_JOB_QUEUE=self.queue,
                 METAFLOW_ECS_S3_ACCESS_IAM_ROLE=role,
             ),
         )

@@ -17,9 +17,21 @@ def environ(aws: LocalAws, folder: Path, **more: str) -> dict[str, str]:
 
 
 def miniwdl(
-    aws: LocalAws, folder: Path, queue: str, workflow: str, **inputs: str
+    aws: LocalAws, folder: Path, queue: str, workflow: str, *, settings: str = "", **inputs: str
 ) -> subprocess.Popen[str]:
-    """Start a workflow, given as WDL, in a job queue, given by its name or ARN."""
+    """Start a workflow, given as WDL, in a job queue, given by its name or ARN.
+
+    With `settings`, the text of a miniwdl.cfg, the queue and all else is what that says.
+    """
+    known = {
+        "MINIWDL__SCHEDULER__CONTAINER_BACKEND": "aws_batch_job_no_efs",
+        "MINIWDL__FILE_IO__ROOT": str(folder),
+        "MINIWDL__AWS__TASK_QUEUE": queue,
+    }
+    if settings:
+        config = folder / "miniwdl.cfg"
+        config.write_text(settings)
+        known = {"MINIWDL_CFG": str(config)}
     source = folder / "genome.wdl"
     source.write_text(workflow)
     return subprocess.Popen(
@@ -39,9 +51,7 @@ def miniwdl(
         env=environ(
             aws,
             folder,
-            MINIWDL__SCHEDULER__CONTAINER_BACKEND="aws_batch_job_no_efs",
-            MINIWDL__FILE_IO__ROOT=str(folder),
-            MINIWDL__AWS__TASK_QUEUE=queue,
+            **known,
             MINIWDL__AWS__DESCRIBE_PERIOD="0.2",
             MINIWDL__AWS__SUBMIT_PERIOD="0.1",
         ),

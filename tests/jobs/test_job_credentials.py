@@ -217,7 +217,7 @@ def test_only_secret_is_taken_unread(aws, own, denied):
 
 
 def test_jobs_use_the_stacks_job_role_unless_another_is_given(aws):
-    """A stack with --job-policy-arn has one; job-definition knows it where it calls AWS anyway."""
+    """A stack with --job-policy-arn has one; job-definition knows it of a stack that is named."""
     policy = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
     login = ("--registry-url", "ghcr.io", "--username", USER)
     deploy(aws, "roles", *login, "--job-policy-arn", policy)
@@ -226,8 +226,9 @@ def test_jobs_use_the_stacks_job_role_unless_another_is_given(aws):
     for options, expected in (((), role), (("--job-role-arn", mine), mine)):
         job = detached(aws, *options, IMAGE, **place)
         assert job["container"]["jobRoleArn"] == expected
-    with_aws = run(aws, "job-definition", "--auth", "job", IMAGE, **place)
-    without = run(aws, "job-definition", IMAGE, **place, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    nowhere = {"BATCHREG_STACK_NAME": "", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    with_aws = run(aws, "job-definition", IMAGE, **place)
+    without = run(aws, "job-definition", IMAGE, **nowhere)
     found = [json.loads(one.out)["containerProperties"] for one in (with_aws, without)]
     assert found[0]["jobRoleArn"] == role
     assert "jobRoleArn" not in found[1]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchreg.attach import blue_green, companion, following, look, update
+from batchreg.attach import blue_green, companion, detach, following, look, update
 from batchreg.attach.companion import Attachment
 from batchreg.attach.environment import (
     Environment,
@@ -25,6 +25,7 @@ from batchreg.attach.look import Copied
 from batchreg.attach.survey import CHANGED, Clients, Survey
 from batchreg.attach.update import TemplateVersion
 from batchreg.errors import BatchregError
+from batchreg.registry.names import host_of
 from batchreg.render.settings import Settings
 from batchreg.render.text import read_template
 from batchreg.stack import deploy as stack_deploy
@@ -71,11 +72,18 @@ class Plan:
         return self.survey.present.name
 
     @property
+    def cache_alone(self) -> bool:
+        """Tell whether ECR pulls from all registries, so that the environment stays as it is."""
+        return not self.copies
+
+    @property
     def is_attached(self) -> bool:
         """Tell, without asking AWS, whether there is nothing to do."""
         survey, stack = self.survey, self.stack
         if not survey.stack or not stack_deploy.unchanged(stack, survey.stack, survey.body):
             return False
+        if self.cache_alone:
+            return True
         if self.attachment.green:
             return not queue_requests(survey.queues, survey.present, _green_arn(survey.stack))
         return survey.present.status == "VALID" and _is_applied(
@@ -83,13 +91,18 @@ class Plan:
         )
 
 
-def attachment(survey: Survey, choices: Choices) -> Attachment:
+def attachment(survey: Survey, choices: Choices, settings: Settings) -> Attachment:
     """Return what to attach. Raises BatchregError with everything that stands in the way."""
     recorded = survey.recorded
+    cache_alone = not settings.secret_arns and not settings.on_instances
     green = choices.blue_green or bool(recorded and recorded.blue_green)
-    refused = tuple(look.refusals(survey.present, blue_green=green or choices.emit))
+    if cache_alone or (settings.cached and choices.emit):
+        _refuse_beside_cache(choices, recorded)
+    refused = tuple(
+        look.refusals(survey.present, updates=not (green or choices.emit or cache_alone))
+    )
     copies: tuple[Copied, ...] = ()
-    if not refused:
+    if not refused and not cache_alone:
         copies, refused = look.judge(survey.bases)
     if refused:
         raise BatchregError(
@@ -110,26 +123,49 @@ def attachment(survey: Survey, choices: Choices) -> Attachment:
         copies=copies,
         image_type=image_type,
         green=blue_green.copy(survey.answer, image_type=image_type) if green else None,
+        slots=settings.slots,
+        secret_arns=settings.secret_arns,
+        cached=settings.cached,
     )
+
+
+def _refuse_beside_cache(choices: Choices, recorded: companion.Recorded | None) -> None:
+    """Refuse what is about the instances: they stay as they are."""
+    if recorded and recorded.blue_green:
+        raise BatchregError(
+            f"{recorded.environment} is attached by a copy of it, which the cache does not need.",
+            f"Detach it first: batchreg detach {recorded.environment}",
+        )
+    options = {
+        "--blue-green": choices.blue_green,
+        "--image-type": choices.image_type,
+        "--terminate-jobs": choices.terminate_jobs and not (recorded and recorded.updates),
+    }
+    if mistakes := [name for name, given in options.items() if given]:
+        raise BatchregError(
+            f"{', '.join(mistakes)} has no effect: ECR pulls the images, and no instance changes.",
+            "Leave it out.",
+        )
+    if choices.emit:
+        raise BatchregError(
+            "--emit writes what instances need, and a pull-through cache is beside them.",
+            "Take its resources from batchreg render --pull-through-cache.",
+        )
 
 
 def plan(survey: Survey, inputs: Inputs, choices: Choices) -> Plan:
     """Return what attaching will do; a pure function of what there is and what the user gave."""
-    attached = attachment(survey, choices)
 
     def build(settings: Settings) -> Any:
-        return companion.build(
-            replace(attached, slots=settings.slots, secret_arns=settings.secret_arns)
-        )
+        return companion.build(attachment(survey, choices, settings))
 
     present = survey.original.update_policy
     resolved = stack_plan.resolve(
         inputs, survey.stack, survey.body, read_template(survey.body), build
     )
-    settings = resolved.settings
     return Plan(
         survey=survey,
-        attachment=replace(attached, slots=settings.slots, secret_arns=settings.secret_arns),
+        attachment=attachment(survey, choices, resolved.settings),
         stack=resolved,
         policy=UpdatePolicy(
             terminate_jobs=choices.terminate_jobs or present.terminate_jobs,
@@ -156,12 +192,14 @@ def lines(plan: Plan) -> Iterator[str]:
         today = f", which is {copied.base.version}" if reference and reference.moves else ""
         what = f"a copy of {reference}{today}" if reference else "a new one"
         yield f"Launch template{targets}: {what}, with the registry credentials"
-    secret_arns = plan.attachment.secret_arns
-    yield f"Instance role: {survey.role.name} " + (
-        "gets an inline policy that lets it read your secrets"
-        if secret_arns
-        else "may read the secret through the secret's own policy"
-    )
+    yield from _permissions(plan)
+    if plan.cache_alone:
+        if survey.recorded and survey.recorded.updates:
+            yield f"Launch template: {plan.name} gets back its own; then"
+            yield _jobs(plan)
+        else:
+            yield f"{plan.name} itself does not change, and no instance is replaced."
+        return
     yield from look.notes(plan.copies)
     old_lines = look.amazon_linux_2_lines(plan.copies)
     if plan.image_type and survey.present.amazon_linux_2:
@@ -185,6 +223,19 @@ def lines(plan: Plan) -> Iterator[str]:
         yield _jobs(plan)
     if creator.consequence:
         yield f"{creator.name}: {creator.consequence}"
+
+
+def _permissions(plan: Plan) -> Iterator[str]:
+    """Yield what the role of the instances may do afterwards, and which images ECR pulls."""
+    attachment, role = plan.attachment, plan.survey.role.name
+    if attachment.secret_arns:
+        yield f"Instance role: {role} gets an inline policy that lets it read your secrets"
+    elif attachment.on_instances:
+        yield f"Instance role: {role} may read the secret through the secret's own policy"
+    if attachment.cached:
+        hosts = ", ".join(host_of(key) for _, key in attachment.cached)
+        yield f"Instance role: {role} gets an inline policy that lets it pull through ECR's cache"
+        yield f"Images of {hosts}: ECR pulls them; batchreg image prints their names there"
 
 
 def _jobs(plan: Plan) -> str:
@@ -218,11 +269,16 @@ def attach(
     """
     if not plan.is_attached and not ask(f"Attach registry credentials to {plan.name}?"):
         raise BatchregError(f"No changes were made to {plan.name}.")
+    batch = clients("batch")
+    if plan.cache_alone:
+        _give_back(batch, plan, screen, sleep)
     stack = stack_deploy.deploy(
         clients("cloudformation"), plan.stack, screen, lambda question: True, sleep=sleep
     )
     assert stack  # it is no dry run
-    batch = clients("batch")
+    if plan.cache_alone:
+        screen.note(f"ECR pulls the images of {plan.name}.")
+        return stack
     if plan.attachment.green:
         _put_first(batch, plan, stack, screen)
         return stack
@@ -245,6 +301,17 @@ def attach(
             following.until_valid(batch, present.arn, screen, sleep=sleep)
             screen.note(f"{plan.name} has the registry credentials.")
     return stack
+
+
+def _give_back(batch: Any, plan: Plan, screen: Screen, sleep: Sleep) -> None:
+    """Let the environment use its own launch template, before the companion's is deleted."""
+    survey = plan.survey
+    if not survey.stack or not survey.recorded or not survey.recorded.updates:
+        return
+    back = detach.plan(survey.stack, survey.recorded, survey.present)
+    if back.restore is not None:
+        now = read(following.until_settled(batch, survey.present.arn, screen, sleep=sleep))
+        detach.restore(batch, back, now, screen, sleep)
 
 
 def queue_requests(

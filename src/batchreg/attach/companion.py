@@ -32,14 +32,13 @@ from troposphere import (
     secretsmanager,
 )
 
-from batchreg import __version__
 from batchreg.attach import archive, blue_green
 from batchreg.attach.environment import Environment, Queue, UpdatePolicy, created_by
 from batchreg.attach.look import Copied
 from batchreg.errors import BatchregError
+from batchreg.render import cache, userdata
 from batchreg.render import template as stack_template
-from batchreg.render import userdata
-from batchreg.render.settings import Settings, suffix
+from batchreg.render.settings import Cached, Settings, suffix
 from batchreg.render.text import to_yaml
 
 # docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
@@ -70,7 +69,8 @@ class Attachment:
     `copies`: of the environment's launch template and its overrides, in order. `queues`: as they
     were before; the first is the one that people submit to. `slots`, `secret_arns`: as in Settings.
     `image_type`: what it changes to, if it does. `green`: a copy of the environment, where the
-    environment itself cannot be updated.
+    environment itself cannot be updated. `cached`: as in Settings; where ECR pulls from all
+    registries there are no `copies`.
     """
 
     environment: Environment
@@ -81,26 +81,44 @@ class Attachment:
     secret_arns: tuple[str, ...] = ()
     image_type: str = ""
     green: blue_green.Copy | None = None
+    cached: Cached = ()
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of a normal stack with the same registries."""
+        return Settings(secret_arns=self.secret_arns, slots=self.slots, cached=self.cached)
+
+    @property
+    def on_instances(self) -> tuple[int, ...]:
+        """Return the slots whose secrets the stack creates for the instances."""
+        return () if self.secret_arns else self.settings.on_instances
 
 
 def build(attachment: Attachment) -> Template:
     """Return the template. Raises BatchregError where the user data or the template is too long."""
-    settings = Settings(secret_arns=attachment.secret_arns, slots=attachment.slots)
-    base = stack_template.build(settings)
+    base = stack_template.build(attachment.settings)
     template = Template(
         "Registry credentials for the AWS Batch compute environment "
         f"{attachment.environment.name}, which something else created."
     )
     template.set_version()
     _parameters(template, base)
-    _take(template, base, *(name for name in base.resources if name.startswith("RegistrySecret")))
+    _take(
+        template,
+        base,
+        *(name for name in base.resources if name.startswith(("RegistrySecret", "Cache"))),
+    )
     _policies(template, attachment)
     _take(template, base, "JobExecutionRole")
     placed = _launch_templates(template, attachment)
     if attachment.green:
         _green(template, attachment, attachment.green)
     _outputs(template, attachment)
-    metadata = {"Version": __version__, "SecretArns": list(attachment.secret_arns)}
+    metadata = {
+        key: value
+        for key, value in base.metadata["batchreg"].items()
+        if key in ("Version", "SecretArns", "Cached")
+    }
     template.set_metadata(
         {"batchreg": {**metadata, "Attached": _record(attachment, placed)}, **template.metadata}
     )
@@ -131,7 +149,7 @@ def our_part(attachment: Attachment) -> str:
 
 def _secret_ids(attachment: Attachment) -> tuple[str, ...]:
     return attachment.secret_arns or tuple(
-        f"${{RegistrySecret{suffix(slot)}}}" for slot in attachment.slots
+        f"${{RegistrySecret{suffix(slot)}}}" for slot in attachment.on_instances
     )
 
 
@@ -158,7 +176,9 @@ def _take(template: Template, base: Template, *names: str) -> None:
     """Add resources of a normal stack, with the outputs that are about them."""
     for name in names:
         template.add_resource(base.resources[name])
-        template.add_output(base.outputs[f"{name}Arn"])
+        output = name.replace("Rule", "RepositoryPrefix") if "Rule" in name else f"{name}Arn"
+        if output in base.outputs:
+            template.add_output(base.outputs[output])
 
 
 def _parameters(template: Template, base: Template) -> None:
@@ -184,9 +204,12 @@ def _parameters(template: Template, base: Template) -> None:
 
 
 def _is_about_credentials(parameter: str) -> bool:
-    return parameter in ("KmsKeyArn", "CredentialRefreshMinutes") or bool(
-        re.fullmatch("(RegistryUrl|Username|Password)[0-9]*", parameter)
-    )
+    return parameter in (
+        "KmsKeyArn",
+        "CredentialRefreshMinutes",
+        "CachePrefix",
+        "CacheDays",
+    ) or bool(re.fullmatch("(RegistryUrl|Username|Password)[0-9]*", parameter))
 
 
 def _policies(template: Template, attachment: Attachment) -> None:
@@ -196,7 +219,7 @@ def _policies(template: Template, attachment: Attachment) -> None:
     inline policies, and does not keep anybody from deleting the role.
     """
     role = attachment.role
-    for slot in () if attachment.secret_arns else attachment.slots:
+    for slot in attachment.on_instances:
         template.add_resource(
             secretsmanager.ResourcePolicy(
                 f"RegistrySecretPolicy{suffix(slot)}",
@@ -224,6 +247,9 @@ def _policies(template: Template, attachment: Attachment) -> None:
         }
         statements = [read, If("HasKmsKey", decrypt, NoValue)]
         options = _lint_exception(attachment)
+    if attachment.cached:
+        decrypting = [If("HasKmsKey", decrypt, NoValue)] if attachment.on_instances else []
+        statements, options = [*cache.pull_statements(), *decrypting], {}
     # AWS::IAM::Policy refuses a name that another stack has, and has no drift detection.
     template.add_resource(
         iam.RolePolicy(
@@ -239,6 +265,8 @@ def _policies(template: Template, attachment: Attachment) -> None:
 def _launch_templates(template: Template, attachment: Attachment) -> tuple[str, ...]:
     """Add a launch template for each distinct copy; return the logical ids, one for each copy."""
     placed = places(attachment.copies)
+    if not placed:
+        return ()
     whole = part = our_part(attachment)
     program = {}
     if len(set(placed)) > 1:
@@ -371,7 +399,8 @@ class Recorded:
     """What a companion stack's template says of the environment before it was attached.
 
     `queues`: {ARN: its environments then, in order}. `copies`: (logical id, id of the base template
-    or "", its version or 0), in order. `blue_green`: the stack has a copy of the environment.
+    or "", its version or 0), in order; without any, ECR pulls all images. `blue_green`: the stack
+    has a copy of the environment.
     """
 
     environment: str
@@ -383,6 +412,16 @@ class Recorded:
     image_type: str = ""
     ec2_configuration: tuple[Mapping[str, Any], ...] = ()
     blue_green: bool = False
+
+    @property
+    def cache_alone(self) -> bool:
+        """Tell whether ECR pulls from all registries, so that the environment stays as it is."""
+        return not self.copies
+
+    @property
+    def updates(self) -> bool:
+        """Tell whether the environment itself uses a launch template of the stack."""
+        return not self.blue_green and not self.cache_alone
 
 
 def recorded(record: Mapping[str, Any]) -> Recorded:

@@ -93,6 +93,11 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"The copy of {plan.name} is deleted; jobs that run there are terminated."
     elif not plan.present:
         yield f"The compute environment {plan.name} does not exist any more."
+    elif plan.recorded.cache_alone:
+        yield (
+            f"{plan.name} stays as it is; ECR's rules, their secrets and the permissions are deleted. "
+            "What ECR has cached stays there until you delete it."
+        )
     elif plan.restore is None and plan.foreign:
         yield (
             f"Somebody has changed the launch template of {plan.name} since it was attached. It "
@@ -138,7 +143,7 @@ def detach(
         arn = plan.present.arn
         now = environment.read(following.until_settled(batch, arn, screen, sleep=sleep))
         if plan.restore is not None:
-            _restore(batch, plan, now, screen, sleep)
+            restore(batch, plan, now, screen, sleep)
         elif survey.ids_of(plan.stack) & {each.id for each in (now.template, *now.overrides)}:
             raise BatchregError(
                 f"The launch template of {plan.name} was changed while batchreg worked.",
@@ -182,7 +187,8 @@ def queue_requests(plan: Plan) -> list[dict[str, Any]]:
     return requests
 
 
-def _restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sleep) -> None:
+def restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sleep) -> None:
+    """Give the environment back its launch template, and wait until it is VALID."""
     assert plan.present
     if not update.same_templates(now.specification, plan.restore):
         if not update.same_templates(now.specification, plan.present.specification):

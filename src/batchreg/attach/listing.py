@@ -41,7 +41,7 @@ def look(clients: Callable[[str], Any]) -> tuple[tuple[Listed, ...], tuple[Liste
             states.read(raw)
             for raw in _all(cloudformation, "describe_stacks", "Stacks")
             if any(
-                one["ParameterKey"] == "CredentialRefreshMinutes"
+                one["ParameterKey"] in ("CredentialRefreshMinutes", "CachePrefix")
                 for one in raw.get("Parameters", ())
             )
         ]

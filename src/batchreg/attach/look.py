@@ -46,8 +46,11 @@ class Copied:
     review: scripts.Review
 
 
-def refusals(environment: Environment, *, blue_green: bool = False) -> Iterator[Refusal]:
-    """Yield what stands in the way, the most fundamental first and alone."""
+def refusals(environment: Environment, *, updates: bool = True) -> Iterator[Refusal]:
+    """Yield what stands in the way, the most fundamental first and alone.
+
+    `updates`: whether the environment itself would be updated in place.
+    """
     name = environment.name
     if not environment.managed:
         yield Refusal(
@@ -66,7 +69,7 @@ def refusals(environment: Environment, *, blue_green: bool = False) -> Iterator[
         yield Refusal(f"{name} uses ECS Managed Instances, which take no user data.", IN_THE_JOB)
     elif environment.status in ("DELETING", "DELETED"):
         yield Refusal(f"{name} is being deleted.", "Name another compute environment.")
-    elif not blue_green:
+    elif updates:
         yield from _refused_in_place(environment)
 
 

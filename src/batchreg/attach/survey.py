@@ -73,7 +73,7 @@ def standing(survey: Survey) -> Standing:
     return Standing(
         environment=survey.present.name,
         created_by=recorded.created_by,
-        uses=OURS if recorded.blue_green else survey.uses,
+        uses=survey.uses if recorded.updates else OURS,
         newer=tuple(
             f"{base_id}: {old} → {new}"
             for (base_id, old), (_, new) in (zip(copied, today, strict=True) if same else ())
@@ -167,7 +167,7 @@ def _original(
     present: Environment, stack: Stack | None, recorded: Recorded | None
 ) -> tuple[Environment, str]:
     """Return the environment as it was before it was attached, and what it uses now."""
-    if not stack or not recorded:
+    if not stack or not recorded or recorded.cache_alone:
         return present, THEIRS
     before = replace(
         present,

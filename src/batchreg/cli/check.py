@@ -10,6 +10,8 @@ import click
 
 from batchreg import registry_login
 from batchreg.aws import Session
+from batchreg.cache import names
+from batchreg.cache import stack as cache_of
 from batchreg.cli import inputs, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.output import report
@@ -47,14 +49,16 @@ class Available:
 class Question:
     """Which images to check for which architectures, with which credentials.
 
-    `stack_name`: whose credentials and architectures; None for those given, or for none.
-    `incomplete`: the user name whose password is still missing, and the key of its registry.
+    `stack_name`: whose credentials and architectures; None for those given, or for none. `cached`:
+    {an image's name: the name by which ECR pulls it}, for those that ECR pulls. `incomplete`: the
+    user name whose password is still missing, and the key of its registry.
     """
 
     images: tuple[Image, ...]
     stack_name: str | None = None
     architectures: tuple[str, ...] = ("amd64",)
     available: Available = field(default_factory=Available)
+    cached: Mapping[str, str] = field(default_factory=dict)
     incomplete: tuple[str, str] | None = field(default=None, repr=False)
 
 
@@ -127,7 +131,7 @@ class Check:
             stack = found.existing()
             types = stack.parameters.get("InstanceTypes", "").split(",")
             question = replace(
-                question,
+                _at_the_registries(question, stack),
                 available=deployed(found.session, stack),
                 architectures=architectures(types),
             )
@@ -146,12 +150,16 @@ class Check:
     def act(self, question: Question) -> int:
         verdicts = _verdicts(question)
         for verdict in verdicts:
+            cached = question.cached.get(verdict.image, "")
+            fields = _fields(verdict) | ({"cached": cached} if cached else {})
             if verdict.ok:
-                text = f"ok  {verdict.image}  {verdict.text}\n"
-                self.screen.product("verdict", text, **_fields(verdict))
+                name = f", pulled through ECR as {cached}" if cached else ""
+                text = f"ok  {verdict.image}  {verdict.text}{name}\n"
+                self.screen.product("verdict", text, **fields)
                 continue
-            self.screen.emit("verdict", **_fields(verdict))
-            self.screen.problem(f"{verdict.image}: {verdict.text}")
+            name = f" (in ECR: {cached})" if cached else ""
+            self.screen.emit("verdict", **fields)
+            self.screen.problem(f"{verdict.image}{name}: {verdict.text}")
         for problem in question.available.problems:
             self.screen.note(str(problem))
         ok = all(verdict.ok for verdict in verdicts) and not question.available.problems
@@ -159,9 +167,21 @@ class Check:
         return 0 if ok else 1
 
 
-def before_deploy(names: Sequence[str], plan: Plan, session: Session, screen: AnyScreen) -> None:
+def _at_the_registries(question: Question, stack: Stack) -> Question:
+    """Return the question with the images as their own registries call them, which ECR will ask."""
+    cache = cache_of.of(stack)
+    if not cache:
+        return question
+    images = tuple(
+        parse(names.upstream_name(image.name, cache) or image.name) for image in question.images
+    )
+    named = ((image.name, names.cached_name(image.name, cache)) for image in images)
+    return replace(question, images=images, cached={image: name for image, name in named if name})
+
+
+def before_deploy(wanted: Sequence[str], plan: Plan, session: Session, screen: AnyScreen) -> None:
     """Check images with the credentials that the stack will have; BatchregError if one fails."""
-    images = tuple(map(parse, dict.fromkeys(names)))
+    images = tuple(map(parse, dict.fromkeys(wanted)))
     available = after(plan, session)
     for problem in available.problems:
         raise BatchregError(f"{problem.fact} No changes were made.", problem.step)

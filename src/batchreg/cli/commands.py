@@ -22,6 +22,7 @@ from batchreg.cli.grammar import (
 )
 from batchreg.cli.options import (
     aws_options,
+    cache_option,
     config_option,
     connection_options,
     credential_options,
@@ -53,6 +54,8 @@ from batchreg.render import constraints
 if TYPE_CHECKING:
     from pathlib import Path
 
+# As in jobs.engines, which is not needed for --help.
+ENGINES = ("nextflow", "snakemake", "cromwell", "miniwdl", "metaflow", "airflow")
 STACK, REGISTRY, JOBS, TEMPLATE = "Stack", "Registry", "Jobs", "Without a deploy"
 
 
@@ -302,6 +305,12 @@ def status(**options: Any) -> int:
         help="Write what was collected, without secrets, to a file for --from; - is stdout.",
     ),
     option(
+        "--html",
+        metavar="FILE",
+        help="Also write the result as a page for a browser, with a drawing of the network and of "
+        "the credentials' path; - is stdout.",
+    ),
+    option(
         "--from",
         "source",
         metavar="FILE",
@@ -453,6 +462,47 @@ def submit(**options: Any) -> int:
     return job_commands.submit(**options)
 
 
+@cli.add(JOBS, example="batchreg image --stack-name genomics ghcr.io/lab/align:3")
+@argument("image", nargs=-1, required=True)
+@aws_options
+@config_option
+@json_option
+def image(**options: Any) -> int:
+    """Print the names by which jobs pull images through ECR.
+
+    One a line, for a stack with a pull-through cache. An image that ECR cannot pull keeps its name.
+    IMAGE can be -: then the images are read from stdin, one a line.
+    """
+    from batchreg.cli import image as command
+
+    return command.run(**options)
+
+
+@cli.add(JOBS, example="batchreg engine nextflow --stack-name genomics --bucket lab-workflows")
+@argument("engine", type=click.Choice(ENGINES), metavar="ENGINE")
+@aws_options
+@config_option
+@under(
+    "Engine options",
+    option(
+        "--bucket",
+        metavar="NAME",
+        help="S3 bucket for the engine's files.  [default: BUCKET, to be replaced]",
+    ),
+)
+@output_option()
+def engine(**options: Any) -> None:
+    """Print the settings of a workflow engine for the stack.
+
+    ENGINE is nextflow, snakemake, cromwell, miniwdl, metaflow or airflow. The settings name the
+    queue, the Region and the job role and, with a pull-through cache, the registry in ECR where the
+    engine can rewrite the names of images. Limits are in the comments, or on stderr.
+    """
+    from batchreg.cli import engine as command
+
+    command.run(**options)
+
+
 @cli.add(JOBS, example="batchreg logs --follow JOB")
 @argument("job")
 @aws_options
@@ -495,6 +545,7 @@ def cancel(stack_name: str, **options: Any) -> None:
     ),
 )
 @structure_options
+@under("Template options", cache_option())
 def render(output: str | None, style: str, **shape: Any) -> None:
     """Print the CloudFormation template."""
     from batchreg.cli.output import write
@@ -577,8 +628,8 @@ def job_definition(**options: Any) -> None:
     """Print a job definition as JSON, for tools of your own.
 
     For Terraform, Step Functions or a script, say. What follows -- is the container's command. AWS
-    is called only for --auth job and --fargate: without them, give the stack's JobRole with
-    --job-role-arn.
+    is called only where a stack is named, and for --auth job and --fargate: it knows the job role
+    and the name of the image in ECR's pull-through cache.
     """
     from batchreg.cli import jobs as job_commands
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from batchreg.cli import target
-from batchreg.cli.output import say, write
+from batchreg.cli.output import check_writable, say, write
 from batchreg.doctor import collect, savefile
 from batchreg.doctor import findings as doctor
 from batchreg.doctor.facts import Facts
@@ -29,17 +29,21 @@ def run(
     job: str | None,
     image: str | None,
     save: str | None,
+    html: str | None,
     source: Path | None,
     json_output: bool,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
 ) -> int:
-    """Look, judge, and print; 0 where nothing is wrong, 1 where something is."""
+    """Look, judge, print, and draw; 0 where nothing is wrong, 1 where something is."""
     target.check_name(stack_name)
     named = target.is_named()
     if sum(map(bool, (named, queue, compute_environment))) > 1:
         raise click.UsageError("Give one of --stack-name, --queue and --compute-environment.")
+    if save == html == "-":
+        raise click.UsageError("Give a file to --save or to --html: both cannot write to stdout.")
+    check_writable(html)
     if image:
         parse(image)  # what is wrong shows before AWS is asked
     if source:
@@ -71,9 +75,20 @@ def run(
         raise BatchregError(
             "Nothing could be looked at" + (f": {gap.permission}: {gap.reason}" if gap else ".")
         )
-    if save != "-":
+    if html:
+        _draw(seen, findings, html)
+    if "-" not in (save, html):
         say(_as_json(seen, findings) if json_output else "\n".join(_in_words(seen, findings)))
     return 1 if findings else 0
+
+
+def _draw(seen: Facts, findings: list[Finding], html: str) -> None:
+    """Write the page, which nobody else on this machine can read, and say where it is."""
+    from batchreg.doctor.page.html import page
+
+    write(page(seen, findings), html, private=True)
+    if html != "-":
+        click.echo(f"Page written to {html}", err=True)
 
 
 def _read(path: Path) -> Facts:

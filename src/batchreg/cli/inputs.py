@@ -18,6 +18,7 @@ from batchreg.registry import logins
 from batchreg.registry.names import host_of, key_of
 from batchreg.render.constraints import PASSWORD, USERNAME
 from batchreg.render.settings import PARAMETERS, Settings
+from batchreg.stack import caching
 from batchreg.stack.plan import CREDENTIALS, Inputs, RegistryInput
 
 
@@ -36,6 +37,7 @@ def gather(
     registries: tuple[str, ...] = (),
     from_docker_config: bool = False,
     on_failure: str | None = None,
+    pull_through_cache: str | None = None,
     **values: Any,
 ) -> Inputs:
     """Return the inputs of `deploy`; `values` are the options that set a parameter of the template.
@@ -54,6 +56,7 @@ def gather(
         parameters=parameters(values, credentials=not listed),
         registries=listed,
         settings=settings,
+        cache=caching.wanted(pull_through_cache),
         default_vpc=default_vpc,
         on_command_line=on_command_line(),
         tags=dict(map(_tag, tag)),

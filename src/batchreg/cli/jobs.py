@@ -15,6 +15,8 @@ import click
 
 from batchreg import registry_login
 from batchreg.aws import Session
+from batchreg.cache import names
+from batchreg.cache import stack as cache_of
 from batchreg.cli import target
 from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, command_here, screen
 from batchreg.cli.output import say
@@ -56,11 +58,10 @@ def submit(
     spec = _spec(parsed, **options)  # mistakes are found before AWS is asked
     place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
     session, present = place.session, place.existing()
-    queue = _queue(present, spec.fargate)
+    queue = queue_of(present, spec.fargate)
     batch = session.client("batch")
     jobs.check_queue(batch, queue)
-    spec = _with_job_role(spec, present)
-    spec = _with_credentials(spec, session, present, auth, console)
+    spec = _for_stack(spec, session, present, auth, console)
     definition = definitions.register(batch, definitions.definition(spec), present.name)
     client = session.client("logs")
     try:
@@ -141,21 +142,20 @@ def job_definition(
     endpoint_url: str | None,
     **options: Any,
 ) -> None:
-    """Print a job definition; AWS is asked only for one with credentials of its own.
+    """Print a job definition.
 
-    Only then is the stack's job role known.
+    AWS is asked only about a stack that the user named, or that the definition cannot do without:
+    for its job role, its cache and its credentials.
     """
     parsed = parse(image)
     spec = _spec(parsed, **options)
-    if auth == "job" or spec.fargate:
+    if auth == "job" or spec.fargate or target.is_given():
         place = target.find(stack_name, profile=profile, region=region, endpoint_url=endpoint_url)
-        session, present = place.session, place.existing()
-        spec = _with_job_role(spec, present)
-        spec = _with_credentials(spec, session, present, auth, TextScreen())
+        spec = _for_stack(spec, place.session, place.existing(), auth, TextScreen())
     click.echo(json.dumps(definitions.definition(spec, command), indent=2))
 
 
-def _queue(present: Stack, fargate: bool) -> str:
+def queue_of(present: Stack, fargate: bool = False) -> str:
     """Return the ARN of the stack's queue; BatchregError if it has none."""
     queue = present.outputs.get("FargateJobQueueArn" if fargate else "JobQueueArn")
     if queue:
@@ -183,9 +183,28 @@ def _job_name(name: str | None, image: Image) -> str:
     return name
 
 
-def _with_job_role(spec: Spec, present: Stack) -> Spec:
-    """Return the spec with the stack's job role, unless the user gave one or the stack has none."""
-    return replace(spec, job_role=spec.job_role or present.outputs.get("JobRoleArn"))
+def _for_stack(spec: Spec, session: Session, present: Stack, auth: str, console: AnyScreen) -> Spec:
+    """Return the spec with what the stack has for jobs: a role, a cache, or credentials."""
+    # The stack's job role, unless the user gave one or the stack has none.
+    spec = replace(spec, job_role=spec.job_role or present.outputs.get("JobRoleArn"))
+    if cache := cache_of.of(present):
+        image = spec.image.name
+        # A name in the cache is one that somebody has looked up before.
+        known = image if names.upstream_name(image, cache) else None
+        if name := known or names.cached_name(image, cache):
+            return _through_cache(spec, name, present, auth, console)
+        if cache.registry_of(spec.image):
+            console.note(f"{image} cannot be pulled through ECR. {names.reason(image, cache)}")
+    return _with_credentials(spec, session, present, auth, console)
+
+
+def _through_cache(spec: Spec, name: str, present: Stack, auth: str, console: AnyScreen) -> Spec:
+    """Return the spec for an image that ECR pulls; on Fargate, the execution role asks ECR for it."""
+    console.note(f"Pulled through ECR: {name}")
+    if auth == "job":
+        console.note("ECR has the credentials for this image: --auth job adds none to the job.")
+    role = present.outputs.get("JobExecutionRoleArn") if spec.fargate else None
+    return replace(spec, cached_name=name, execution_role=role)
 
 
 def _with_credentials(
@@ -197,9 +216,10 @@ def _with_credentials(
     """
     wanted = registry_login.HUB if spec.image.on_hub else spec.image.registry
     known = _registries(session, present)
-    found = next((registry for registry in known if registry.key == wanted), None)
-    unknown = [registry for registry in known if not registry.key]
-    if not found and known and not unknown:
+    usable = [registry for registry in known if not registry.prefix]  # ECR alone uses the others
+    found = next((registry for registry in usable if registry.key == wanted), None)
+    unknown = [registry for registry in usable if not registry.key]
+    if not any(registry.key == wanted for registry in known) and known and not unknown:
         hosts = dict.fromkeys(registry.host for registry in known)
         console.note(
             f"No credentials for {spec.image.registry} in this stack; they cover "
@@ -208,7 +228,7 @@ def _with_credentials(
     if auth != "job" and not spec.fargate:
         return spec
     if not found and unknown:
-        if len(known) > 1:
+        if len(usable) > 1:
             raise BatchregError(
                 f"It is unknown which secret is for {spec.image.registry}.",
                 "Ask for the permission secretsmanager:GetSecretValue on the stack's secrets.",

@@ -46,6 +46,24 @@ def mebibytes(value: str) -> int:
     return int(number) * factor
 
 
+def cache_prefix(text: str) -> str:
+    """Return the prefix of a pull-through cache, if ECR accepts it with a registry after it."""
+    import re
+
+    least, most = constraints.CACHE_PREFIX_LENGTH
+    if not re.fullmatch(constraints.CACHE_PREFIX, text):
+        raise click.BadParameter(
+            f"{text!r} is not a prefix: use lower-case letters and digits, with single . _ - or / "
+            "between them."
+        )
+    if not least <= len(text) <= most:
+        raise click.BadParameter(
+            f"{text!r} has {len(text)} characters: use {least} to {most}. ECR allows 30, with what "
+            "says which registry an image is from."
+        )
+    return text
+
+
 def file_path(text: str) -> Path:
     """Return a path; its module is imported for those who give one."""
     from pathlib import Path
@@ -267,6 +285,17 @@ def registry_options(username: str) -> Decorator:
     )
 
 
+def cache_option() -> Decorator:
+    return setting(
+        "--pull-through-cache",
+        is_flag=False,
+        flag_value="all",
+        metavar="[REGISTRIES]",
+        help="Let ECR pull the images and keep the credentials off the instances: all registries that "
+        "ECR supports, some of them, such as ghcr.io,docker.io, or none.  [default: as it is]",
+    )
+
+
 credential_options = together(
     registry_options("User name at the registry. Without it, a new stack prompts for it."),
     under(
@@ -293,6 +322,23 @@ credential_options = together(
             help="Customer managed key that encrypts the secrets.  [default: the AWS managed key]",
         ),
         refresh_option(),
+    ),
+    under(
+        "Cache options",
+        cache_option(),
+        setting(
+            "--cache-prefix",
+            metavar="PREFIX",
+            type=cache_prefix,
+            help="Beginning of the names of cached images in ECR.  [default: from the stack's name]",
+        ),
+        setting(
+            "--cache-days",
+            metavar="DAYS",
+            type=number(*constraints.CACHE_DAYS),
+            help="After how many days ECR deletes a cached image; the next pull caches it again.  "
+            f"[default: {constraints.DEFAULT_CACHE_DAYS}]",
+        ),
     ),
 )
 value_options = together(
@@ -503,8 +549,15 @@ def structure_settings(
     return given
 
 
-def structure(**options: Any) -> Any:
-    """Turn the structure options into Settings."""
+def structure(*, pull_through_cache: str | None, **options: Any) -> Any:
+    """Turn the structure options into Settings; a template alone has one registry or the cached."""
     from batchreg.render.settings import Settings
 
-    return Settings(**structure_settings(**options))
+    settings = structure_settings(**options)
+    if pull_through_cache:
+        from batchreg.stack.caching import ALL, wanted
+
+        keys = wanted(pull_through_cache) or ()
+        cached = tuple(enumerate((constraints.DOCKER_HUB,) if keys == ALL else keys, 1))
+        settings |= {"cached": cached, "slots": tuple(slot for slot, _ in cached) or (1,)}
+    return Settings(**settings)

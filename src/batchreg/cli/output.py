@@ -10,10 +10,15 @@ import click
 
 from batchreg.errors import BatchregError
 
+STDOUT = (None, "-", "/dev/stdout")
 
-def write(text: str, output: str | None) -> None:
-    """Write to stdout, or to a file in one step: it is complete, or unchanged."""
-    if output in (None, "-", "/dev/stdout"):
+
+def write(text: str, output: str | None, *, private: bool = False) -> None:
+    """Write to stdout, or to a file in one step: it is complete, or unchanged.
+
+    A `private` file can be read by its owner alone.
+    """
+    if output in STDOUT:
         click.echo(text, nl=False)
         return
     from pathlib import Path
@@ -26,6 +31,8 @@ def write(text: str, output: str | None) -> None:
         path = Path(os.path.realpath(given))
         scratch = path.with_name(f"{path.name}.{os.getpid()}")
         try:
+            if private:
+                scratch.touch(0o600, exist_ok=False)
             scratch.write_text(text, encoding="utf-8")
             os.replace(scratch, path)
         finally:
@@ -34,6 +41,31 @@ def write(text: str, output: str | None) -> None:
         raise
     except OSError as error:
         raise BatchregError(f"Cannot write {output}: {error.strerror}.") from None
+
+
+def check_writable(output: str | None) -> None:
+    """Raise a BatchregError if `write` could not write there, before anything else is done."""
+    if output in STDOUT:
+        return
+    import tempfile
+    from pathlib import Path
+
+    path = Path(os.path.realpath(str(output)))
+    if path.is_dir():
+        raise BatchregError(f"Cannot write {output}: it is a directory.", "Name a file in it.")
+    if not path.parent.is_dir():
+        raise BatchregError(
+            f"Cannot write {output}: the directory {path.parent} does not exist.",
+            "Create it, or name a file elsewhere.",
+        )
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise BatchregError(
+            f"Cannot write {output}: {error.strerror}.", "Name a file in a directory of your own."
+        ) from None
 
 
 def say(text: str) -> None:

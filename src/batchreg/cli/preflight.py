@@ -64,6 +64,11 @@ def _checks(target: Target, plan: Plan, check: bool) -> Iterator[Check]:
     if arns := plan.new_secrets:
         manager, kms = (target.session.client(name) for name in ("secretsmanager", "kms"))
         yield from preflight.secrets(manager, kms, target.region, arns)
+    if plan.settings.cached:
+        prefix = given.get("CachePrefix") or present.get("CachePrefix", "")
+        outputs = plan.stack.outputs if plan.stack else {}
+        ecr = target.session.client("ecr")
+        yield from preflight.cache(ecr, plan.settings, prefix, outputs)
     if check and not plan.settings.secret_arns:
         changed = {
             registry_key(given.get(f"RegistryUrl{n}") or present.get(f"RegistryUrl{n}") or HUB)

@@ -165,12 +165,16 @@ class Rotate:
         changed = outcome is not Outcome.UNCHANGED
         if not changed:
             self.screen.note(f"{host} has this password already: nothing to change.")
-        told = self._refresh(plan) if changed and self.refresh else {}
+        cached = bool(plan.registry.prefix)
+        told = self._refresh(plan) if changed and self.refresh and not cached else {}
         if changed:
             what = "its previous password again" if self.undo else "a new password"
             if outcome is Outcome.REPAIRED:
                 what = "a working secret again"
-            _say_when(plan.stack, f"{host} has {what}.", told, self.screen)
+            if cached:
+                self.screen.note(f"{host} has {what}. ECR uses it with its next pull from there.")
+            else:
+                _say_when(plan.stack, f"{host} has {what}.", told, self.screen)
         self.screen.emit(
             "result", stack=plan.stack.name, registry=host, changed=changed, instances=told
         )

@@ -178,7 +178,9 @@ def lines(seen: Status) -> Iterator[str]:
     for arn, changed in seen.secrets.items():
         when = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)", changed)
         state = f"changed {when[1]} {when[2]}" if when else changed
-        yield from row("Secret", state, seen.registries[arn])
+        prefix = seen.caches.get(arn)
+        cached = f", pulled through ECR as {prefix}/..." if prefix else ""
+        yield from row("Secret", state, seen.registries[arn] + cached)
     if seen.instances:
         yield from row("Instances", str(seen.instances))
     if seen.jobs:

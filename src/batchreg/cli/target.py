@@ -78,9 +78,17 @@ def session(
 
 def is_named() -> bool:
     """Tell whether the user named a stack on the command line."""
+    return _source() is ParameterSource.COMMANDLINE
+
+
+def is_given() -> bool:
+    """Tell whether the user named a stack anywhere: it is not just the default."""
+    return _source() not in (None, ParameterSource.DEFAULT)
+
+
+def _source() -> ParameterSource | None:
     context = click.get_current_context(silent=True)
-    source = context.get_parameter_source("stack_name") if context else None
-    return source is ParameterSource.COMMANDLINE
+    return context.get_parameter_source("stack_name") if context else None
 
 
 def check_name(name: str) -> None:
@@ -135,6 +143,6 @@ def _batchreg_stacks(client: Any) -> list[str]:
     with suppress(Exception):  # it is only for a hint: without permission there is none
         for stack in client.describe_stacks()["Stacks"]:
             keys = {parameter["ParameterKey"] for parameter in stack.get("Parameters", [])}
-            if {"CredentialRefreshMinutes", "MaxvCpus"} <= keys:
+            if "MaxvCpus" in keys and keys & {"CredentialRefreshMinutes", "CachePrefix"}:
                 names.append(stack["StackName"])
     return sorted(names)

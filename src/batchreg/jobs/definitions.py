@@ -45,10 +45,12 @@ class Spec:
     """What a job needs. `memory` is in MiB, `timeout` in seconds.
 
     `execution_role` and `secret` are ARNs, for jobs that carry their own registry credentials; on
-    Fargate all do. Raises BatchregError for what Batch would reject.
+    Fargate all do. `cached_name` is the image's name in ECR's pull-through cache, if ECR pulls it.
+    Raises BatchregError for what Batch would reject.
     """
 
     image: Image
+    cached_name: str = ""
     vcpus: float = 1
     memory: int = 2048
     gpus: int = 0
@@ -105,7 +107,7 @@ def definition(spec: Spec, command: Sequence[str] = ()) -> RegisterJobDefinition
     if spec.gpus:
         resources.append({"type": "GPU", "value": str(spec.gpus)})
     container: ContainerPropertiesTypeDef = {
-        "image": spec.image.name,
+        "image": spec.cached_name or spec.image.name,
         "resourceRequirements": resources,
     }
     if command:

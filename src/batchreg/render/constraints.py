@@ -37,6 +37,13 @@ JOB_TIMEOUT_MINUTES, DEFAULT_JOB_TIMEOUT_MINUTES = (1, 7_200), 360
 USERNAME = r"(?!.*\{\{resolve:)[^:\x00-\x1f\x7f]+"
 PASSWORD = r"(?!.*\{\{resolve:)[^\x00-\x1f\x7f]+"
 
+# The beginning of a pull-through cache's repositories. ECR allows 30 characters, of which up to seven
+# say which registry they come from (upstreams.Upstream.short).
+CACHE_PREFIX = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+CACHE_PREFIX_LENGTH = (2, 23)
+# After how many days ECR expires an image that it has cached; the next pull gets it again.
+CACHE_DAYS, DEFAULT_CACHE_DAYS = (1, 3_650), 90
+
 # arn:partition:secretsmanager:region:account:secret:name-suffix. IAM policies need it whole.
 SECRET_ARN = (
     r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+-[A-Za-z0-9]{6}"

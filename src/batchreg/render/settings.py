@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from batchreg.errors import BatchregError
 from batchreg.render.constraints import IMAGE_TYPES, ON_FAILURE, SECRET_ARN
+from batchreg.render.upstreams import Upstream, supported, upstream_of
 
 # The template's parameters by the option that sets them.
 PARAMETERS = {
@@ -31,7 +32,13 @@ PARAMETERS = {
     "job_timeout_minutes": "JobTimeoutMinutes",
     "terminate_jobs": "TerminateJobs",
     "image_pull_behavior": "ImagePullBehavior",
+    "cache_prefix": "CachePrefix",
+    "cache_days": "CacheDays",
 }
+
+
+# (slot, the agent's key) of registries that ECR pulls from.
+Cached = tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,8 @@ class Settings:
     environment and queue, for jobs whose definitions have credentials of their own.
     `generation`: of the compute environment, whose logical id has this number; a new generation
     replaces an environment that cannot be repaired, behind the same queue. `on_failure`: what an
-    instance without credentials does, one of ON_FAILURE.
+    instance without credentials does, one of ON_FAILURE. `cached`:
+    the registries that ECR pulls from, so that no instance needs their credentials.
     Raises BatchregError for a choice that cannot work.
     """
 
@@ -56,6 +64,7 @@ class Settings:
     slots: tuple[int, ...] = (1,)
     generation: int = 1
     on_failure: str = "park"
+    cached: Cached = ()
 
     def __post_init__(self) -> None:
         for arn in self.secret_arns:
@@ -82,6 +91,49 @@ class Settings:
                 f"An instance without credentials cannot {self.on_failure!r}.",
                 f"Use {' or '.join(ON_FAILURE)}.",
             )
+        if self.cached and self.secret_arns:
+            raise BatchregError(
+                "ECR reads credentials from secrets of its own form, which the stack creates.",
+                "Give the credentials with --registry instead of --secret-arn.",
+            )
+        for _, key in self.cached:
+            _require_upstream(key)
+
+    @property
+    def upstreams(self) -> dict[int, Upstream]:
+        """Return {slot: what ECR knows the registry as} of the cached registries."""
+        found = {slot: upstream_of(key) for slot, key in self.cached}
+        return {slot: upstream for slot, upstream in found.items() if upstream}
+
+    @property
+    def directories(self) -> dict[int, str]:
+        """Return {slot: what follows the cache's prefix in the names of the registry's images}.
+
+        There may be several registries of Azure's.
+        """
+        return {
+            slot: one.short + (suffix(slot) if one.short == "azure" else "")
+            for slot, one in self.upstreams.items()
+        }
+
+    @property
+    def on_instances(self) -> tuple[int, ...]:
+        """Return the slots whose credentials the instances get."""
+        return tuple(slot for slot in self.slots if slot not in dict(self.cached))
+
+
+def _require_upstream(key: str) -> None:
+    upstream = upstream_of(key)
+    if not upstream:
+        raise BatchregError(
+            f"ECR's pull-through cache does not support {key}.",
+            f"It pulls private images from {supported()}.",
+        )
+    if not upstream.credentials:
+        raise BatchregError(
+            f"ECR pulls from {key} without credentials, so it cannot cache private images.",
+            f"Leave {key} out of --pull-through-cache: its credentials stay on the instances.",
+        )
 
 
 def suffix(slot: int) -> str:

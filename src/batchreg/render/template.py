@@ -26,7 +26,7 @@ from troposphere import (
 )
 
 from batchreg import __version__
-from batchreg.render import constraints, userdata
+from batchreg.render import cache, constraints, userdata
 from batchreg.render.settings import Settings, suffix
 
 # For a JSON string made of intrinsics only: what must be escaped, backslashes first. Other control
@@ -49,6 +49,8 @@ def build(settings: Settings) -> Template:
     template.set_version()
     _parameters(template, settings)
     secrets = _secrets(template, settings)
+    if settings.cached:
+        cache.add(template, settings)
     profile = _roles(template, settings, secrets)
     launch_template = _launch_template(template, settings)
     _batch(template, settings, profile, launch_template)
@@ -68,6 +70,7 @@ def _parameters(template: Template, settings: Settings) -> None:
 
     registry, network, compute = "Registry credentials", "Network", "Compute"
     permissions, updates = "Permissions", "Updates"
+    caching = "Pull-through cache"
     for slot in () if settings.secret_arns else settings.slots:
         n = suffix(slot)
         group = f"{registry} {n}".strip()
@@ -78,10 +81,7 @@ def _parameters(template: Template, settings: Settings) -> None:
             "String",
             "Host of the registry, such as ghcr.io or registry.example.com:5050. "
             "The default is Docker Hub.",
-            Default=constraints.DOCKER_HUB,
-            AllowedPattern=constraints.REGISTRY_URL,
-            ConstraintDescription="A host with a dot or a port, such as ghcr.io; no :443 after "
-            f"https://. Docker Hub: {constraints.DOCKER_HUB}",
+            **_registry_url(dict(settings.cached).get(slot)),
         )
         add(
             group,
@@ -115,14 +115,38 @@ def _parameters(template: Template, settings: Settings) -> None:
         AllowedPattern="|" + constraints.KMS_KEY_ARN,
         ConstraintDescription="The ARN of a KMS key (not of an alias), or empty.",
     )
-    add(
-        registry,
-        "CredentialRefreshMinutes",
-        "Refresh interval (minutes)",
-        "Number",
-        "How often running instances read the secret again, give or take a minute.",
-        **_number(constraints.REFRESH_MINUTES, constraints.DEFAULT_REFRESH_MINUTES),
-    )
+    if settings.secret_arns or settings.on_instances:
+        add(
+            registry,
+            "CredentialRefreshMinutes",
+            "Refresh interval (minutes)",
+            "Number",
+            "How often running instances read the secret again, give or take a minute.",
+            **_number(constraints.REFRESH_MINUTES, constraints.DEFAULT_REFRESH_MINUTES),
+        )
+    if settings.cached:
+        least, most = constraints.CACHE_PREFIX_LENGTH
+        add(
+            caching,
+            "CachePrefix",
+            "Prefix",
+            "String",
+            "Beginning of the names of cached images in ECR, such as genomics: no other pull-through "
+            "cache rule in this region may have it.",
+            AllowedPattern=constraints.CACHE_PREFIX,
+            MinLength=least,
+            MaxLength=most,
+            ConstraintDescription=f"{least} to {most} lower-case letters, digits and . _ - /, such as "
+            "genomics.",
+        )
+        add(
+            caching,
+            "CacheDays",
+            "Days until an image expires",
+            "Number",
+            "ECR deletes a cached image after this time. The next pull caches it again.",
+            **_number(constraints.CACHE_DAYS, constraints.DEFAULT_CACHE_DAYS),
+        )
     add(
         network,
         "SubnetIDs",
@@ -261,6 +285,11 @@ def _parameters(template: Template, settings: Settings) -> None:
                 "Version": __version__,
                 "ImageType": settings.image_type,
                 "SecretArns": list(settings.secret_arns),
+                **(
+                    {"Cached": {str(slot): key for slot, key in settings.cached}}
+                    if settings.cached
+                    else {}
+                ),
             },
             "AWS::CloudFormation::Interface": {
                 "ParameterGroups": [
@@ -279,30 +308,54 @@ def _parameters(template: Template, settings: Settings) -> None:
         template.add_condition(f"Has{name}", Not(Equals(Ref(f"{name}Arns"), "")))
 
 
+def _registry_url(cached: str | None) -> dict[str, Any]:
+    """Return the rules of a RegistryUrl; that of a cached registry is what its rule in ECR says."""
+    if cached:
+        return {"Default": cached, "AllowedValues": [cached]}
+    return {
+        "Default": constraints.DOCKER_HUB,
+        "AllowedPattern": constraints.REGISTRY_URL,
+        "ConstraintDescription": "A host with a dot or a port, such as ghcr.io; no :443 after "
+        f"https://. Docker Hub: {constraints.DOCKER_HUB}",
+    }
+
+
 def _number(limits: tuple[int, int], default: int) -> dict[str, int]:
     return {"Default": default, "MinValue": limits[0], "MaxValue": limits[1]}
 
 
 def _secrets(template: Template, settings: Settings) -> list[Any]:
-    """Add a secret for each registry, unless the settings name existing ones; return all ARNs."""
+    """Add a secret for each registry, unless the settings name existing ones.
+
+    Return the ARNs of those that the roles may read: a cached registry's is for ECR alone.
+    """
     if settings.secret_arns:
         return list(settings.secret_arns)
-    return [Ref(_secret(template, suffix(slot))) for slot in settings.slots]
+    made = {slot: _secret(template, settings, slot) for slot in settings.slots}
+    return [Ref(made[slot]) for slot in settings.on_instances]
 
 
-def _secret(template: Template, n: str) -> secretsmanager.Secret:
+def _secret(template: Template, settings: Settings, slot: int) -> secretsmanager.Secret:
+    n, upstream = suffix(slot), settings.upstreams.get(slot)
     fields = [("username", "Username"), ("password", "Password"), ("registry_url", "RegistryUrl")]
+    if upstream:
+        fields = [("username", "Username"), ("accessToken", "Password")]
+    named = {"Name": cache.secret_name(settings.directories[slot])} if upstream else {}
     pieces: list[Any] = []
     for key, parameter in fields:
         pieces += ['{"' if not pieces else '","', key, '":"', _json_escaped(Ref(parameter + n))]
     secret = template.add_resource(
         secretsmanager.Secret(
             f"RegistrySecret{n}",
-            Description=Sub("Registry credentials of ${AWS::StackName}"),
+            Description=Sub(
+                "Registry credentials of ${AWS::StackName}"
+                + f" for ${{RegistryUrl{n}}}" * bool(upstream)
+            ),
             KmsKeyId=If("HasKmsKey", Ref("KmsKeyArn"), NoValue),
             SecretString=Join("", [*pieces, '"}']),
             DeletionPolicy="Delete",
             UpdateReplacePolicy="Delete",
+            **named,
         )
     )
     _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Registry credentials")
@@ -317,7 +370,10 @@ def _json_escaped(value: AWSHelperFn) -> AWSHelperFn:
 
 
 def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.InstanceProfile:
-    """Add the roles; two of them may read exactly these secrets. Return the instance profile."""
+    """Add the roles; two of them may read exactly these secrets, and fill the cache.
+
+    Return the instance profile.
+    """
     via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
     decrypt = _policy(
         "kms:Decrypt",
@@ -335,6 +391,7 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
             NoValue,
         ),
     ]
+    pulling = [*(reading if secrets else []), *([cache.permission()] if settings.cached else [])]
 
     def role(name: str, service: str, text: str, **more: Any) -> iam.Role:
         created = template.add_resource(
@@ -362,7 +419,7 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
         "ec2.amazonaws.com",
         "Role of the instances",
         ManagedPolicyArns=Split(",", policies),
-        Policies=reading,
+        Policies=pulling,
         **_lint_exception(settings),
     )
     profile = template.add_resource(
@@ -379,7 +436,7 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
                 "AmazonECSTaskExecutionRolePolicy"
             )
         ],
-        Policies=reading,
+        Policies=pulling,
         **_lint_exception(settings),
     )
     role(
@@ -407,7 +464,7 @@ def _lint_exception(settings: Settings) -> dict[str, Any]:
 
 def _launch_template(template: Template, settings: Settings) -> ec2.LaunchTemplate:
     secret_ids = settings.secret_arns or [
-        f"${{RegistrySecret{suffix(slot)}}}" for slot in settings.slots
+        f"${{RegistrySecret{suffix(slot)}}}" for slot in settings.on_instances
     ]
     launch_template = template.add_resource(
         ec2.LaunchTemplate(

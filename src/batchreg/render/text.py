@@ -12,7 +12,7 @@ import yaml
 
 from batchreg.errors import BatchregError
 from batchreg.render import userdata
-from batchreg.render.settings import Settings, slots_of
+from batchreg.render.settings import Cached, Settings, slots_of
 
 if TYPE_CHECKING:
     from troposphere import Template
@@ -53,6 +53,7 @@ def read_template(body: str) -> Deployed | None:
             settings = Settings(
                 secret_arns=tuple(metadata["SecretArns"]),
                 slots=slots_of(parsed["Parameters"]) or (1,),
+                cached=_cached(metadata),
             )
             return Deployed(metadata["Version"], settings, "", attached)
         data = parsed["Resources"]["LaunchTemplate"]["Properties"]["LaunchTemplateData"]
@@ -69,6 +70,7 @@ def read_template(body: str) -> Deployed | None:
                 slots=slots_of(parsed["Parameters"]) or (1,),
                 generation=_generation(parsed["Resources"]),
                 on_failure=userdata.on_failure(text),
+                cached=_cached(metadata),
             ),
             text,
         )
@@ -80,6 +82,11 @@ def parse(body: str) -> dict[str, Any]:
     """Return a template, YAML or JSON, with the long names of its intrinsic functions."""
     parsed: dict[str, Any] = yaml.load(body, _LongLoader)
     return parsed
+
+
+def _cached(metadata: Mapping[str, Any]) -> Cached:
+    """Return Settings.cached of what a template's metadata say."""
+    return tuple((int(slot), key) for slot, key in metadata.get("Cached", {}).items())
 
 
 def _generation(resources: Mapping[str, Any]) -> int:

@@ -109,6 +109,12 @@ fi
 exit 1
 """
 
+# All that remains where ECR pulls all images.
+SETTING = """\
+grep -qs ^ECS_IMAGE_PULL_BEHAVIOR= /etc/ecs/ecs.config ||
+printf '\\nECS_IMAGE_PULL_BEHAVIOR=${ImagePullBehavior}\\n' >>/etc/ecs/ecs.config
+"""
+
 SERVICE = """\
 [Unit]
 Description=Registry credentials
@@ -222,6 +228,11 @@ def constant_portion(packed: bool = False) -> str:
     )
 
 
+def part_without_credentials() -> str:
+    """Return our MIME part where ECR pulls all images, as text for `Fn::Sub`."""
+    return HEADER.partition("mkdir")[0] + SETTING
+
+
 def build(
     secret_ids: Sequence[str], user_parts: Sequence[str] = (), *, on_failure: str = "park"
 ) -> str:
@@ -237,9 +248,12 @@ def build(
             f"{len(secret_ids)} registries are too many for one stack.", f"Use {most} at most."
         )
     for packed in (False, True):
-        text = archive(
-            [*map(escape, user_parts), part(secret_ids, on_failure=on_failure, packed=packed)]
+        ours = (
+            part(secret_ids, on_failure=on_failure, packed=packed)
+            if secret_ids
+            else part_without_credentials()
         )
+        text = archive([*map(escape, user_parts), ours])
         size = len(text) + ARN_BYTES * placeholders
         if size <= LIMIT:
             return text

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchreg.errors import BatchregError
 from batchreg.registry.logins import DOCKER, ENV, PROMPT, Credentials, RegistrySpec
-from batchreg.registry.names import host_of
+from batchreg.registry.names import host_of, key_of
 from batchreg.render import constraints
 from batchreg.render.settings import PARAMETERS, Settings, slots_of, suffix
-from batchreg.stack import slots
+from batchreg.stack import caching, slots
 from batchreg.stack.states import LOSES_PARAMETERS, Stack
 
 if TYPE_CHECKING:
@@ -37,13 +37,15 @@ class Inputs:
 
     `parameters`: {the template's parameter: value}, with the credentials of a single registry.
     `registries`: all registries that the stack should have; empty for the options of a single one.
-    `settings`: fields of Settings. `on_command_line`: names of options, such as subnet_id.
+    `settings`: fields of Settings. `cache`: the agent's keys of the registries that ECR shall pull
+    from, caching.ALL, or None to leave that as it is. `on_command_line`: names of options, such as subnet_id.
     """
 
     stack_name: str
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     registries: tuple[RegistryInput, ...] = field(default=(), repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    cache: tuple[str, ...] | None = None
     default_vpc: bool = False
     on_command_line: frozenset[str] = frozenset()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -125,9 +127,17 @@ def resolve(
         given |= _credentials(inputs, assigned, urls)
     else:
         given = slots.of_one(given, urls)
+    addresses = {
+        slot: given.get(f"RegistryUrl{suffix(slot)}") or urls.get(slot) or constraints.DOCKER_HUB
+        for slot in (() if settings.secret_arns else settings.slots)
+    }
+    keys = {slot: key_of(url) for slot, url in addresses.items()}
+    cached = caching.choose(inputs.cache, settings.cached, keys)
+    settings = replace(settings, cached=cached)
+    given |= caching.parameters(cached, addresses, inputs.stack_name, {**before, **given})
     built = (build or template.build)(settings)
     declared = {name: hasattr(parameter, "Default") for name, parameter in built.parameters.items()}
-    given = _without_unused(inputs, given, declared)
+    given = _without_unused(inputs, given, declared, settings)
     _check_root_volume(given, before, built)
     sources = _sources(inputs, assigned, urls)
     for name in sources:  # --default-vpc and --from-docker-config override batchreg.yaml
@@ -240,7 +250,7 @@ def _registry_of(parameter: str, assigned: Mapping[int, RegistrySpec]) -> Regist
 
 
 def _without_unused(
-    inputs: Inputs, given: Mapping[str, str], declared: Mapping[str, bool]
+    inputs: Inputs, given: Mapping[str, str], declared: Mapping[str, bool], settings: Settings
 ) -> dict[str, str]:
     """Leave out what the template does not have; on the command line it is a mistake."""
     unused = [option for option, name in PARAMETERS.items() if name in given.keys() - declared]
@@ -250,5 +260,10 @@ def _without_unused(
         if option in inputs.on_command_line
     ]
     if mistakes:
-        raise BatchregError(f"{', '.join(mistakes)} cannot be used with --secret-arn.")
+        why = "requires --pull-through-cache"
+        if not {"--cache-prefix", "--cache-days"} >= set(mistakes):
+            why = "cannot be used where ECR pulls all images"
+            if settings.secret_arns:
+                why = "cannot be used with --secret-arn"
+        raise BatchregError(f"{', '.join(mistakes)} {why}.")
     return {name: value for name, value in given.items() if name in declared}

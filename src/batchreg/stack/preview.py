@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchreg.registry.names import named
+from batchreg.registry.names import host_of, named
 from batchreg.render.settings import Settings, slots_of, suffix
 from batchreg.render.text import parse, read_template
 
@@ -120,6 +120,22 @@ def effect_on_jobs(preview: Preview, new: Deployment, running: int) -> str:
     )
 
 
+def image_names(old: Deployment, new: Deployment) -> str:
+    """Return what becomes of the names of images, empty if they stay as they are."""
+    before, after = ({key for _, key in one.settings.cached} for one in (old, new))
+    if come := ", ".join(sorted(map(host_of, after - before))):
+        return (
+            f"From then on instances have no credentials for {come}: jobs have to name its images as "
+            "batchreg image prints them."
+        )
+    if gone := ", ".join(sorted(map(host_of, before - after))):
+        return (
+            f"From then on jobs have to name the images of {gone} without ECR; what ECR has cached "
+            "can still be pulled from there."
+        )
+    return ""
+
+
 def _duration(minutes: int) -> str:
     hours, rest = divmod(minutes, 60)
     number, unit = (minutes, "minute") if rest else (hours, "hour")
@@ -139,6 +155,12 @@ def _registries(old: Deployment, new: Deployment) -> Iterator[Change]:
         )
         if before != after:
             yield Change("registry", before, after)
+        paths = [
+            "through ECR" if slot in dict(one.settings.cached) else "by the instances"
+            for one in (old, new)
+        ]
+        if after and paths[0] != paths[1]:
+            yield Change(f"images of {after} are pulled", paths[0] if before else "", paths[1])
         if before and after and {f"Username{n}", f"Password{n}"} & new.secrets:
             yield Change(f"credentials of {after}", "as deployed", "replaced by those given")
     gone, come = set(old.settings.secret_arns), set(new.settings.secret_arns)

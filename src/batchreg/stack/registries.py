@@ -26,12 +26,14 @@ class StackRegistry:
     """A registry of a stack.
 
     `key`: the ECS agent's key for it; None where only the secret tells. `arn`: of its secret.
-    `slot`: its number in the template; None for a secret that the user made.
+    `slot`: its number in the template; None for a secret that the user made. `prefix`: of its
+    images in ECR, if ECR pulls from it; then the secret has the form that ECR reads.
     """
 
     key: str | None
     arn: str
     slot: int | None = None
+    prefix: str = ""
 
     @property
     def secret_name(self) -> str:
@@ -82,7 +84,8 @@ def of(stack: Stack, settings: Settings | None) -> tuple[StackRegistry, ...]:
     for slot in slots_of(stack.parameters):
         arn = stack.outputs.get(f"RegistrySecret{suffix(slot)}Arn")
         if arn:  # else the stack was not created to the end
-            own.append(StackRegistry(_key(stack, slot), arn, slot))
+            prefix = stack.outputs.get(f"CacheRepositoryPrefix{suffix(slot)}", "")
+            own.append(StackRegistry(_key(stack, slot), arn, slot, prefix))
     return tuple(own) or tuple(map(_of_user, settings.secret_arns if settings else ()))
 
 
@@ -96,10 +99,12 @@ def find(client: Any, stack: Stack) -> tuple[StackRegistry, ...]:
 
 
 def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored | Problem:
-    """Return what the registry's secret holds at a stage, by the rules of the instances."""
+    """Return what the registry's secret holds at a stage, by the rules of the instances or of ECR."""
     text = _text(manager, registry, stage)
     if isinstance(text, Problem):
         return text
+    if registry.prefix:
+        text = _of_cache(text, registry)
     try:
         key, _ = registry_login.login(text)
     except registry_login.Refused as refusal:
@@ -152,6 +157,24 @@ def _text(manager: Any, registry: StackRegistry, stage: str) -> str | Problem:
             broken=code == "ResourceNotFoundException" and missing,
         )
     return str(answer.get("SecretString", ""))
+
+
+def fields_of(registry: StackRegistry, credentials: Credentials, url: str) -> dict[str, str]:
+    """Return the fields of a stack's own secret, as its template writes them."""
+    if registry.prefix:
+        return {"username": credentials.username, "accessToken": credentials.password}
+    return {"username": credentials.username, "password": credentials.password, "registry_url": url}
+
+
+def _of_cache(text: str, registry: StackRegistry) -> str:
+    """Return a secret in ECR's form as one in that of the instances, for one way to judge both."""
+    with suppress(ValueError, TypeError, RecursionError):
+        fields = json.loads(text, strict=False)
+        if isinstance(fields, dict) and "accessToken" in fields:
+            return json.dumps(
+                {**fields, "password": fields["accessToken"], "registry_url": registry.key}
+            )
+    return text
 
 
 def _key(stack: Stack, slot: int) -> str | None:

@@ -77,11 +77,8 @@ def differs(manager: Any, registry: StackRegistry, wanted: Credentials) -> bool:
 
 def content(stack: Stack, registry: StackRegistry, credentials: Credentials) -> dict[str, str]:
     """Return the fields of a secret as the stack's template writes them."""
-    return {
-        "username": credentials.username,
-        "password": credentials.password,
-        "registry_url": stack.parameters[f"RegistryUrl{suffix(registry.slot or 1)}"],
-    }
+    url = stack.parameters[f"RegistryUrl{suffix(registry.slot or 1)}"]
+    return registries.fields_of(registry, credentials, url)
 
 
 def write(manager: Any, registry: StackRegistry, fields: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchreg.errors import BatchregError
@@ -35,6 +35,7 @@ class Status:
 
     `differs`: rendering it again would not give the deployed template. `secrets`: {ARN: time of
     the last change, or why it is unknown}. `registries`: {ARN: what people call its registry}.
+    `caches`: {ARN: prefix of its images in ECR}, of the registries that ECR pulls from.
     `instances`: of the compute environment, None without its cluster. `attached`: of a companion
     stack, the name of the environment that has its credentials.
     """
@@ -52,6 +53,7 @@ class Status:
     secrets: dict[str, str]
     registries: dict[str, str]
     outputs: dict[str, str]
+    caches: dict[str, str] = field(default_factory=dict)
     attached: str | None = None
 
 
@@ -93,6 +95,7 @@ def look(clients: Any, present: Stack) -> Status:
             outputs=outputs,
             secrets={arn: change.result() for arn, change in secrets.items()},
             registries={each.arn: each.host for each in found},
+            caches={each.arn: each.prefix for each in found if each.prefix},
         )
 
 

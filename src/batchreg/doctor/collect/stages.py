@@ -70,7 +70,8 @@ class Origin:
         """The kind of the stack, as in facts.Stack; by its outputs where its template is unknown."""
         if self.deployed:
             return "companion" if self.deployed.attached else "batchreg"
-        unknown = self.template.result() is None and "CredentialRefreshMinutes" in self.parameters
+        ours = {"CredentialRefreshMinutes", "CachePrefix"} & self.parameters.keys()
+        unknown = self.template.result() is None and ours
         return "batchreg" if unknown else "foreign"
 
     @property

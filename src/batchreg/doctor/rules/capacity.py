@@ -108,9 +108,11 @@ def vcpu_quota(facts: Facts) -> Found:
     quota, environment = facts.quota, main(facts)
     if not quota:
         return
+    # With several environments, the job may be meant for another one.
+    alone = environment if len(_homes(facts)) == 1 else None
     wanted, why = 2.0, ""
     for job in stuck(facts):
-        fitting = _fitting(job, (environment and environment.offered) or (), facts)
+        fitting = [] if job.fargate else _fitting(job, (alone and alone.offered) or (), facts)
         least = min(fitting, key=lambda one: one.vcpus, default=None)
         needed = max(job.vcpus, least.vcpus if least else 0)
         if needed > wanted:

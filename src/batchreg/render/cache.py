@@ -1,0 +1,156 @@
+"""ECR's pull-through cache in the template: the secrets, rules and permissions of cached registries.
+
+Source: docs.aws.amazon.com/AmazonECR/latest/userguide/pull-through-cache-creating-secret.html and
+repository-creation-templates-create.html there
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from troposphere import (
+    AWSHelperFn,
+    GetAtt,
+    If,
+    Join,
+    NoValue,
+    Output,
+    Ref,
+    Select,
+    Split,
+    Sub,
+    Template,
+    ecr,
+    iam,
+)
+
+from batchreg.render.settings import Settings, suffix
+
+# What the pull of an image that is not cached yet needs beside the usual permissions.
+FIRST_PULL = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+
+# Images are pushed into the cache by ECR itself; AWS has no rule that expires what nobody pulls.
+LIFECYCLE = json.dumps(
+    {
+        "rules": [
+            {
+                "rulePriority": 1,
+                "description": "Expire what was cached long ago; the next pull caches it again",
+                "selection": {
+                    "tagStatus": "any",
+                    "countType": "sinceImagePushed",
+                    "countUnit": "days",
+                    "countNumber": "DAYS",
+                },
+                "action": {"type": "expire"},
+            }
+        ]
+    },
+    separators=(",", ":"),
+).replace('"DAYS"', "${CacheDays}")
+
+
+def secret_name(directory: str) -> AWSHelperFn:
+    """Return the name of a secret that ECR may read. A stack created again gets another one."""
+    return Join(
+        "-",
+        [
+            Sub("ecr-pullthroughcache/${AWS::StackName}"),
+            directory,
+            Select(2, Split("/", Ref("AWS::StackId"))),
+        ],
+    )
+
+
+def add(template: Template, settings: Settings) -> None:
+    """Add the rules of the cached registries, and what the repositories of their images are like."""
+    role = template.add_resource(
+        iam.Role(
+            "CacheRole",
+            Condition="HasKmsKey",  # ECR needs a role only to use a customer managed key
+            AssumeRolePolicyDocument=_policy(
+                {
+                    "Effect": "Allow",
+                    "Principal": {"Service": "ecr.amazonaws.com"},
+                    "Action": "sts:AssumeRole",
+                }
+            ),
+            Policies=[
+                iam.Policy(
+                    PolicyName="CreateRepositories",
+                    PolicyDocument=_policy(
+                        _statement(["ecr:CreateRepository", "ecr:ReplicateImage"], _repositories()),
+                        _statement(
+                            ["kms:CreateGrant", "kms:DescribeKey", "kms:RetireGrant"],
+                            Ref("KmsKeyArn"),
+                        ),
+                    ),
+                )
+            ],
+        )
+    )
+    template.add_resource(
+        ecr.RepositoryCreationTemplate(
+            "CacheRepositories",
+            Prefix=Ref("CachePrefix"),
+            Description=Sub("Cached images of ${AWS::StackName}"),
+            AppliedFor=["PULL_THROUGH_CACHE"],
+            EncryptionConfiguration=If(
+                "HasKmsKey",
+                ecr.EncryptionConfiguration(EncryptionType="KMS", KmsKey=Ref("KmsKeyArn")),
+                ecr.EncryptionConfiguration(EncryptionType="AES256"),
+            ),
+            CustomRoleArn=If("HasKmsKey", GetAtt(role, "Arn"), NoValue),
+            LifecyclePolicy=Sub(LIFECYCLE),
+        )
+    )
+    for slot, upstream in settings.upstreams.items():
+        n = suffix(slot)
+        rule = template.add_resource(
+            ecr.PullThroughCacheRule(
+                f"CacheRule{n}",
+                EcrRepositoryPrefix=Sub(f"${{CachePrefix}}/{settings.directories[slot]}"),
+                UpstreamRegistry=upstream.name,
+                UpstreamRegistryUrl=upstream.url,
+                CredentialArn=Ref(f"RegistrySecret{n}"),
+            )
+        )
+        template.add_output(
+            Output(
+                f"CacheRepositoryPrefix{n}",
+                Description="Prefix of its cached images",
+                Value=Ref(rule),
+            )
+        )
+
+
+def permission() -> iam.Policy:
+    """Return the policy for a role that pulls an image for the first time."""
+    return iam.Policy(
+        PolicyName="PullThroughCache",
+        PolicyDocument=_policy(_statement(FIRST_PULL, _repositories())),
+    )
+
+
+def pull_statements() -> list[dict[str, Any]]:
+    """Return all that a pull of a cached image needs, for a role of which nothing is known."""
+    reading = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+    return [
+        _statement(["ecr:GetAuthorizationToken"], "*"),
+        _statement([*FIRST_PULL, *reading], _repositories()),
+    ]
+
+
+def _repositories() -> AWSHelperFn:
+    return Sub(
+        "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:repository/${CachePrefix}/*"
+    )
+
+
+def _statement(actions: list[str], resource: Any) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resource}
+
+
+def _policy(*statements: dict[str, Any]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
