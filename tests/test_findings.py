@@ -202,7 +202,7 @@ CONTRADICTIONS = [
     # Of the second compute environment nobody knows its instance types.
     (
         {"role-without-ecs-in-the-second-environment"},
-        {"instance-types-unsupported", "job-too-large"},
+        {"instance-types-unsupported", "job-too-large", "vcpu-quota-below-the-smallest-instance"},
     ),
     # An image of the user's own may have the drivers.
     ({"no-gpu-drivers"}, {"machine-image", "machine-image-without-agent"}),

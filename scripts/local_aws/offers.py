@@ -1,4 +1,4 @@
-"""The instance types that the embedded AWS offers: every family in seven sizes, in every zone; and a
+"""The instance types that the embedded AWS offers: every family in eight sizes, in every zone; and a
 Spot Fleet for each compute environment that has one.
 
 ministack knows a dozen types, and not what a filter is; and no Spot Fleet. Only the embedded AWS's
@@ -23,6 +23,7 @@ VCPUS = {
     "8xlarge": 32,
     "16xlarge": 64,
     "24xlarge": 96,
+    "224xlarge": 896,
 }
 GIB_PER_VCPU = {"c": 2, "m": 4, "r": 8, "x": 16}
 GRAVITON = re.compile(r"[a-z]+\d+g[a-z-]*\.")

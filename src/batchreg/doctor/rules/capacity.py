@@ -53,6 +53,7 @@ def no_gpu(facts: Facts) -> Found:
     source=STUCK,
 )
 def job_too_large(facts: Facts) -> Found:
+    offered = _offered(_homes(facts))
     for job in stuck(facts):
         most = max(
             (
@@ -63,10 +64,13 @@ def job_too_large(facts: Facts) -> Found:
             default=0,
         )
         if most and job.vcpus > most:
+            # A higher limit helps only where an instance type is large enough.
+            helps = job.fargate or not offered or _fitting(job, offered, facts)
             yield Evidence(
                 f"{job.label} asks for {job.vcpus:g} vCPUs; the compute environment is limited to "
                 f"{most}.",
-                fix=deploy(facts, "--max-vcpus", str(math.ceil(job.vcpus))),
+                fix=deploy(facts, "--max-vcpus", str(math.ceil(job.vcpus))) if helps else "",
+                step="" if helps else _ask_for_less(facts),
             )
     without_gpu = list(_without_gpu(facts))
     for job, reason in _said(facts, TOO_LARGE):
