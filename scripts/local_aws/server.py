@@ -44,12 +44,13 @@ def serve(listener: socket.socket) -> None:
         cloudformation,
         ecr,
         environments,
+        instance_types,
         instances,
         jobs,
-        offers,
         policies,
         pull_through,
         running,
+        spot_fleets,
     )
 
     environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
@@ -63,7 +64,8 @@ def serve(listener: socket.socket) -> None:
     ecr.install()
     pull_through.install()
     instances.install()
-    offers.install()
+    instance_types.install()
+    spot_fleets.install()
     facts = account.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from batchreg.aws import url_suffix
 from batchreg.errors import BatchregError
 
 if TYPE_CHECKING:
@@ -300,6 +299,8 @@ def for_instance(
             )
     if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", region):
         raise BatchregError(f"{region!r} is not a region: write it like eu-central-1.")
+    from batchreg.aws import url_suffix
+
     return resolve(
         build(secret_ids, user_parts, on_failure=on_failure),
         {

@@ -8,31 +8,19 @@ from typing import Any
 
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen, start
 from batchreg.doctor.machines import InstanceType, MachineImage
+from batchreg.jobs.capacity import BUNDLES
 
 Raw = dict[str, Any]
 
-# What AWS Batch chooses from; "optimal" has meant the older families too, and still does where an
-# environment is old. Source: docs.aws.amazon.com/batch/latest/userguide/
-# optimal-default-instance-troubleshooting.html and API_ComputeResource.html
-X86 = ("m6i", "c6i", "r6i", "c7i")
-CHOICES = {
-    "default_x86_64": X86,
-    "default_arm64": ("m6g", "c6g", "r6g", "c7g"),
-    "optimal": (*X86, "m5", "c5", "r5", "m4", "c4", "r4"),
-}
-
-
-def patterns(names: Sequence[str]) -> list[str]:
-    """Return filters for instance types, families and AWS Batch's own choices."""
-    families = [family for name in names for family in CHOICES.get(name, (name,))]
-    return [name if "." in name else f"{name}.*" for name in dict.fromkeys(families)]
-
 
 def types(caller: Caller, names: Sequence[str]) -> tuple[InstanceType, ...] | None:
-    """Return the instance types of an environment that the region has, None without any name."""
-    wanted = patterns(names)
-    if not wanted:
+    """Return the instance types of an environment that the region has.
+
+    None without any name, or where AWS Batch chooses the families itself: nobody knows them.
+    """
+    if not names or {*names} & {*BUNDLES}:
         return None
+    wanted = [name if "." in name else f"{name}.*" for name in dict.fromkeys(names)]
     offered = start(_zones, caller, wanted)
     found = caller.ask(
         "instance types",
