@@ -42,6 +42,8 @@ HEADINGS = {
     "network": "The network",
     "image": "The image and its registry",
     "cached_image": "Images that ECR pulls",
+    "capacity": "What the job asks for",
+    "launches": "Instances that do not start",
     "job": "The job and its instances",
     "hints": "Symptoms, and traces of changes by hand",
 }

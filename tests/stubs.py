@@ -12,7 +12,7 @@ import botocore.session
 from botocore.stub import Stubber
 
 from batchreg.doctor import facts
-from batchreg.doctor.collect import credentials
+from batchreg.doctor.collect import credentials, roles
 from batchreg.doctor.collect.calls import Caller
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -106,8 +106,8 @@ class Iam:
 
     def look(self, *secrets: credentials.Read, **more: Any) -> facts.Role:
         arns = [read.arn for read in secrets]
-        holder = credentials.Holder(PROFILE)
-        found = credentials.role(
+        holder = roles.Holder(PROFILE)
+        found = roles.role(
             self.stubs.caller, holder, self.region, arns, lambda: secrets, begin=at_once, **more
         )
         self.stubs.iam.assert_no_pending_responses()

@@ -13,7 +13,7 @@ from stubs import NOW, Iam, Stubs, client
 
 from batchreg.cache.names import Cache, Cached
 from batchreg.doctor import collect, facts
-from batchreg.doctor.collect import cache, credentials, policies, redact
+from batchreg.doctor.collect import cache, credentials, policies, redact, roles
 from batchreg.doctor.collect.calls import Caller
 from batchreg.render.upstreams import FIRST_PULL
 from batchreg.stack.registries import StackRegistry
@@ -188,7 +188,7 @@ def test_repository_is_closed_only_by_what_certainly_denies_the_role(
 def test_role_is_asked_whether_it_may_fill_the_cache(registry: str, denied: int) -> None:
     """Beside what it is asked anyway, and never about a secret that ECR alone reads."""
     iam = Iam("eu-central-1", "ec2.amazonaws.com")
-    iam.simulated(credentials.ECS, "*")
+    iam.simulated(roles.ECS, "*")
     iam.simulated((policies.TOKEN,), "*")
     actions = (*FIRST_PULL, *policies.READING)
     results = [

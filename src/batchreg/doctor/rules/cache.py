@@ -11,8 +11,8 @@ from batchreg.doctor.facts import CacheRule, Facts, Role
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
 from batchreg.doctor.rules.commands import aws, batchreg
 from batchreg.doctor.rules.credentials import unusable
-from batchreg.doctor.rules.repairs import attach_agent_policy, attach_execution_policy
-from batchreg.doctor.rules.role import denied, evidence
+from batchreg.doctor.rules.repairs import attach_agent_policy, attach_policy
+from batchreg.doctor.rules.role import denied, refusal
 from batchreg.errors import BatchregError
 from batchreg.render.upstreams import FIRST_PULL
 
@@ -141,7 +141,7 @@ def cache_denied(facts: Facts) -> Found:
         for role, denial in denied(puller, "ecr:"):
             if denial.by == "resource":
                 continue  # repository-closed says so
-            found = evidence(role, denial, allow(facts, role, denial.action))
+            found = refusal(role, denial, allow(facts, role, denial.action))
             # Of a companion stack, the role is somebody else's.
             stays = found.fix and denial.action in FIRST_PULL and facts.attached
             step = f"The policy {FILL_POLICY} stays on the role when the environment is detached."
@@ -151,8 +151,9 @@ def cache_denied(facts: Facts) -> Found:
 def allow(facts: Facts, role: Role, action: str) -> str:
     """Return the command that allows a role an action of a pull, as the stack's own roles are."""
     if action not in FIRST_PULL:
-        attach = attach_agent_policy if role.profile else attach_execution_policy
-        return attach(facts, role)
+        if role.profile:
+            return attach_agent_policy(facts, role)
+        return attach_policy(facts, role, "AmazonECSTaskExecutionRolePolicy")
     account, _, _, region, *_ = facts.cache_host.split(".")
     start = f"arn:{role.partition}:ecr:{region}:{account}:repository/"
     resources = sorted(f"{start}{one.prefix}/*" for one in facts.cache_rules)
