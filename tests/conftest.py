@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
+import json_lines
 import pytest
 from account import BATCHREG, Account, Run
 from checks import IMAGES, PASSWORD
@@ -28,15 +29,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture
 def batchreg(tmp_path: Path) -> Run:
-    """Run `batchreg` as a subprocess in an empty folder, with no settings from outside."""
+    """Run `batchreg` as a subprocess in an empty folder, with no settings from outside.
+
+    Whatever --json prints must be in its schema.
+    """
 
     def run(
         *arguments: str, environ: dict[str, str] | None = None, **options: object
     ) -> subprocess.CompletedProcess[str]:
         options = {"capture_output": True, "cwd": tmp_path, **options}
-        return subprocess.run(
+        done = subprocess.run(
             [BATCHREG, *arguments], text=True, timeout=60, env=clean(**(environ or {})), **options
         )
+        json_lines.check(arguments, done.stdout)
+        return done
 
     return run
 

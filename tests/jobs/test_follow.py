@@ -18,6 +18,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import pytest
 from local_aws import LocalAws
 from submitting import (
@@ -47,6 +48,7 @@ class Followed:
     ) -> None:
         self.aws = aws
         self._files = folder / "out", folder / "err"
+        self._arguments = arguments
         command = [BATCHREG, *arguments]
         if one_line:  # read by a reader that then leaves
             pipe = '"$@" | head -1; exit ${PIPESTATUS[0]}'
@@ -99,6 +101,7 @@ class Followed:
 
     def end(self) -> Run:
         self.process.wait(timeout=60)
+        json_lines.check(self._arguments, self.out)
         return Run(self.process.returncode, self.out, self.err)
 
 
