@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
-import json_lines
 import pytest
+import schemas
 from account import BATCHREG, Account, Run
 from checks import IMAGES, PASSWORD
 from lab.environ import clean
@@ -31,7 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def batchreg(tmp_path: Path) -> Run:
     """Run `batchreg` as a subprocess in an empty folder, with no settings from outside.
 
-    Whatever --json prints must be in its schema.
+    Whatever --json prints must be in its schema, and a refused batchreg.yaml must not be.
     """
 
     def run(
@@ -41,7 +41,8 @@ def batchreg(tmp_path: Path) -> Run:
         done = subprocess.run(
             [BATCHREG, *arguments], text=True, timeout=60, env=clean(**(environ or {})), **options
         )
-        json_lines.check(arguments, done.stdout)
+        schemas.check_lines(arguments, done.stdout)
+        schemas.check_settings(tmp_path / "batchreg.yaml", done.stderr)
         return done
 
     return run

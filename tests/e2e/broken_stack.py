@@ -13,7 +13,7 @@ from email.mime.text import MIMEText
 from itertools import count
 from typing import Any
 
-import json_lines
+import schemas
 from account import BATCHREG, Account
 from lab.environ import clean
 from lab.parts import Registry
@@ -113,7 +113,7 @@ class Lab:
             timeout=60,
             env={**self.environ, **more},
         )
-        json_lines.check(arguments, done.stdout)
+        schemas.check_lines(arguments, done.stdout)
         return done
 
     def findings(self, *arguments: str, **options: Any) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import json_lines
 import pytest
+import schemas
 from lab.environ import clean
 from lab.instance import Instance
 from lab.parts import Registry, missing
@@ -35,7 +35,7 @@ def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
         cwd="/",
         env=clean(**environ),
     )
-    json_lines.check(arguments, done.stdout)
+    schemas.check_lines(arguments, done.stdout)
     return done
 
 

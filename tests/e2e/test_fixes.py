@@ -33,7 +33,6 @@ class Fix(NamedTuple):
 
 
 YES = ("[y/N]", "y\n")
-KEEP_NO_FILE = ("Save these settings to batchreg.yaml?", "n\n")
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +233,7 @@ FIXES: dict[str, Fix] = {
     "secret-deleted": Fix(FAULTS["secret-deleted"]),
     "secret-missing": Fix(
         FAULTS["secret-missing"],
-        (YES, ("User name", "ci-robot\n"), ("Password", f"{CANARY}\n"), YES, KEEP_NO_FILE),
+        (YES, ("User name", "ci-robot\n"), ("Password", f"{CANARY}\n"), YES),
     ),
     "secret-empty": Fix(lambda lab: new_value(lab, SecretBinary=b"\0"), ROTATED),
     "secret-not-json": Fix(FAULTS["secret-not-json"], ROTATED),

@@ -18,8 +18,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import json_lines
 import pytest
+import schemas
 from local_aws import LocalAws
 from submitting import (
     BATCHREG,
@@ -101,7 +101,7 @@ class Followed:
 
     def end(self) -> Run:
         self.process.wait(timeout=60)
-        json_lines.check(self._arguments, self.out)
+        schemas.check_lines(self._arguments, self.out)
         return Run(self.process.returncode, self.out, self.err)
 
 

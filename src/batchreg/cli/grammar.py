@@ -150,7 +150,8 @@ def together(*declared: Decorator) -> Decorator:
 
 def settings_of(command: Command, *more: str) -> Decorator:
     """Declare the settings of another command, and those of its other options that are named."""
-    return together(*(each for each in command.declared if each.key or each.name in more))
+    names = {f"--{name}" for name in more}
+    return together(*(each for each in command.declared if each.key or names & {*each.names}))
 
 
 def under(heading: str, *declared: Decorator) -> Decorator:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -90,9 +90,13 @@ class Init:
         target.check_name(self.options["stack_name"])
         check_writable(self.output)
         given = inputs.gather(password_stdin=False, **self.options)
+        # A variable for a password has to be set when the file is used, not when it is written.
+        registries = tuple(replace(one, password=one.password or "-") for one in given.registries)
         if self.attach and (unread := self._only_deploy_reads()):
             raise click.UsageError(f"--attach cannot be used with {', '.join(unread)}.")
-        return Answers(self.settings, resolve(given), self.attach or "")
+        return Answers(
+            self.settings, resolve(replace(given, registries=registries)), self.attach or ""
+        )
 
     def resolve(self, answers: Answers) -> Answers:
         return answers  # nothing exists yet; AWS only helps to choose
