@@ -164,6 +164,11 @@ def test_without_a_stack_all_queues_are_searched(aws, queue):
     start = queue["failed"][3][:8]
     done = run(aws, "cancel", start, BATCHREG_STACK_NAME="")
     assert done.line == f"{queue['failed'][3]} has already finished: FAILED."
+    done = run(aws, "cancel", "ffffffffff", BATCHREG_STACK_NAME="")
+    assert done.line.endswith(" starts with ffffffffff. To list the jobs: batchreg jobs")
+    done = run(aws, "jobs", "--queue", "nights", "--stack-name", "lab")
+    assert (done.status, done.out) == (2, "")
+    assert "Give one of --stack-name and --queue." in done.line
     done = run(aws, "cancel", start, "--stack-name", "nowhere")
     assert done.line.startswith("batchreg: There is no stack nowhere in us-east-1.")
 

@@ -676,10 +676,10 @@ def render(output: str | None, style: str, **shape: Any) -> None:
     setting(
         "--region",
         envvar=["BATCHREG_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"],
-        required=True,
         metavar="REGION",
         **completed("regions"),
-        help="Region of the secrets.  [or AWS_REGION, AWS_DEFAULT_REGION]",
+        help="Region of the secrets; if none is given, that of a secret's ARN.  "
+        "[or AWS_REGION, AWS_DEFAULT_REGION]",
     ),
     refresh_option(default=constraints.DEFAULT_REFRESH_MINUTES),
     pull_option(default=constraints.PULL_BEHAVIORS[0]),
@@ -690,7 +690,7 @@ def render(output: str | None, style: str, **shape: Any) -> None:
 @config_option
 def user_data(
     secret_id: tuple[str, ...],
-    region: str,
+    region: str | None,
     credential_refresh_minutes: int,
     image_pull_behavior: str,
     on_failure: str,
@@ -705,10 +705,13 @@ def user_data(
     from batchreg.cli.output import write
     from batchreg.render import userdata
 
+    regions = [region for arn in secret_id for region in userdata.region_of(arn)]
+    if not region and not regions:
+        raise click.UsageError("Missing option '--region', as no --secret-id is an ARN.")
     write(
         userdata.for_instance(
             secret_id,
-            region,
+            region or regions[0],
             userdata.read_parts(user_data) if user_data else (),
             refresh_minutes=credential_refresh_minutes,
             image_pull_behavior=image_pull_behavior,

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import click
-
 from batchreg.aws import Session
 from batchreg.cli import runner, target
 from batchreg.cli.console import AnyScreen, screen
@@ -59,9 +57,7 @@ class ListJobs:
     screen: AnyScreen
 
     def gather(self) -> None:
-        if self.queue and target.is_named():
-            raise click.UsageError("Give one of --stack-name and --queue.")
-        target.check_name(self.stack_name)
+        return
 
     def resolve(self, _: None) -> Session:
         return target.session(**self.place)

@@ -113,8 +113,6 @@ def job_queues(found: Session, stack_name: str, queue: str | None) -> list[str]:
 
     The last if there is no stack and the user named none.
     """
-    context = click.get_current_context(silent=True)
-    source = context.get_parameter_source("stack_name") if context else None
     if queue:
         if is_named():
             raise click.UsageError("Give one of --stack-name and --queue.")
@@ -122,10 +120,16 @@ def job_queues(found: Session, stack_name: str, queue: str | None) -> list[str]:
     check_name(stack_name)
     client = found.client("cloudformation")
     place = Target(stack_name, found, client, states.find(client, stack_name))
-    if place.stack is None and source is ParameterSource.DEFAULT:
+    if place.stack is None and not is_given():
         pages = found.client("batch").get_paginator("describe_job_queues").paginate()
         return [each["jobQueueArn"] for page in pages for each in page["jobQueues"]]
-    return place.existing().arns("JobQueueArn")
+    queues = place.existing().arns("JobQueueArn")
+    if not queues:
+        raise BatchregError(
+            f"{stack_name} has no job queue.",
+            f"For its status: {command_here('status', '--stack-name', stack_name)}",
+        )
+    return queues
 
 
 class JobMissing(BatchregError):
@@ -140,7 +144,9 @@ def job_id(found: Session, text: str, stack_name: str, queue: str | None = None)
     text = text.lower()
     if listing.is_whole(text):
         return text
-    place = ("--queue", queue) if queue else ("--stack-name", stack_name)
+    place = ["--queue", queue] if queue else ["--stack-name", stack_name]
+    if not queue and not is_given():
+        place = []
     step = f"To list the jobs: {command_here('jobs', *place)}"
     if not listing.can_start(text):
         raise JobMissing(f"{text!r} is not the id of a job, or the start of one.", step)
