@@ -17,7 +17,7 @@ from lab.environ import clean
 from terminal import Terminal
 
 from batchreg.cli import inputs, settings_file
-from batchreg.cli.commands import deploy, init
+from batchreg.cli.commands import deploy
 from batchreg.stack.plan import Plan, resolve
 
 ENOUGH = (
@@ -32,6 +32,12 @@ def read(path: Path) -> dict[str, Any]:
     settings = yaml.safe_load(path.read_text())
     assert list(schemas.of_settings().iter_errors(settings)) == []
     return settings
+
+
+def without_network(environ: dict[str, str]) -> dict[str, str]:
+    """Return the environment of the embedded AWS without what a deploy would not ask then."""
+    unwanted = ("BATCHREG_SUBNET_ID", "BATCHREG_SECURITY_GROUP_ID")
+    return {name: value for name, value in environ.items() if name not in unwanted}
 
 
 def plan(*arguments: str) -> Plan:
@@ -111,6 +117,26 @@ def test_file_is_replaced_only_with_yes_and_stays_private(batchreg, tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_default_vpc_becomes_its_subnets(batchreg, aws, tmp_path):
+    """The file says what was chosen: another default VPC would not move the stack."""
+    environ = without_network(aws.environ)
+    assert batchreg("init", "--username", "x", "--default-vpc", environ=environ).returncode == 0
+    found = read(tmp_path / "batchreg.yaml")
+    assert found["subnet_id"] == aws.subnet_ids
+    assert found["security_group_id"] == aws.security_group_ids
+
+
+def test_other_file_with_the_name_of_the_schema_stays(batchreg, tmp_path):
+    """One of an earlier version is written again."""
+    path = tmp_path / settings_file.SCHEMA_FILE
+    path.write_text("{}")
+    assert batchreg("init", *ENOUGH).returncode == 0
+    assert path.read_text() == "{}"
+    path.write_text('{"title": "Settings of batchreg (batchreg.yaml)"}')
+    assert batchreg("init", *ENOUGH, "--yes").returncode == 0
+    assert path.read_text() == batchreg("schema").stdout
+
+
 def test_no_password_gets_into_the_file(batchreg, tmp_path):
     """Only the name of the variable that has it."""
     entry = "ghcr.io,username=lab,password=env:TOKEN"
@@ -134,6 +160,7 @@ FLAGS = {
         *("--registry", "ghcr,username=lab,password=env:TOKEN", "--registry", "docker-hub"),
         *("--kms-key-arn", "arn:aws:kms:eu-west-3:123456789012:key/1", "--stack-name", "genomics"),
     ),
+    "what docker login stored": ("--registry", "ghcr,username=x", "--from-docker-config"),
     "secrets of one's own": (
         "--secret-arn",
         "arn:aws:secretsmanager:eu-west-3:123456789012:secret:ghcr-AbCdEf",
@@ -170,7 +197,7 @@ def test_deploy_with_the_file_plans_what_the_flags_plan(name, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("own.sh").write_text("#!/bin/sh\necho own\n")
     arguments = [*FLAGS[name], *ENOUGH[2:]]
-    with init.make_context("init", list(arguments)) as context:
+    with deploy.make_context("deploy", list(arguments)) as context:
         found = settings_file.given(context)
     (tmp_path / "team").mkdir()
     settings_file.save("team/batchreg.yaml", deploy, found)
@@ -206,9 +233,7 @@ def questions(terminal: Terminal, *answers: tuple[str, str]) -> None:
 
 def at_terminal(folder: Path, *arguments: str, **environ: str) -> closing[Terminal]:
     """Run batchreg in a terminal, with nothing of the embedded AWS's network in its environment."""
-    unwanted = ("BATCHREG_SUBNET_ID", "BATCHREG_SECURITY_GROUP_ID")
-    given = {name: value for name, value in environ.items() if name not in unwanted}
-    place = {**clean("COLUMNS", "LINES", "TERM"), **given}
+    place = {**clean("COLUMNS", "LINES", "TERM"), **without_network(environ)}
     return closing(Terminal(BATCHREG, *arguments, environ=place, folder=folder))
 
 

@@ -744,18 +744,14 @@ def job_definition(**options: Any) -> None:
 
 
 @cli.add(TEMPLATE, example="batchreg schema --output batchreg.schema.json")
-@argument(
-    "what",
-    type=click.Choice(["settings", "output"]),
-    default="settings",
-    metavar="[settings|output]",
-)
+@argument("what", type=click.Choice(["settings", "output"]), default="settings", metavar="[WHAT]")
 @output_option()
 def schema(what: str, output: str | None) -> None:
     """Print the JSON Schema of batchreg.yaml, or of the lines of --json.
 
-    Editors check and complete batchreg.yaml with the first: `batchreg init` writes it next to the
-    file. `batchreg schema output` describes every line that --json prints, by its type.
+    WHAT is settings, which is the default, or output. Editors check and complete batchreg.yaml with
+    the first: `batchreg init` writes it next to the file. The other describes every line that --json
+    prints, by its type.
     """
     from batchreg.cli import schema as command
 

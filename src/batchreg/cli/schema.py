@@ -20,6 +20,7 @@ Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"  # the one that editors know best
 SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", types.NoneType: "null"}
+TITLE = "Settings of batchreg (batchreg.yaml)"
 TEXT: Schema = {"type": ["string", "number", "boolean"], "minLength": 1}
 # An editor may read YAML 1.2, where `yes` is a string.
 SWITCH: Schema = {"enum": [True, False, "yes", "no", "on", "off"]}
@@ -60,7 +61,7 @@ def settings(commands: Commands) -> Schema:
             properties[each.key] = {"description": each.help, **_setting(each)}
     return {
         "$schema": DRAFT,
-        "title": "Settings of batchreg (batchreg.yaml)",
+        "title": TITLE,
         "type": ["object", "null"],
         "properties": properties,
         "additionalProperties": False,

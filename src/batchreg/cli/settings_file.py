@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import textwrap
@@ -16,7 +15,7 @@ from batchreg.cli import output, prompts, schema
 from batchreg.cli.console import TextScreen
 from batchreg.cli.grammar import Checked, Command, Declaration
 from batchreg.cli.options import CONFIG_FILE, PLACES
-from batchreg.registry.logins import RegistrySpec
+from batchreg.registry.logins import DOCKER, RegistrySpec
 from batchreg.render.constraints import DOCKER_HUB
 from batchreg.stack.plan import NETWORK
 
@@ -39,11 +38,17 @@ def given(context: click.Context) -> dict[str, Any]:
     """Return {key: value} of the settings that the user gave on the command line or in variables."""
     assert isinstance(context.command, Command)
     sources = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
-    return {
+    found = {
         each.key: context.params[each.parameter]
         for each in context.command.declared
         if each.key and context.get_parameter_source(each.parameter) in sources
     }
+    if context.params.get("from_docker_config"):  # an option of one run
+        specs = map(RegistrySpec.parse, found["registries"])
+        found["registries"] = tuple(
+            f"{one.url},username={one.username},password={DOCKER}" for one in specs
+        )
+    return found
 
 
 def of_plan(plan: Plan, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,12 +81,17 @@ def offer(plan: Plan, region: str, screen: TextScreen) -> None:
 
 
 def save(path: str, command: Command, settings: Mapping[str, Any]) -> None:
-    """Write the file and its schema next to it, or the file alone to stdout."""
+    """Write the file and its schema next to it, or the file alone to stdout.
+
+    Another file with the schema's name is left as it is.
+    """
     folder = Path() if path in output.STDOUT else Path(os.path.realpath(path)).parent
     output.write(text(command.declared, settings, folder), path)
-    if path not in output.STDOUT and Path(path).is_file():
-        found = json.dumps(schema.settings(command.group), indent=2) + "\n"
-        output.write(found, str(folder / SCHEMA_FILE))
+    beside = folder / SCHEMA_FILE
+    if path in output.STDOUT or not Path(path).is_file():
+        return
+    if not beside.exists() or schema.TITLE in beside.read_text("utf-8", errors="replace"):
+        schema.run("settings", command.group, str(beside))
 
 
 def text(declared: Iterable[Declaration], settings: Mapping[str, Any], folder: Path) -> str:
