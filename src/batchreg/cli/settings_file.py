@@ -67,7 +67,8 @@ def offer(plan: Plan, region: str, screen: TextScreen) -> None:
     The work is done: Ctrl-C here is a no.
     """
     context = click.get_current_context()
-    if not prompts.interactive() or PLACES in context.meta or os.path.lexists(CONFIG_FILE):
+    has_one = PLACES in context.meta or os.path.lexists(CONFIG_FILE)
+    if has_one or not prompts.interactive() or not os.access(".", os.W_OK):
         return
     try:
         wanted = click.confirm(f"Save these settings to {CONFIG_FILE}?", err=True)
