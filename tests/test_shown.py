@@ -84,7 +84,7 @@ class Reader:
         """Run a line as it stands there, answering questions with yes; see that it works."""
         words = words_of(line)
         name = words[0]
-        if words in (["attach"], ["detach"]):  # a sentence names the command
+        if words in (["attach"], ["detach"], ["init"]):  # a sentence names the command
             return
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)
