@@ -70,6 +70,7 @@ def test_no_role_reads_the_secret_of_a_cached_registry(settings):
         text = json.dumps(resources[secret]["Properties"])
         assert '"ecr-pullthroughcache/${AWS::StackName}"' in text
         assert '"accessToken"' in text
+        assert "KmsKeyId" not in text  # ECR could not read it
         assert "registry_url" not in text
 
 

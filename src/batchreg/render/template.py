@@ -340,7 +340,9 @@ def _secret(template: Template, settings: Settings, slot: int) -> secretsmanager
     fields = [("username", "Username"), ("password", "Password"), ("registry_url", "RegistryUrl")]
     if upstream:
         fields = [("username", "Username"), ("accessToken", "Password")]
-    named = {"Name": cache.secret_name(settings.directories[slot])} if upstream else {}
+    own: dict[str, Any] = {"KmsKeyId": If("HasKmsKey", Ref("KmsKeyArn"), NoValue)}
+    if upstream:
+        own = cache.of_secret(settings.directories[slot])
     pieces: list[Any] = []
     for key, parameter in fields:
         pieces += ['{"' if not pieces else '","', key, '":"', _json_escaped(Ref(parameter + n))]
@@ -351,11 +353,10 @@ def _secret(template: Template, settings: Settings, slot: int) -> secretsmanager
                 "Registry credentials of ${AWS::StackName}"
                 + f" for ${{RegistryUrl{n}}}" * bool(upstream)
             ),
-            KmsKeyId=If("HasKmsKey", Ref("KmsKeyArn"), NoValue),
+            **own,
             SecretString=Join("", [*pieces, '"}']),
             DeletionPolicy="Delete",
             UpdateReplacePolicy="Delete",
-            **named,
         )
     )
     _output(template, f"RegistrySecret{n}Arn", Ref(secret), "Registry credentials")
