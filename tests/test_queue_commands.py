@@ -65,7 +65,7 @@ def test_what_does_not_exist_is_named(run: Any, option: str) -> None:
     """With the way to what does."""
     result = run("status", option, "nowhere")
     assert result.returncode == 1
-    assert "nowhere in us-east-1. List the queues there with batchreg list." in result.stderr
+    assert "nowhere in us-east-1. To list the queues there: batchreg list" in result.stderr
 
 
 def test_doctor_without_a_stack_lists_the_queues(run: Any, aws: LocalAws) -> None:

@@ -47,6 +47,7 @@ from batchreg.cli.options import (
     user_data_option,
     value_options,
     wait_option,
+    wait_timeout_option,
     yes_option,
 )
 from batchreg.render import constraints
@@ -120,6 +121,7 @@ def cli() -> None:
         "a new one, behind the same queue.",
     ),
     wait_option,
+    wait_timeout_option,
     yes_option,
 )
 @json_option
@@ -208,6 +210,7 @@ def deploy(**options: Any) -> int:
         "cloudformation.",
     ),
     wait_option,
+    wait_timeout_option,
     yes_option,
 )
 @json_option
@@ -243,7 +246,7 @@ def attach(**options: Any) -> int:
     option("--stack-name", metavar="NAME", help="Name of the companion stack, instead of NAME."),
     role_option(),
 )
-@under("Run options", wait_option, yes_option)
+@under("Run options", wait_option, wait_timeout_option, yes_option)
 @json_option
 def detach(**options: Any) -> int:
     """Give a compute environment back what it had before `batchreg attach`.
@@ -273,10 +276,19 @@ def list_(**options: Any) -> int:
 @cli.add(STACK, example="batchreg status --stack-name genomics")
 @aws_options
 @queue_options("Status options")
+@under(
+    "Status options",
+    option(
+        "--outputs",
+        is_flag=True,
+        help="Print the outputs of the stack alone, as Name: value. Cannot be used with --queue or "
+        "--compute-environment.",
+    ),
+)
 @config_option
 @json_option
 def status(**options: Any) -> int:
-    """Show the stack, its compute environment, its queue and its jobs.
+    """Show the stack, its compute environment, its queue, its jobs and its settings.
 
     Or, with --queue or --compute-environment, of one that something else created.
     """
@@ -347,7 +359,7 @@ def doctor(**options: Any) -> int:
     role_option(),
     force_option,
 )
-@under("Run options", wait_option, yes_option)
+@under("Run options", wait_option, wait_timeout_option, yes_option)
 @json_option
 def destroy(**options: Any) -> int:
     """Delete the stack and everything in it."""
@@ -420,6 +432,7 @@ def check(**options: Any) -> int:
         "--now", is_flag=True, help="Ask running instances to refresh now, through Systems Manager."
     ),
     option("--follow", is_flag=True, help="Like --now, and wait until all have answered."),
+    wait_timeout_option,
     yes_option,
 )
 @json_option
@@ -450,6 +463,7 @@ def rotate(**options: Any) -> int:
         help="Submit an array job of this size, from 2 to 10000.",
     ),
     option("--detach", is_flag=True, help="Print the job's id and exit without waiting."),
+    wait_timeout_option,
 )
 @json_option
 def submit(**options: Any) -> int:

@@ -46,6 +46,14 @@ def mebibytes(value: str) -> int:
     return int(number) * factor
 
 
+def seconds(text: str) -> float:
+    """Return a duration in seconds: of 90s, 30m or 2h."""
+    factor = {"s": 1, "m": 60, "h": 3600}.get(text[-1:].lower(), 0)
+    if not factor or not text[:-1].isdecimal() or not int(text[:-1]):
+        raise click.BadParameter(f"{text!r} is not a duration, such as 90s, 30m or 2h.")
+    return float(int(text[:-1]) * factor)
+
+
 def cache_prefix(text: str) -> str:
     """Return the prefix of a pull-through cache, if ECR accepts it with a registry after it."""
     import re
@@ -123,6 +131,14 @@ force_option = option(
 )
 wait_option = option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the operation finishes."
+)
+
+wait_timeout_option = variable(
+    "--wait-timeout",
+    type=seconds,
+    metavar="DURATION",
+    help="Stop waiting after this long, such as 90s, 30m or 2h, with exit status 1; what AWS does "
+    "continues.  [default: wait until it finishes]",
 )
 
 
