@@ -58,6 +58,7 @@ class Session:
         self.profile, self.endpoint = profile, endpoint
         # boto3 reads AWS_DEFAULT_REGION alone; every other SDK, and so every user, AWS_REGION.
         self.region = region or os.environ.get("AWS_REGION") or None
+        self.place = ""  # region and profile in words, once there is a client
         self._session: Any = None
 
     # One line for each service in use, so that callers know the type of their client.
@@ -134,7 +135,8 @@ class Session:
                 tcp_keepalive=True,
             )
         )
-        calls = _Calls(f"region {session.region_name}, profile {session.profile_name}")
+        self.place = f"region {session.region_name}, profile {session.profile_name}"
+        calls = _Calls(self.place)
         core.register("before-call", calls.begin)
         core.register("needs-retry", calls.give_up)
         core.register("after-call", calls.end)
@@ -173,9 +175,9 @@ class _Calls:
         wait = event["request_dict"]["context"].get("batchreg")
         if not wait or host in self._answered:
             return
+        _note(event["caught_exception"], dead=True)
         longest_pause = 2 ** (event["attempts"] - 1)  # of botocore's standard mode
         if wait.seconds + longest_pause + CONNECT_SECONDS > DEAD_SECONDS:
-            _note(event["caught_exception"], dead=True)
             raise event["caught_exception"]
 
 

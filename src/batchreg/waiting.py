@@ -151,7 +151,8 @@ class TimedOut(BatchregError):
     """
 
     def __init__(self, seconds: float) -> None:
-        self.after = f"has not finished after {duration(seconds)}"
+        shown = f"{seconds:g} s" if seconds < 1 else duration(seconds)
+        self.after = f"has not finished after {shown}"
         super().__init__(f"AWS {self.after}.", "To continue, run the same command again.")
 
 

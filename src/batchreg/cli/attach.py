@@ -119,7 +119,7 @@ class Attach:
 
     def resolve(self, given: Inputs) -> tuple[Session, Plan]:
         session = target.session(**self.place)
-        with self.screen.waiting(f"looking at {self.name}"):
+        with self.screen.waiting(f"Looking at {self.name}"):
             answer, queues = survey.find(session.client, self.name)
             name = self.stack_name or companion_name(answer["computeEnvironmentName"])
             found = survey.survey(session.client, answer, queues, name)

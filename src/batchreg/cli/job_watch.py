@@ -16,8 +16,15 @@ HINT_SECONDS = 60.0
 class JobWatch:
     """Shows how long a job has been waiting; its `sleep` is for jobs.follow."""
 
-    def __init__(self, job_id: str, screen: AnyScreen, sleep: Sleep = time.sleep) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        screen: AnyScreen,
+        sleep: Sleep = time.sleep,
+        hint_seconds: float = HINT_SECONDS,
+    ) -> None:
         self._job_id, self._screen, self._sleep = job_id, screen, sleep
+        self._hint_seconds = hint_seconds
         self._status, self._hinted = "", False
         self._wait: waiting.Wait | None = None
 
@@ -34,7 +41,7 @@ class JobWatch:
 
     def sleep(self, seconds: float) -> None:
         """Wait until the job is looked at again; TimedOut as `sleep` raises it."""
-        if self._status == "RUNNABLE" and self._wait and self._wait.seconds >= HINT_SECONDS:
+        if self._status == "RUNNABLE" and self._wait and self._wait.seconds >= self._hint_seconds:
             self._hint("An instance takes one to three minutes to start. ")
         self._sleep(seconds)
 

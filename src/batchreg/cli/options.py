@@ -48,10 +48,12 @@ def mebibytes(value: str) -> int:
 
 def seconds(text: str) -> float:
     """Return a duration in seconds: of 90s, 30m or 2h."""
-    factor = {"s": 1, "m": 60, "h": 3600}.get(text[-1:].lower(), 0)
-    if not factor or not text[:-1].isdecimal() or not int(text[:-1]):
+    import re
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
+    if not found or not float(found[1]):
         raise click.BadParameter(f"{text!r} is not a duration, such as 90s, 30m or 2h.")
-    return float(int(text[:-1]) * factor)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def cache_prefix(text: str) -> str:
