@@ -44,11 +44,13 @@ def serve(listener: socket.socket) -> None:
         cloudformation,
         ecr,
         environments,
+        instance_types,
         instances,
         jobs,
         policies,
         pull_through,
         running,
+        spot_fleets,
     )
 
     environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
@@ -62,6 +64,8 @@ def serve(listener: socket.socket) -> None:
     ecr.install()
     pull_through.install()
     instances.install()
+    instance_types.install()
+    spot_fleets.install()
     facts = account.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {
