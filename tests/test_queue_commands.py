@@ -45,7 +45,8 @@ def test_queue_that_has_no_stack_is_told_as_what_it_is(run: Any) -> None:
         "Compute environment  VALID, ENABLED  theirs\n"
         "  created by         the console, a script, or code without tags\n"
         "Jobs                 none\n"
-        "Credentials          none from batchreg: batchreg attach adds some\n"
+        "Credentials          none from batchreg\n"
+        "                     To add some: batchreg attach theirs\n"
     )
     by_environment = run("status", "--compute-environment", "theirs", "--json")
     answer = json.loads(by_environment.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -224,7 +225,7 @@ def _check(plan: Rotation, credentials: Credentials) -> None:
 
 
 def _refresh(
-    session: Session, present: Stack, screen: Screen, follow: bool, sleep: Sleep
+    session: Session, present: Stack, screen: Screen, follow: bool, sleep: Sleep = time.sleep
 ) -> dict[str, str]:
     """Ask the instances that Systems Manager reaches to refresh; return {instance: status}.
 
