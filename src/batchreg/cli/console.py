@@ -241,13 +241,14 @@ NAMES_SOMETHING = {"--stack-name", "--queue", "--compute-environment"}
 def command_here(*words: str) -> str:
     """Return a batchreg command for the same stack, region and profile as this one.
 
-    `--stack-name`, right after the command, is left out where it is the default, and added where
+    `--stack-name` is left out where it is the default, and added where
     the user gave it and `words` name nothing else.
     """
     command, *rest = words
     stack = _given("stack_name")
-    if stack is None and rest[:2] == ["--stack-name", DEFAULT_STACK]:
-        del rest[:2]
+    at = rest.index("--stack-name") if "--stack-name" in rest else None
+    if stack is None and at is not None and rest[at + 1] == DEFAULT_STACK:
+        del rest[at : at + 2]
     elif stack and command in ABOUT_A_STACK and not NAMES_SOMETHING & {*rest}:
         rest = ["--stack-name", stack, *rest]
     for option in ("region", "profile", "endpoint_url"):
