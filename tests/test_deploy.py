@@ -34,13 +34,21 @@ def deploy(batchreg, account):
 # --- Create ---
 
 
-def test_new_stack_comes_up_and_its_outputs_are_on_stdout(deploy, account):
+def test_new_stack_comes_up_and_its_queue_is_on_stdout(deploy, account):
     """The first deploy: what a script needs next is on stdout, and nothing else."""
     result = deploy(**LOGIN, TERM="xterm-256color")
     assert result.returncode == 0, result.stderr
     assert account.stack["StackStatus"] == "CREATE_COMPLETE"
-    assert dict(line.split(": ") for line in result.stdout.splitlines()) == account.outputs
-    assert result.stderr.splitlines()[-1] == f"{account.name} is up."
+    assert result.stdout == f"{account.outputs['JobQueueArn'].rpartition('/')[2]}\n"
+    ending = result.stderr.splitlines()
+    ending = ending[ending.index(f"{account.name} is up.") + 1 :]
+    assert [line[:14].rstrip() for line in ending] == [
+        "Job queue",
+        "Submit a job",
+        "Engine",
+        "Console",
+    ]
+    assert "arn:" not in "".join(ending[:-1])
     assert account.secret["password"] == PASSWORD
     check_layout(result)
 
@@ -210,7 +218,7 @@ def test_unchanged_stack_exits_zero_and_says_so(deploy, made):
     result = deploy(yes=False)
     assert result.returncode == 0
     assert result.stderr == f"{made.name} is up to date: nothing to change.\n"
-    assert dict(line.split(": ") for line in result.stdout.splitlines()) == made.outputs
+    assert result.stdout == f"{made.outputs['JobQueueArn'].rpartition('/')[2]}\n"
 
 
 def test_same_credentials_again_change_nothing(deploy, made):
@@ -312,7 +320,7 @@ def test_refused_value_leaves_nothing_behind(deploy, account):
     """CloudFormation's own objection, in one line."""
     result = deploy("--kms-key-arn", "nonsense", **LOGIN)
     assert result.returncode == 1
-    assert "is not the ARN of a KMS key. No changes were made." in result.stderr
+    assert "of a key (not of an alias). No changes were made.\n" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert account.stack is None
 

@@ -20,8 +20,9 @@ BELOW = {
     "jobs": {"registry"},
     "registry": {"registry_login", "aws"},
     "render": {"aws"},
-    "aws": {"errors"},
+    "aws": {"waiting"},
     "errors": {"__init__"},
+    "waiting": {"errors"},
     "registry_login": set(),  # it travels to the instances alone
     "__init__": set(),
 }

@@ -45,7 +45,8 @@ def test_queue_that_has_no_stack_is_told_as_what_it_is(run: Any) -> None:
         "Compute environment  VALID, ENABLED  theirs\n"
         "  created by         the console, a script, or code without tags\n"
         "Jobs                 none\n"
-        "Credentials          none from batchreg: batchreg attach adds some\n"
+        "Credentials          none from batchreg\n"
+        "                     To add some: batchreg attach theirs\n"
     )
     by_environment = run("status", "--compute-environment", "theirs", "--json")
     answer = json.loads(by_environment.stdout)
@@ -65,7 +66,7 @@ def test_what_does_not_exist_is_named(run: Any, option: str) -> None:
     """With the way to what does."""
     result = run("status", option, "nowhere")
     assert result.returncode == 1
-    assert "nowhere in us-east-1. List the queues there with batchreg list." in result.stderr
+    assert "nowhere in us-east-1. To list the queues there: batchreg list" in result.stderr
 
 
 def test_doctor_without_a_stack_lists_the_queues(run: Any, aws: LocalAws) -> None:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from account import submit
 
+from batchreg import __version__
+
 
 @pytest.fixture
 def status(batchreg, account):
@@ -24,10 +26,10 @@ def status(batchreg, account):
     return run
 
 
-def test_healthy_stack_is_seven_lines(status, made):
+def test_healthy_stack_is_seven_lines_and_its_settings(status, made):
     """What to look at first, each on a line of its own, in columns."""
     text = status()
-    assert [line[:19].rstrip() for line in text.splitlines()] == [
+    assert [line[:19].rstrip() for line in text.splitlines()[:7]] == [
         "Stack",
         "Compute environment",
         "Job queue",
@@ -68,7 +70,10 @@ def test_secret_shows_when_it_last_changed(status, made):
 def test_template_of_another_version_differs(status, account, template):
     """Whoever has a newer batchreg sees that a deploy would change something, and what."""
     account.make(template.replace("once", "twice", 1))
-    assert "not as rendered now: batchreg deploy updates it" in status()
+    assert (
+        f"not as rendered now  batchreg {__version__}\n"
+        f"{'':21}To update it: batchreg deploy --stack-name {account.name}\n"
+    ) in status()
     seen = json.loads(status("--json"))
     assert seen["differs"] is True
     assert any(line.startswith("-") and "twice" in line for line in seen["difference"])
@@ -80,6 +85,29 @@ def test_json_is_one_result(status, made):
     assert (seen["type"], seen["stack"], seen["status"]) == ("result", made.name, "CREATE_COMPLETE")
     assert seen["outputs"] == made.outputs
     assert [part["status"] for part in seen["job_queues"]] == ["VALID"]
+
+
+def test_settings_have_the_labels_of_the_template(status, made):
+    """What somebody would ask the console for; in --json with the names of the parameters."""
+    lines = status().splitlines()[7:]
+    assert [line for line in lines if len(line) > 80] == []
+    shown = dict(re.split("  +", line, maxsplit=1) for line in lines if line[:1] != " ")
+    assert (shown["Image type"], shown["Maximum vCPUs"]) == ("ECS_AL2023", "256")
+    assert (shown["Instance types"], shown["Provisioning model"]) == ("optimal", "EC2")
+    assert shown["Security groups"] == made.parameters["SecurityGroupIDs"]
+    text = "".join(lines).replace(" ", "")
+    assert made.parameters["SubnetIDs"] in text
+    settings = {each["name"]: each["value"] for each in json.loads(status("--json"))["settings"]}
+    public = {name: value for name, value in made.parameters.items() if value}
+    for name in ("Username", "Password", "RegistryUrl"):
+        public.pop(name, None)
+    assert settings == {"ImageType": "ECS_AL2023", **public}
+
+
+def test_outputs_alone_are_lines_for_scripts(status, made):
+    """ARNs and ids, which deploy does not print."""
+    lines = status("--outputs").splitlines()
+    assert dict(line.split(": ") for line in lines) == made.outputs
 
 
 def test_missing_stack_is_one_line_that_says_how_to_make_it(batchreg, aws, stack):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit
 
+from batchreg import waiting
 from batchreg.errors import BatchregError
 
 if TYPE_CHECKING:  # types-boto3-lite is a development dependency
@@ -24,9 +25,11 @@ if TYPE_CHECKING:  # types-boto3-lite is a development dependency
     from types_boto3_ssm import SSMClient
     from types_boto3_sts import STSClient
 
-# With AWS_MAX_ATTEMPTS unset. An endpoint that accepts and never answers costs two minutes.
+# With AWS_MAX_ATTEMPTS unset, for an endpoint that has answered before.
 ATTEMPTS = 6
-CONNECT_SECONDS, READ_SECONDS = 5, 15
+CONNECT_SECONDS, READ_SECONDS = 5, 13
+# One that has never answered is not asked again if that could take longer in all.
+DEAD_SECONDS = 15
 
 
 # Where AWS is not amazonaws.com, by the region's first letters.
@@ -55,6 +58,7 @@ class Session:
         self.profile, self.endpoint = profile, endpoint
         # boto3 reads AWS_DEFAULT_REGION alone; every other SDK, and so every user, AWS_REGION.
         self.region = region or os.environ.get("AWS_REGION") or None
+        self.place = ""  # region and profile in words, once there is a client
         self._session: Any = None
 
     # One line for each service in use, so that callers know the type of their client.
@@ -89,30 +93,16 @@ class Session:
 
         Raises BatchregError where no region, no such profile or no usable endpoint is configured.
         """
-        import boto3
-        import botocore.session
-        from botocore.config import Config
         from botocore.exceptions import InvalidRegionError
 
         try:
             if self._session is None:
-                core = botocore.session.get_session()
-                self._session = boto3.session.Session(
-                    profile_name=self.profile, region_name=self.region, botocore_session=core
-                )
-                self._attempts = core.get_config_variable("max_attempts") or ATTEMPTS
+                self._session = self._new_session()
+                with waiting.pending("Waiting for AWS credentials", is_call=True):
+                    self._session.get_credentials()
             if not self._session.region_name:
                 raise BatchregError("No AWS region is set.", "Use --region, or set AWS_REGION.")
-            client = self._session.client(
-                service,
-                endpoint_url=self.endpoint or None,
-                config=Config(
-                    retries={"mode": "standard", "total_max_attempts": self._attempts},
-                    connect_timeout=CONNECT_SECONDS,
-                    read_timeout=READ_SECONDS,
-                    tcp_keepalive=True,
-                ),
-            )
+            client = self._session.client(service, endpoint_url=self.endpoint or None)
             _ = urlsplit(client.meta.endpoint_url).port  # raises what the first call would
         except InvalidRegionError:
             raise BatchregError(
@@ -125,6 +115,80 @@ class Session:
             ) from None
         client.meta.events.register("before-parse", _refuse_html)
         return client
+
+    def _new_session(self) -> Any:
+        """Return a session whose clients, those that get its credentials included, end in time."""
+        import boto3
+        import botocore.session
+        from botocore.config import Config
+
+        core = botocore.session.get_session()
+        session = boto3.session.Session(
+            profile_name=self.profile, region_name=self.region, botocore_session=core
+        )
+        attempts = core.get_config_variable("max_attempts") or ATTEMPTS
+        core.set_default_client_config(
+            Config(
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+                tcp_keepalive=True,
+            )
+        )
+        self.place = f"region {session.region_name}, profile {session.profile_name}"
+        calls = _Calls(self.place)
+        core.register("before-call", calls.begin)
+        core.register("needs-retry", calls.give_up)
+        core.register("after-call", calls.end)
+        core.register("after-call-error", calls.fail)
+        return session
+
+
+class _Calls:
+    """Watches all calls of a session: what is waited for, and who has never answered.
+
+    `place`: where it asks, in words. Its methods are handlers of botocore's events.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._answered: set[str] = set()
+
+    def begin(self, **event: Any) -> None:
+        parts = urlsplit(event["params"]["url"])
+        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        text = f"Waiting for {host} to answer {event['model'].name}"
+        event["context"]["batchreg"] = waiting.begin(text, is_call=True)
+
+    def end(self, **event: Any) -> None:
+        waiting.end(event["context"].pop("batchreg", None))
+
+    def fail(self, **event: Any) -> None:
+        self.end(**event)
+        _note(event["exception"], place=self._place)
+
+    def give_up(self, **event: Any) -> None:
+        """End the retries of an endpoint that has never answered, once time is short."""
+        host = event["endpoint"].host
+        if event["response"] is not None:
+            self._answered.add(host)
+        wait = event["request_dict"]["context"].get("batchreg")
+        if not wait or host in self._answered:
+            return
+        _note(event["caught_exception"], dead=True)
+        longest_pause = 2 ** (event["attempts"] - 1)  # of botocore's standard mode
+        if wait.seconds + longest_pause + CONNECT_SECONDS > DEAD_SECONDS:
+            raise event["caught_exception"]
+
+
+def _note(error: Any, **facts: Any) -> None:
+    """Keep facts in an error of botocore's, for `explain` and `is_transient`."""
+    if isinstance(getattr(error, "kwargs", None), dict):
+        error.kwargs |= facts
+
+
+def _noted(error: Any, fact: str) -> Any:
+    return getattr(error, "kwargs", {}).get(fact)
 
 
 def quick_client(
@@ -205,7 +269,9 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, known.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= 500 or NEXT_STEPS.get(_code(error)) == _WAIT
-    return isinstance(error, known.ConnectionError | known.HTTPClientError)
+    if not isinstance(error, known.ConnectionError | known.HTTPClientError):
+        return False
+    return not _noted(error, "dead")
 
 
 def explain(error: Exception) -> str | None:
@@ -243,8 +309,9 @@ def _explained(error: Exception) -> tuple[str, str] | None:
     if isinstance(error, known.ProxyConnectionError):
         return f"No answer from the proxy {error.kwargs['proxy_url']}.", "Check HTTPS_PROXY."
     if isinstance(error, known.ConnectionError | known.HTTPClientError):
+        place = f" ({place})" if (place := _noted(error, "place")) else ""
         return (
-            f"No answer from {error.kwargs.get('endpoint_url') or 'AWS'}.",
+            f"No answer from {error.kwargs.get('endpoint_url') or 'AWS'}{place}.",
             "Check the network, the proxy, --region and --endpoint-url.",
         )
     if isinstance(error, known.ParamValidationError):

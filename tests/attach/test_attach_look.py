@@ -14,10 +14,14 @@ from botocore.validate import validate_parameters
 from batchreg.attach import environment, look, update
 from batchreg.attach.environment import Environment, TemplateReference, UpdatePolicy
 from batchreg.attach.update import TemplateVersion
+from batchreg.errors import BatchregError
 
 
 def refused(found: Environment, **options: Any) -> str:
-    return " ".join(f"{one.fact} {one.step}" for one in look.refusals(found, **options))
+    return " ".join(
+        str(BatchregError(one.fact, one.step, one.command))
+        for one in look.refusals(found, **options)
+    )
 
 
 @pytest.mark.parametrize(

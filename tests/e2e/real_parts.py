@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -39,11 +40,18 @@ def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
     return done
 
 
+def outputs_of(deploy: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """Return the outputs of a stack that a deploy with --json has made."""
+    assert deploy.returncode == 0, deploy.stderr
+    outputs: dict[str, str] = json.loads(deploy.stdout.splitlines()[-1])["outputs"]
+    return outputs
+
+
 def deployed(aws: LocalAws, *arguments: str, **environ: str) -> tuple[dict[str, str], bytes]:
     """Deploy a stack; return its outputs, and the user data of its launch template."""
-    result = batchreg("deploy", "--yes", *arguments, **aws.environ, **environ)
-    assert result.returncode == 0, result.stderr
-    outputs = dict(line.split(": ") for line in result.stdout.splitlines())
+    outputs = outputs_of(
+        batchreg("deploy", "--yes", "--json", *arguments, **aws.environ, **environ)
+    )
     (version,) = aws.client("ec2").describe_launch_template_versions(
         LaunchTemplateId=outputs["LaunchTemplateId"], Versions=["$Latest"]
     )["LaunchTemplateVersions"]

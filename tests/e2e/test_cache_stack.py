@@ -18,7 +18,7 @@ from cached import World, cached_registries
 from lab.agent import read_ecs_config
 from lab.images import with_bash
 from lab.parts import Registry
-from real_parts import PASSWORD, Launch, batchreg, require
+from real_parts import PASSWORD, Launch, batchreg, outputs_of, require
 from workflows import miniwdl
 
 STACK = "cached"
@@ -104,6 +104,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cached]:
                 "--stack-name",
                 STACK,
                 "--yes",
+                "--json",
                 "--no-check",
                 "--pull-through-cache",
                 "ghcr.io",
@@ -112,9 +113,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cached]:
             *("--registry", f"{other.host},username=cyd,password=env:C"),
         )
         result = batchreg(*arguments, **world.aws.environ, A=PASSWORD, C="third:c")
-        assert result.returncode == 0, result.stderr
-        outputs = dict(line.split(": ", 1) for line in result.stdout.splitlines())
-        yield Cached(world, other, outputs)
+        yield Cached(world, other, outputs_of(result))
 
 
 def test_job_runs_where_no_instance_has_the_credentials(lab: Cached) -> None:

@@ -343,7 +343,8 @@ def test_failed_pull_exits_one_with_the_reason_and_what_to_do(after):
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines()[-1] == (
         f"batchreg: Job {job_id} failed: {' '.join(NO_PULL.split())} The credentials may be "
-        "wrong, or not allowed to pull this image: batchreg check --stack-name tells which."
+        "wrong, or not allowed to pull this image; to tell which: batchreg check "
+        f"{IMAGE}. To find out why: batchreg doctor --job {job_id}"
     )
 
 
@@ -353,7 +354,7 @@ def test_stuck_job_says_why_once_and_what_to_do(after):
     (said,) = [line for line in done.err.splitlines() if "MISCONFIGURATION" in line]
     assert said[10:] == (
         f"RUNNABLE  {TOO_LARGE}  The job is larger than the compute environment: "
-        "use less --vcpus or --memory, or batchreg deploy --max-vcpus with more."
+        "use less --vcpus or --memory, or allow more: batchreg deploy --max-vcpus NUMBER"
     )
 
 

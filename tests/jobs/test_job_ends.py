@@ -9,7 +9,7 @@ import pytest
 from botocore.stub import Stubber
 
 from batchreg.cli import jobs as job_commands
-from batchreg.cli.console import TextScreen
+from batchreg.cli.console import TextScreen, command_here
 from batchreg.errors import BatchregError
 from batchreg.jobs import batch as jobs
 
@@ -128,7 +128,7 @@ ASM = (
         (
             "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for "
             "instance type [m7i.large]",
-            "or wait",
+            "wait, or use more types: batchreg deploy",
         ),
         ("ACTION_REQUIRED - CE(s) associated with the job queue are invalid.", "batchreg doctor"),
         ("MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - x", "AWSServiceRoleForBatch"),
@@ -150,7 +150,7 @@ ASM = (
 )
 def test_reason_calls_for_a_step(reason, step):
     """Each reason that is known to stop a job, with what helps; none where it speaks for itself."""
-    found = jobs.advice(reason)
+    found = jobs.advice(reason, command_here)
     assert step in found
     assert bool(found) == bool(step)
 
@@ -210,7 +210,8 @@ def queue_answers(stub: Stubber, queue: dict[str, str], environment: dict[str, s
         (
             {"status": "INVALID"},
             {},
-            "The job queue q is INVALID: no reason given. Fix the cause, then run batchreg deploy.",
+            "The job queue q is INVALID: no reason given. Fix the cause, then deploy again: "
+            "batchreg deploy",
         ),
     ],
 )

@@ -158,4 +158,4 @@ def test_template_and_repair_write_the_same_fields(one):
     assert content(stack, registry, Credentials("lab", PASSWORD)) == one.secret
     assert username(one.manager, registry) == "lab"
     change(one, "{}")
-    assert str(read(one.manager, registry)).endswith("batchreg rotate repairs it.")
+    assert str(read(one.manager, registry)).endswith("To repair it: batchreg rotate")

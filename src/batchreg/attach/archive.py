@@ -27,7 +27,7 @@ EMPTY = b'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="==batchreg
 
 PROBE = (("Content-Type", "text/x-shellscript"), "#!/bin/sh")  # a part for a try
 
-ELSEWHERE = "or give the credentials in the job definition: batchreg submit --auth job"
+ELSEWHERE = "or give the credentials in the job definition, as submit does with --auth job"
 
 
 @dataclass(frozen=True, kw_only=True)

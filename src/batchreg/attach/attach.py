@@ -108,6 +108,7 @@ def attachment(survey: Survey, choices: Choices, settings: Settings) -> Attachme
         raise BatchregError(
             " ".join(refusal.fact for refusal in refused),
             " ".join(dict.fromkeys(refusal.step for refusal in refused)),
+            next((refusal.command for refusal in refused if refusal.command), ()),
         )
     if green:  # raises where a queue has no room
         queue_requests(survey.queues, survey.present, _green_arn(survey.stack))
@@ -134,7 +135,8 @@ def _refuse_beside_cache(choices: Choices, recorded: companion.Recorded | None) 
     if recorded and recorded.blue_green:
         raise BatchregError(
             f"{recorded.environment} is attached by a copy of it, which the cache does not need.",
-            f"Detach it first: batchreg detach {recorded.environment}",
+            "Detach it first:",
+            ("detach", recorded.environment),
         )
     options = {
         "--blue-green": choices.blue_green,
@@ -149,7 +151,8 @@ def _refuse_beside_cache(choices: Choices, recorded: companion.Recorded | None) 
     if choices.emit:
         raise BatchregError(
             "--emit writes what instances need, and a pull-through cache is beside them.",
-            "Take its resources from batchreg render --pull-through-cache.",
+            "Take its resources from:",
+            ("render", "--pull-through-cache"),
         )
 
 
@@ -235,7 +238,7 @@ def _permissions(plan: Plan) -> Iterator[str]:
     if attachment.cached:
         hosts = ", ".join(host_of(key) for _, key in attachment.cached)
         yield f"Instance role: {role} gets an inline policy that lets it pull through ECR's cache"
-        yield f"Images of {hosts}: ECR pulls them; batchreg image prints their names there"
+        yield f"Images of {hosts}: ECR pulls them, by other names"
 
 
 def _jobs(plan: Plan) -> str:

@@ -11,6 +11,7 @@ from batchreg import aws
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Sleep
+from batchreg.waiting import TimedOut
 
 BUSY = ("CREATING", "UPDATING")
 POLL_SECONDS = 5.0
@@ -20,7 +21,10 @@ PATIENCE_SECONDS = 300.0  # for a network that is away
 def until_settled(
     batch: Any, arn: str, screen: Screen, *, sleep: Sleep = time.sleep
 ) -> Mapping[str, Any]:
-    """Return an environment as Describe gives it, once no update of it runs any more."""
+    """Return an environment as Describe gives it, once no update of it runs any more.
+
+    Raises BatchregError if that takes longer than `sleep` allows.
+    """
     pause, silence, said = 0.1, 0.0, False
     with screen.waiting(f"AWS Batch updates {arn.rpartition('/')[2]}"):
         while True:
@@ -38,7 +42,15 @@ def until_settled(
                     name = found["computeEnvironmentName"]
                     screen.note(f"{name} is {found['status']}, which takes some 10 to 30 minutes.")
                     said = True
-            sleep(pause)
+            try:
+                sleep(pause)
+            except TimedOut as timeout:
+                name = arn.rpartition("/")[2]
+                status = screen.command("status", "--compute-environment", name)
+                raise BatchregError(
+                    f"The update of {name} {timeout.after}; it continues.",
+                    f"To resume watching, run the same command again; for its status: {status}",
+                ) from None
             pause = min(pause * 1.5, POLL_SECONDS)
 
 

@@ -10,7 +10,8 @@ from batchreg.attach import archive, launch_templates, scripts
 from batchreg.attach.environment import UPDATABLE_STRATEGIES, Environment, TemplateReference
 from batchreg.errors import BatchregError
 
-IN_THE_JOB = "Give the credentials in the job definition instead: batchreg submit --auth job IMAGE."
+IN_THE_JOB = "Give the credentials in the job definition instead:"
+SUBMIT = ("submit", "--auth", "job", "IMAGE")
 # Launch templates that AWS Batch makes from somebody's: docs.aws.amazon.com/batch/latest/userguide/
 # launch-templates.html says not to copy them.
 BATCH_TEMPLATE = "Batch-lt-"
@@ -18,10 +19,14 @@ BATCH_TEMPLATE = "Batch-lt-"
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why nothing can be attached, and what to do instead: two sentences."""
+    """Why nothing can be attached, and what to do instead: two sentences.
+
+    `command`: what the second one ends with, as for BatchregError.
+    """
 
     fact: str
     step: str
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,8 @@ def refusals(environment: Environment, *, updates: bool = True) -> Iterator[Refu
     if not environment.managed:
         yield Refusal(
             f"{name} is UNMANAGED: AWS Batch does not start its instances.",
-            "Put what `batchreg user-data` prints into the user data of your own instances.",
+            "Put what this prints into the user data of your own instances:",
+            ("user-data", "--secret-id", "ID"),
         )
     elif environment.orchestration == "EKS":
         yield Refusal(
@@ -64,9 +70,11 @@ def refusals(environment: Environment, *, updates: bool = True) -> Iterator[Refu
             "in the job definition.",
         )
     elif environment.kind.startswith("FARGATE"):
-        yield Refusal(f"{name} is on Fargate, which has no instances of yours.", IN_THE_JOB)
+        yield Refusal(f"{name} is on Fargate, which has no instances of yours.", IN_THE_JOB, SUBMIT)
     elif environment.kind == "ECS_MANAGED_INSTANCES":
-        yield Refusal(f"{name} uses ECS Managed Instances, which take no user data.", IN_THE_JOB)
+        yield Refusal(
+            f"{name} uses ECS Managed Instances, which take no user data.", IN_THE_JOB, SUBMIT
+        )
     elif environment.status in ("DELETING", "DELETED"):
         yield Refusal(f"{name} is being deleted.", "Name another compute environment.")
     elif updates:
@@ -146,7 +154,7 @@ def judge(bases: Sequence[Base]) -> tuple[tuple[Copied, ...], tuple[Refusal, ...
             )
             review = scripts.review(user_data)
         except BatchregError as error:
-            refused[Refusal(error.fact, error.step)] = None
+            refused[Refusal(error.fact, error.step, error.command)] = None
             continue
         copies.append(Copied(base=base, copy=copy, archive=user_data, review=review))
     return ((), tuple(refused)) if refused else (tuple(copies), ())

@@ -82,7 +82,8 @@ def _find(batch: Any, queue: str, name: str) -> tuple[list[Raw], list[Raw]]:
         kind = "job queue" if queue else "compute environment"
         raise BatchregError(
             f"There is no {kind} {queue or name} in {batch.meta.region_name}.",
-            "List the queues there with batchreg list.",
+            "To list the queues there:",
+            ("list",),
         )
     if name:
         users = {one.name for one in environment.queues(queues, environment.read(found[0]))}

@@ -15,12 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from batchreg import waiting
 from batchreg.attach import attach as attaching
 from batchreg.attach import survey
 from batchreg.attach.attach import Choices, Plan
 from batchreg.attach.environment import companion_name
 from batchreg.aws import Connect, Session
-from batchreg.cli import inputs, preflight, prompts, runner, target
+from batchreg.cli import ending, inputs, preflight, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
 from batchreg.stack.plan import Inputs
@@ -41,13 +42,14 @@ def run(
     terminate_jobs: bool,
     image_type: str | None,
     blue_green: bool,
+    wait_timeout: float | None = None,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
     connect: Connect = Session,
     **options: Any,
 ) -> int:
-    """Attach credentials to the environment, and print the companion stack's outputs."""
+    """Attach credentials to the environment, and print its queue."""
     place = {"profile": profile, "region": region, "endpoint_url": endpoint_url, "connect": connect}
     show = screen(json_output)
     command = Attach(
@@ -62,7 +64,15 @@ def run(
             blue_green=blue_green,
             emit=bool(emit),
         ),
-        how=How(yes=yes, wait=wait, dry_run=dry_run, emit=emit, no_check=no_check, check=check),
+        how=How(
+            yes=yes,
+            wait=wait,
+            dry_run=dry_run,
+            emit=emit,
+            no_check=no_check,
+            check=check,
+            wait_timeout=wait_timeout,
+        ),
         screen=show,
     )
     return runner.run(command, show, name=name)
@@ -78,6 +88,7 @@ class How:
     emit: str | None
     no_check: bool
     check: tuple[str, ...]
+    wait_timeout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +119,7 @@ class Attach:
 
     def resolve(self, given: Inputs) -> tuple[Session, Plan]:
         session = target.session(**self.place)
-        with self.screen.waiting(f"looking at {self.name}"):
+        with self.screen.waiting(f"Looking at {self.name}"):
             answer, queues = survey.find(session.client, self.name)
             name = self.stack_name or companion_name(answer["computeEnvironmentName"])
             found = survey.survey(session.client, answer, queues, name)
@@ -150,14 +161,20 @@ class Attach:
 
             before_deploy(self.how.check, plan.stack, session, self.screen)
         stack = attaching.attach(
-            session.client, plan, self.screen, prompts.asker(self.how.yes), wait=self.how.wait
+            session.client,
+            plan,
+            self.screen,
+            prompts.asker(self.how.yes),
+            wait=self.how.wait,
+            sleep=waiting.limited(self.how.wait_timeout),
         )
-        outputs = dict(stack.outputs)
+        if self.how.wait:
+            ending.show(stack, self.screen, self.how.check)
         self.screen.product(
             "result",
-            "".join(f"{name}: {value}\n" for name, value in outputs.items()),
+            ending.queue_line(stack),
             stack=stack.name,
             status=stack.status,
-            outputs=outputs,
+            outputs=dict(stack.outputs),
         )
         return 0

@@ -184,7 +184,7 @@ def before_deploy(wanted: Sequence[str], plan: Plan, session: Session, screen: A
     images = tuple(map(parse, dict.fromkeys(wanted)))
     available = after(plan, session)
     for problem in available.problems:
-        raise BatchregError(f"{problem.fact} No changes were made.", problem.step)
+        raise BatchregError(f"{problem.fact} No changes were made.", problem.step, problem.command)
     present = plan.stack.parameters if plan.stack and plan.kept else {}
     types = plan.parameters.get("InstanceTypes") or present.get("InstanceTypes") or ""
     failed = []

@@ -52,6 +52,7 @@ from batchreg.cli.options import (
     user_data_option,
     value_options,
     wait_option,
+    wait_timeout_option,
     yes_option,
 )
 from batchreg.render import constraints
@@ -125,6 +126,7 @@ def cli() -> None:
         "a new one, behind the same queue.",
     ),
     wait_option,
+    wait_timeout_option,
     yes_option,
 )
 @json_option
@@ -247,6 +249,7 @@ def init(**options: Any) -> int:
         "cloudformation.",
     ),
     wait_option,
+    wait_timeout_option,
     yes_option,
 )
 @json_option
@@ -287,7 +290,7 @@ def attach(**options: Any) -> int:
     ),
     role_option(),
 )
-@under("Run options", wait_option, yes_option)
+@under("Run options", wait_option, wait_timeout_option, yes_option)
 @json_option
 def detach(**options: Any) -> int:
     """Give a compute environment back what it had before `batchreg attach`.
@@ -317,10 +320,19 @@ def list_(**options: Any) -> int:
 @cli.add(STACK, example="batchreg status --stack-name genomics")
 @aws_options
 @queue_options("Status options")
+@under(
+    "Status options",
+    option(
+        "--outputs",
+        is_flag=True,
+        help="Print the outputs of the stack alone, as Name: value. Cannot be used with --queue or "
+        "--compute-environment.",
+    ),
+)
 @config_option
 @json_option
 def status(**options: Any) -> int:
-    """Show the stack, its compute environment, its queue and its jobs.
+    """Show the stack, its compute environment, its queue, its jobs and its settings.
 
     Or, with --queue or --compute-environment, of one that something else created.
     """
@@ -395,7 +407,7 @@ def doctor(**options: Any) -> int:
     role_option(),
     force_option,
 )
-@under("Run options", wait_option, yes_option)
+@under("Run options", wait_option, wait_timeout_option, yes_option)
 @json_option
 def destroy(**options: Any) -> int:
     """Delete the stack and everything in it."""
@@ -468,6 +480,7 @@ def check(**options: Any) -> int:
         "--now", is_flag=True, help="Ask running instances to refresh now, through Systems Manager."
     ),
     option("--follow", is_flag=True, help="Like --now, and wait until all have answered."),
+    wait_timeout_option,
     yes_option,
 )
 @json_option
@@ -498,6 +511,7 @@ def rotate(**options: Any) -> int:
         help="Submit an array job of this size, from 2 to 10000.",
     ),
     option("--detach", is_flag=True, help="Print the job's id and exit without waiting."),
+    wait_timeout_option,
 )
 @json_option
 def submit(**options: Any) -> int:

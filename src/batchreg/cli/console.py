@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from batchreg import waiting
+from batchreg.cli.display import ROOM_FOR_CTRL_C
 from batchreg.cli.output import report
 from batchreg.cli.tables import GAP, narrowed
 from batchreg.stack.changesets import Change
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from batchreg.stack.preview import Change as Setting
 
 GOOD, BAD, DOING = "green", "red", "yellow"
-ROOM_FOR_CTRL_C = len("^C")  # which the terminal shows at the end of the last line
 
 Show = Callable[[Event], None]
 
@@ -38,6 +39,9 @@ class BothScreens:
 
     def command(self, *words: str) -> str:
         return command_here(*words)
+
+    def waiting(self, text: str) -> AbstractContextManager[None]:
+        return waiting.pending(text)
 
 
 class JsonScreen(BothScreens):
@@ -80,9 +84,6 @@ class JsonScreen(BothScreens):
                 {"resource": each.logical_id, "resource_type": each.type} for each in resources
             ],
         )
-
-    def waiting(self, text: str) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def following(self, title: str) -> AbstractContextManager[Show]:
         return nullcontext(self._event)
@@ -202,27 +203,17 @@ class TextScreen(BothScreens):
             )
 
     @contextmanager
-    def waiting(self, text: str) -> Iterator[None]:
-        """Show, on a live terminal, that something is under way; it vanishes with the block."""
-        if self.live:
-            from rich.status import Status
-
-            with Status(text, console=self._rich(), spinner="line"):
-                yield
-        else:
-            yield
-
-    @contextmanager
     def following(self, title: str) -> Iterator[Show]:
         """Show events as they come: redrawn on a live terminal, a line each elsewhere."""
         if not self.live:
             yield self._event
             return
-        view = LiveView(self._rich(), title)
-        try:
-            yield view.show
-        finally:
-            view.close()
+        with waiting.paused():
+            view = LiveView(self._rich(), title)
+            try:
+                yield view.show
+            finally:
+                view.close()
 
     def _event(self, event: Event) -> None:
         if not event.repeats:
@@ -231,14 +222,58 @@ class TextScreen(BothScreens):
             self.note(f"{stamp}  {event.logical_id:<25}  {event.status}{reason}")
 
 
+DEFAULT_STACK = "batchreg"  # of --stack-name
+# Commands that are about a stack, unless they name something else.
+ABOUT_A_STACK = (
+    "check",
+    "deploy",
+    "destroy",
+    "doctor",
+    "engine",
+    "image",
+    "jobs",
+    "rotate",
+    "status",
+)
+NAMES_SOMETHING = {"--stack-name", "--queue", "--compute-environment"}
+
+
 def command_here(*words: str) -> str:
-    """Return a batchreg command that finds AWS as this one does: same region, same profile."""
-    context = click.get_current_context(silent=True)
-    place = []
+    """Return a batchreg command for the same stack, region and profile as this one.
+
+    `--stack-name` is left out where it is the default, and added where
+    the user gave it and `words` name nothing else.
+    """
+    command, *rest = words
+    stack = _given("stack_name")
+    at = rest.index("--stack-name") if "--stack-name" in rest else None
+    if stack is None and at is not None and rest[at + 1] == DEFAULT_STACK:
+        del rest[at : at + 2]
+    elif stack and command in ABOUT_A_STACK and not NAMES_SOMETHING & {*rest}:
+        rest = ["--stack-name", stack, *rest]
     for option in ("region", "profile", "endpoint_url"):
-        if context and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            place += [f"--{option.replace('_', '-')}", str(context.params[option])]
-    return shlex.join(["batchreg", *words, *place])
+        if (value := _given(option)) and _takes(command, option):
+            rest += [f"--{option.replace('_', '-')}", value]
+    return shlex.join(["batchreg", command, *rest])
+
+
+def _takes(command: str, option: str) -> bool:
+    root = click.get_current_context().find_root().command
+    found = root.commands.get(command) if isinstance(root, click.Group) else None
+    return found is None or any(each.name == option for each in found.params)
+
+
+def _given(option: str) -> str | None:
+    """Return what the user gave for this run alone: by a flag, or in a file that a flag names."""
+    context = click.get_current_context(silent=True)
+    if not context:
+        return None
+    own = {ParameterSource.COMMANDLINE}
+    if context.get_parameter_source("config") is ParameterSource.COMMANDLINE:
+        own.add(ParameterSource.DEFAULT_MAP)
+    if context.get_parameter_source(option) not in own:
+        return None
+    return str(context.params[option])
 
 
 AnyScreen = TextScreen | JsonScreen
@@ -301,10 +336,10 @@ class LiveView:
                 mark,
                 name,
                 Text(row.status, _style(row.status)),
-                Text(_elapsed((row.ended or now) - row.began), "dim"),
+                Text(waiting.duration((row.ended or now) - row.began), "dim"),
                 Text(row.reason),
             )
-        return Group(Text(f"{self._title}  {_elapsed(now - self._began)}", "bold"), table)
+        return Group(Text(f"{self._title}  {waiting.duration(now - self._began)}", "bold"), table)
 
     def close(self) -> None:
         self._ended = time.monotonic()
@@ -321,16 +356,12 @@ class _Row:
 
 def write(stream: IO[str], text: str) -> None:
     """Write all of it at once; a reader that has left, as `head` does, is no failure."""
+    waiting.hide()
     try:
         stream.write(text)
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _elapsed(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def _shown(value: str | bool) -> str:

@@ -30,8 +30,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from batchreg import waiting
 from batchreg.aws import Connect, Session
-from batchreg.cli import inputs, prompts, runner, target
+from batchreg.cli import ending, inputs, prompts, runner, target
 from batchreg.cli.console import AnyScreen, TextScreen, screen
 from batchreg.cli.target import Target
 from batchreg.errors import Interrupted
@@ -53,13 +54,14 @@ def run(
     check: tuple[str, ...] = (),
     no_check: bool = False,
     replace_environment: bool = False,
+    wait_timeout: float | None = None,
     profile: str | None,
     region: str | None,
     endpoint_url: str | None,
     connect: Connect = Session,
     **options: Any,
 ) -> int:
-    """Create or update the stack and print its outputs; `options` are for `inputs.gather`."""
+    """Create or update the stack and print its queue; `options` are for `inputs.gather`."""
     place = {"profile": profile, "region": region, "endpoint_url": endpoint_url, "connect": connect}
     show = screen(json_output)
     how = How(
@@ -70,6 +72,7 @@ def run(
         check=check,
         no_check=no_check,
         replace_environment=replace_environment,
+        wait_timeout=wait_timeout,
     )
     command = Deploy(stack_name=stack_name, place=place, options=options, how=how, screen=show)
     return runner.run(command, show, stack=stack_name)
@@ -86,6 +89,7 @@ class How:
     check: tuple[str, ...]
     no_check: bool
     replace_environment: bool
+    wait_timeout: float | None
 
 
 @dataclass(frozen=True)
@@ -188,16 +192,17 @@ class Deploy:
             wait=self.how.wait,
             running=lambda: running(found.session.client("batch"), plan.stack),
             restore=restore,
+            sleep=waiting.limited(self.how.wait_timeout),
         )
-        outputs = dict(done.outputs) if done else {}
-        lines = "".join(f"{name}: {value}\n" for name, value in outputs.items())
         try:
+            if done and done is not plan.stack and self.how.wait:
+                ending.show(done, self.screen, self.how.check)
             self.screen.product(
                 "result",
-                "" if self.how.dry_run else lines,
+                "" if dry_run else ending.queue_line(done),
                 stack=plan.name,
                 status=done.status if done else None,
-                outputs=outputs,
+                outputs=dict(done.outputs) if done else {},
             )
         except KeyboardInterrupt:
             status = self.screen.command("status", "--stack-name", plan.name)

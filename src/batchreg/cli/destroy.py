@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchreg import waiting
 from batchreg.cli import prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
 from batchreg.cli.target import Target
@@ -25,11 +26,18 @@ def run(
     terminate_jobs: bool,
     retain: tuple[str, ...],
     role_arn: str | None,
+    wait_timeout: float | None = None,
     **place: Any,
 ) -> int:
     """Delete the stack; one that does not exist is a success. `place` is for `target.session`."""
     show = screen(json_output)
-    how = {"terminate_jobs": terminate_jobs, "retain": retain, "role_arn": role_arn, "wait": wait}
+    how = {
+        "terminate_jobs": terminate_jobs,
+        "retain": retain,
+        "role_arn": role_arn,
+        "wait": wait,
+        "sleep": waiting.limited(wait_timeout),
+    }
     command = Destroy(
         stack_name=stack_name, place=place, how=how, yes=yes, force=force, screen=show
     )
@@ -61,7 +69,8 @@ class Destroy:
         from batchreg.cli import detach
 
         policy = {"job_timeout_minutes": None, "terminate_jobs": self.how["terminate_jobs"]}
-        return found, detach.resolve(found.session, name, self.screen, policy)
+        sleep = self.how["sleep"]
+        return found, detach.resolve(found.session, name, self.screen, policy, sleep)
 
     def ask(self, resolved: tuple[Target, Detached | None]) -> tuple[Target, Detached | None]:
         return resolved  # `stack.destroy` asks, after it has shown what will be deleted
@@ -71,7 +80,7 @@ class Destroy:
         if detached:
             from batchreg.cli import detach
 
-            how = {name: self.how[name] for name in ("role_arn", "wait")}
+            how = {name: self.how[name] for name in ("role_arn", "wait", "sleep")}
             detach.act(found.session, detached, self.screen, prompts.asker(self.yes), how)
         elif found.stack is None:
             self.screen.note(

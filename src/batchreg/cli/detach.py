@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from batchreg import waiting
 from batchreg.attach import companion, environment, survey
 from batchreg.attach import detach as detaching
 from batchreg.attach.companion import Recorded
@@ -21,6 +22,7 @@ from batchreg.stack import following, states
 from batchreg.stack.destroy import destroy
 from batchreg.stack.screen import Ask, Screen
 from batchreg.stack.states import Stack
+from batchreg.waiting import Sleep
 
 AGAIN = "detach again"
 
@@ -37,6 +39,7 @@ def run(
     job_timeout_minutes: int | None,
     terminate_jobs: bool,
     role_arn: str | None,
+    wait_timeout: float | None = None,
     **place: Any,
 ) -> int:
     """Detach the environment and delete its companion stack; `place` is for `target.session`."""
@@ -48,7 +51,7 @@ def run(
         stack_name=stack_name,
         place=place,
         policy={"job_timeout_minutes": job_timeout_minutes, "terminate_jobs": terminate_jobs},
-        how={"role_arn": role_arn, "wait": wait},
+        how={"role_arn": role_arn, "wait": wait, "sleep": waiting.limited(wait_timeout)},
         yes=yes,
         screen=show,
     )
@@ -75,7 +78,8 @@ class Detach:
     def resolve(self, stack_name: str | None) -> tuple[Session, Detached | None]:
         session = target.session(**self.place)
         name = stack_name or self._companion(session)
-        return session, resolve(session, name, self.screen, self.policy)
+        sleep = self.how["sleep"]
+        return session, resolve(session, name, self.screen, self.policy, sleep)
 
     def ask(self, resolved: tuple[Session, Detached | None]) -> tuple[Session, Detached | None]:
         return resolved  # `act` asks, after it has shown what will be done
@@ -96,10 +100,10 @@ class Detach:
 
 
 def resolve(
-    session: Session, name: str, screen: Screen, policy: Mapping[str, Any]
+    session: Session, name: str, screen: Screen, policy: Mapping[str, Any], sleep: Sleep
 ) -> Detached | None:
     """Return what to detach, None if there is no such stack; `policy` is for `detach.plan`."""
-    found = find(session, name, screen)
+    found = find(session, name, screen, sleep)
     if not found:
         return None
     stack, recorded = found
@@ -119,7 +123,9 @@ def act(session: Session, plan: Detached, screen: Screen, ask: Ask, how: Mapping
         detaching.detach(session.client, plan, screen, ask, **how)
 
 
-def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded | None] | None:
+def find(
+    session: Session, name: str, screen: Screen, sleep: Sleep
+) -> tuple[Stack, Recorded | None] | None:
     """Return a companion stack and what it records, None if it does not exist.
 
     One that was never created records nothing: an earlier run was interrupted. Waits for an operation
@@ -128,7 +134,7 @@ def find(session: Session, name: str, screen: Screen) -> tuple[Stack, Recorded |
     client = session.client("cloudformation")
     stack = states.find(client, name)
     if stack and stack.busy and not stack.status.startswith("DELETE"):
-        stack = following.resume(client, stack, screen, again=AGAIN)
+        stack = following.resume(client, stack, screen, again=AGAIN, sleep=sleep)
     if not stack:
         return None
     if stack.status in states.NOT_CREATED:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batchreg.cli import PREFIX
+from batchreg.errors import BatchregError
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -245,7 +246,13 @@ class Command(click.Command):
                     known |= {envvar} if isinstance(envvar, str) else set(envvar or ())
                     flags[PREFIX + each.name.replace("-", "_").upper()] = f"--{each.name}"
             unread.check(known, flags, ctx)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BatchregError as error:
+            from batchreg.cli.console import command_here
+
+            error.place(command_here)
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}

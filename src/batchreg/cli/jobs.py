@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchreg import registry_login
+from batchreg import registry_login, waiting
 from batchreg.aws import Session
 from batchreg.cache import names
 from batchreg.cache import stack as cache_of
 from batchreg.cli import target
 from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, command_here, screen
+from batchreg.cli.job_watch import JobWatch, doctor
 from batchreg.cli.output import say
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
@@ -29,6 +31,7 @@ from batchreg.registry.images import Image, parse
 from batchreg.stack import preflight, registries
 from batchreg.stack.registries import StackRegistry, Stored
 from batchreg.stack.states import Stack
+from batchreg.waiting import Sleep, TimedOut
 
 if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
@@ -51,6 +54,7 @@ def submit(
     endpoint_url: str | None,
     auth: str,
     array_size: int | None,
+    wait_timeout: float | None,
     **options: Any,
 ) -> int:
     """Submit a job, follow it, and return the exit status: the job's exit code, or 1."""
@@ -90,7 +94,8 @@ def submit(
         return 0
     each = f"; the log of a child: {command_here('logs', f'{job_id}:0')}" if array_size else ""
     console.note(f"Job {job_id}, of {definition.rsplit('/', 1)[-1]}{each}")
-    return _follow(batch, client, job_id, console, lambda item: _print(item, console, say))
+    sleep = waiting.limited(wait_timeout)
+    return _follow(batch, client, job_id, console, lambda item: _print(item, console, say), sleep)
 
 
 def logs(
@@ -322,6 +327,7 @@ def _follow(
     job_id: str,
     console: AnyScreen,
     out: Callable[[jobs.State | Line], None],
+    sleep: Sleep = time.sleep,
     **lines: Any,
 ) -> int:
     """Show a job until it has finished, and return 0; JobFailed if it failed.
@@ -329,17 +335,25 @@ def _follow(
     `out` shows a state or a line of the log; `lines` says which lines, as jobs.follow takes it.
     """
     job: JobDetailTypeDef | None = None
+    ways = (
+        f"To follow it: {command_here('logs', '--follow', job_id)}. "
+        f"To end it: {command_here('cancel', job_id)}"
+    )
+    watch = JobWatch(job_id, console, sleep)
     try:
-        for item in jobs.follow(batch, client, job_id, **lines):
+        for item in jobs.follow(batch, client, job_id, sleep=watch.sleep, **lines):
             if isinstance(item, dict):
                 job = item
-            else:
-                out(item)
+                continue
+            out(item)
+            if isinstance(item, jobs.State):
+                watch.update(item)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"{job_id} continues. To follow it: {command_here('logs', '--follow', job_id)}. "
-            f"To end it: {command_here('cancel', job_id)}"
-        ) from None
+        raise Interrupted(f"{job_id} continues. {ways}") from None
+    except TimedOut as timeout:
+        raise BatchregError(f"{job_id} {timeout.after}; it continues.", ways) from None
+    finally:
+        watch.close()
     assert job is not None  # what jobs.follow yields last
     status, reason = jobs.verdict(job)
     console.emit("result", job=job_id, status=job["status"], exit_code=status, reason=reason)
@@ -349,9 +363,16 @@ def _follow(
             status,
             f"Job {job_id} failed{f' with exit code {code}' if code else ''}: "
             f"{reason.rstrip('.')}.",
-            jobs.advice(reason),
+            _next_step(job_id, reason, job.get("container", {}).get("image", "IMAGE"), console),
         )
     return 0
+
+
+def _next_step(job_id: str, reason: str, image: str, console: AnyScreen) -> str:
+    step = jobs.advice(reason, console.command, image)
+    if not jobs.is_pull_failure(reason):
+        return step
+    return f"{step}{' ' if step.endswith('.') else '. '}To find out why: {doctor(console, job_id)}"
 
 
 class JobFailed(BatchregError):
@@ -392,6 +413,6 @@ def _print(
         item.status,
         item.reason,
         ", ".join(f"{count} {status}" for status, count in item.children),
-        jobs.advice(item.reason) if waits else "",
+        jobs.advice(item.reason, console.command) if waits else "",
     ]
     console.note("  ".join(filter(None, parts)))

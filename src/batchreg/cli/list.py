@@ -37,7 +37,7 @@ class List:
         return session
 
     def act(self, session: Session) -> int:
-        with self.screen.waiting("looking at stacks and job queues"):
+        with self.screen.waiting("Looking at stacks and job queues"):
             stacks, queues = listing.look(session.client)
         lines = [*_lines("STACK", stacks), *_lines("OTHER QUEUE", queues)]
         self.screen.product(

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
+from batchreg import waiting
 from batchreg.cli.commands import cli
+from batchreg.cli.display import StderrDisplay
 from batchreg.cli.options import PLACES
 from batchreg.cli.output import drop, one_line, report
 from batchreg.errors import BatchregError, Interrupted
@@ -38,6 +40,7 @@ def _status() -> int:
             sys.stdout.flush()
         finally:
             _on_interrupt(lambda *_: None)  # the outcome is known: the last line is printed whole
+            waiting.show_on(None)
         return status
     except click.exceptions.NoArgsIsHelpError as error:
         report(f"a command is missing.\n\n{error.message}")
@@ -77,6 +80,7 @@ def _run() -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(cli, {}, NAME, COMPLETION, question)
+    waiting.show_on(StderrDisplay())
     try:
         with cli.make_context(NAME, sys.argv[1:]) as context:
             status = cli.invoke(context)
@@ -119,6 +123,7 @@ _received = int(signal.SIGINT)
 def _interrupt(number: int, frame: Any) -> None:
     global _received
     _received = number
+    waiting.forget()
     raise KeyboardInterrupt
 
 

@@ -66,6 +66,16 @@ def mebibytes(value: str) -> int:
     return int(number) * factor
 
 
+def seconds(text: str) -> float:
+    """Return a duration in seconds: of 90s, 30m or 2h."""
+    import re
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip().lower())
+    if not found or not float(found[1]):
+        raise click.BadParameter(f"{text!r} is not a duration, such as 90s, 30m or 2h.")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 def moment(text: str) -> int:
     """Return a time in milliseconds since 1970: of 10m, 2h or 1d ago, or of a time in ISO 8601."""
     from datetime import datetime, timedelta
@@ -170,6 +180,14 @@ force_option = option(
 )
 wait_option = option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the operation finishes."
+)
+
+wait_timeout_option = variable(
+    "--wait-timeout",
+    type=seconds,
+    metavar="DURATION",
+    help="Stop waiting after this long, such as 90s, 30m or 2h, with exit status 1; what AWS does "
+    "continues.  [default: wait until it finishes]",
 )
 
 

@@ -8,6 +8,7 @@ from typing import IO
 
 import click
 
+from batchreg import waiting
 from batchreg.errors import BatchregError
 
 STDOUT = (None, "-", "/dev/stdout")
@@ -75,6 +76,7 @@ def say(text: str) -> None:
 
     For commands whose exit status tells more than their output: a verdict, or a job's exit code.
     """
+    waiting.hide()
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -84,6 +86,7 @@ def say(text: str) -> None:
 def report(message: str) -> None:
     """Say the one line on stderr; over the ^C, if a terminal has just shown one."""
     start = "\r" if sys.stderr.isatty() else ""
+    waiting.hide()
     try:
         sys.stderr.write(f"{start}batchreg: {message}\n")
     except OSError:

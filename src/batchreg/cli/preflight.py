@@ -44,7 +44,14 @@ def require_ready(
     for problem in certain[:-1]:
         screen.problem(str(problem))
     if certain:
-        raise BatchregError(f"{certain[-1].fact} No changes were made.", certain[-1].step)
+        last = certain[-1]
+        # A step may end with a command, which a sentence after it would spoil.
+        fact, step = (
+            (str(last), "No changes were made.")
+            if last.step.endswith(".")
+            else (f"{last.fact} No changes were made.", last.step)
+        )
+        raise BatchregError(fact, step)
 
 
 def _checks(target: Target, plan: Plan, check: bool) -> Iterator[Check]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from batchreg import aws
+from batchreg import aws, waiting
 from batchreg.aws import Session
 from batchreg.cli import inputs, prompts, runner, target
 from batchreg.cli.console import AnyScreen, screen
@@ -20,6 +21,7 @@ from batchreg.stack.registries import StackRegistry
 from batchreg.stack.rotate import Outcome
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Stack
+from batchreg.waiting import Sleep, TimedOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ def run(
     password_stdin: bool,
     yes: bool,
     json_output: bool,
+    wait_timeout: float | None = None,
     **place: Any,
 ) -> int:
     """Make a new password current, and say when the instances will have it.
@@ -76,6 +79,7 @@ def run(
         refresh=now or follow,
         follow=follow,
         yes=yes,
+        sleep=waiting.limited(wait_timeout),
         screen=show,
         place=place,
     )
@@ -95,6 +99,7 @@ class Rotate:
     refresh: bool
     follow: bool
     yes: bool
+    sleep: Sleep
     screen: AnyScreen
     place: dict[str, Any]
 
@@ -112,7 +117,9 @@ class Rotate:
         if (
             stack and stack.busy
         ):  # an earlier rotate, interrupted, or another one that has just begun
-            stack = following.resume(found.client, stack, self.screen, again=rotate.AGAIN)
+            stack = following.resume(
+                found.client, stack, self.screen, again=rotate.AGAIN, sleep=self.sleep
+            )
         if stack is None or stack.status not in states.UPDATABLE:
             state = f"is in {stack.status}" if stack else "was deleted"
             command = self.screen.command("deploy", "--stack-name", self.stack_name)
@@ -161,6 +168,7 @@ class Rotate:
             plan.registry,
             credentials,
             self.screen,
+            sleep=self.sleep,
         )
         changed = outcome is not Outcome.UNCHANGED
         if not changed:
@@ -188,7 +196,14 @@ class Rotate:
 
     def _refresh(self, plan: Rotation) -> dict[str, str]:
         try:
-            return _refresh(plan.target.session, plan.stack, self.screen, self.follow)
+            return _refresh(plan.target.session, plan.stack, self.screen, self.follow, self.sleep)
+        except TimedOut as timeout:
+            status = self.screen.command("status", "--stack-name", plan.stack.name)
+            raise BatchregError(
+                f"{plan.registry.host} has its new password, but asking the instances to refresh "
+                f"{timeout.after}.",
+                f"Those that have not refreshed yet do so by their timer. For their state: {status}",
+            ) from None
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted; {plan.registry.host} has its new password, and instances that have "
@@ -209,13 +224,15 @@ def _check(plan: Rotation, credentials: Credentials) -> None:
         )
 
 
-def _refresh(session: Session, present: Stack, screen: Screen, follow: bool) -> dict[str, str]:
+def _refresh(
+    session: Session, present: Stack, screen: Screen, follow: bool, sleep: Sleep = time.sleep
+) -> dict[str, str]:
     """Ask the instances that Systems Manager reaches to refresh; return {instance: status}.
 
     The password is current by now: whatever AWS refuses here, the timer does it later.
     """
     try:
-        return _asked(session, present, screen, follow)
+        return _asked(session, present, screen, follow, sleep)
     except Exception as error:
         line = aws.explain(error)
         if line is None:
@@ -224,7 +241,9 @@ def _refresh(session: Session, present: Stack, screen: Screen, follow: bool) -> 
         return {}
 
 
-def _asked(session: Session, present: Stack, screen: Screen, follow: bool) -> dict[str, str]:
+def _asked(
+    session: Session, present: Stack, screen: Screen, follow: bool, sleep: Sleep
+) -> dict[str, str]:
     running = rotate.instances(
         session.client("batch"), session.client("ecs"), present.outputs["ComputeEnvironmentArn"]
     )
@@ -243,7 +262,8 @@ def _asked(session: Session, present: Stack, screen: Screen, follow: bool) -> di
     asked = rotate.refresh(ssm, reached)
     if not follow:
         return dict.fromkeys(reached, "Asked")
-    return rotate.reported(ssm, asked, reached)
+    with screen.waiting("Waiting for the instances to refresh"):
+        return rotate.reported(ssm, asked, reached, sleep=sleep)
 
 
 def _say_when(present: Stack, what: str, told: dict[str, str], screen: Screen) -> None:

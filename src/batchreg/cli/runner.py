@@ -42,6 +42,8 @@ def run(command: Command[Inputs, Plan], screen: AnyScreen, **about: Any) -> int:
     try:
         return command.act(command.ask(command.resolve(command.gather())))
     except (BatchregError, Interrupted) as error:
+        if isinstance(error, BatchregError):
+            error.place(screen.command)
         screen.emit("result", **about, error=str(error))
         raise
     except Exception as error:

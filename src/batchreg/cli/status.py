@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +14,7 @@ import click
 from batchreg.attach import status as attached
 from batchreg.attach.status import QueueStatus
 from batchreg.cli import runner, target
-from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.console import AnyScreen, TextScreen, screen
 from batchreg.cli.target import Target
 from batchreg.stack import states
 from batchreg.stack.status import Part, Status, look
@@ -20,12 +22,15 @@ from batchreg.stack.status import Part, Status, look
 if TYPE_CHECKING:
     from batchreg.attach.survey import Standing
 
+WIDTH = 80
+
 
 def run(
     *,
     stack_name: str,
     queue: str | None = None,
     compute_environment: str | None = None,
+    outputs: bool = False,
     json_output: bool,
     **place: Any,
 ) -> int:
@@ -34,10 +39,12 @@ def run(
         raise click.UsageError("Give one of --stack-name, --queue and --compute-environment.")
     show = screen(json_output)
     if queue or compute_environment:
+        if outputs:
+            raise click.UsageError("--outputs is about a stack: give --stack-name.")
         about = {"queue": queue, "compute_environment": compute_environment}
         wanted = ShowQueue(**about, stack_name=stack_name, place=place, screen=show)
         return runner.run(wanted, show, **about)
-    command = Show(stack_name=stack_name, place=place, screen=show)
+    command = Show(stack_name=stack_name, outputs=outputs, place=place, screen=show)
     return runner.run(command, show, stack=stack_name)
 
 
@@ -46,6 +53,7 @@ class Show:
     """The stages of `status`."""
 
     stack_name: str
+    outputs: bool
     place: dict[str, Any]
     screen: AnyScreen
 
@@ -60,9 +68,15 @@ class Show:
         return found
 
     def act(self, found: Target) -> int:
-        seen = look(found.session.client, found.existing())
+        stack = found.existing()
+        if self.outputs and isinstance(self.screen, TextScreen):
+            values = "".join(f"{name}: {value}\n" for name, value in stack.outputs.items())
+            self.screen.product("result", values)
+            return 0
+        seen = look(found.session.client, stack)
         standing = _standing(found, seen.attached) if seen.attached else None
-        shown = [*lines(seen), *(_attached(standing, self.screen) if standing else ())]
+        shown = [*lines(seen, self.screen), *(_attached(standing, self.screen) if standing else ())]
+        shown += settings(seen)
         fields = {**asdict(seen), "attached": asdict(standing) if standing else None}
         self.screen.product("result", "".join(f"{line}\n" for line in shown), **fields)
         return 0
@@ -126,12 +140,12 @@ class ShowQueue:
         return seen
 
     def act(self, seen: QueueStatus) -> int:
-        text = "".join(f"{line}\n" for line in lines_of_queue(seen))
+        text = "".join(f"{line}\n" for line in lines_of_queue(seen, self.screen))
         self.screen.product("result", text, **asdict(seen))
         return 0
 
 
-def lines_of_queue(seen: QueueStatus) -> Iterator[str]:
+def lines_of_queue(seen: QueueStatus, screen: AnyScreen) -> Iterator[str]:
     """Put the status of a queue into lines that fit 80 columns."""
     for part in seen.job_queues:
         yield from part_row("Job queue", part)
@@ -145,7 +159,9 @@ def lines_of_queue(seen: QueueStatus) -> Iterator[str]:
         for host in seen.registries:
             yield from row("Registry", host)
     else:
-        yield from row("Credentials", "none from batchreg: batchreg attach adds some")
+        parts = (*seen.compute_environments, *seen.job_queues)
+        add = screen.command("attach", parts[0].name) if parts else ""
+        yield from row("Credentials", "none from batchreg", reason=add and f"To add some: {add}")
 
 
 def row(kind: str, state: str, name: str = "", reason: str = "") -> Iterator[str]:
@@ -166,7 +182,16 @@ def jobs_row(jobs: dict[str, int]) -> Iterator[str]:
     yield from row("Jobs", ", ".join(counts) or "none")
 
 
-def lines(seen: Status) -> Iterator[str]:
+def settings(seen: Status) -> Iterator[str]:
+    """Yield the settings of a stack by the labels of its template, in lines of 80 columns."""
+    width = max((len(each.label) for each in seen.settings), default=0)
+    for each in seen.settings:
+        values = textwrap.wrap(each.value.replace(",", ", "), WIDTH - width - 2) or [""]
+        for label, value in zip_longest([each.label], values, fillvalue=""):
+            yield f"{label:<{width}}  {value}".rstrip()
+
+
+def lines(seen: Status, screen: AnyScreen) -> Iterator[str]:
     """Put a status into lines that fit 80 columns."""
     yield from row("Stack", seen.status, seen.stack, seen.reason)
     for kind, parts in (
@@ -192,7 +217,10 @@ def lines(seen: Status) -> Iterator[str]:
         {
             None: "none yet" if seen.status in states.NOT_CREATED else "not batchreg's",
             False: "as rendered now",
-            True: "not as rendered now: batchreg deploy updates it",
+            True: "not as rendered now",
         }[seen.differs],
         f"batchreg {seen.version}" if seen.version else "",
+        f"To update it: {screen.command('deploy', '--stack-name', seen.stack)}"
+        if seen.differs
+        else "",
     )

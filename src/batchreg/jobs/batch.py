@@ -30,6 +30,7 @@ WAITING: tuple[JobStatusType, ...] = UNFINISHED[:-1]
 STATES: tuple[JobStatusType, ...] = (*UNFINISHED, "SUCCEEDED", "FAILED")
 
 Sleep = Callable[[float], None]
+Command = Callable[..., str]  # returns a batchreg command of these words, for the same stack
 
 
 def submit(
@@ -144,10 +145,11 @@ def verdict(job: JobDetailTypeDef) -> tuple[int, str]:
 
 
 _JOBS_SECRET = r"(Asm fetching secret|ResourceInitializationError.*(secret|registry auth))"
-# The next step for a job that does not start, or ends without an exit code. CannotPull stands for
-# CannotPullImageManifestError, of an image named by its tag, and for CannotPullContainerError. What
-# the agent says of a secret that a job definition names is in the task's reason.
-ADVICE = (
+# (reason, next step, words of the command in it) for a job that does not start, or ends without an
+# exit code. CannotPull stands for CannotPullImageManifestError, of an image named by its tag, and for
+# CannotPullContainerError. What the agent says of a secret that a job definition names is in the
+# task's reason.
+ADVICE: tuple[tuple[Any, ...], ...] = (
     (
         r"CannotPull.*(toomanyrequests|rate limit|\b429\b)",
         "The registry limits pulls: wait, or use credentials with a higher limit.",
@@ -155,7 +157,8 @@ ADVICE = (
     (r"CannotPull.*(manifest unknown|not found)", "Check the image's name and tag."),
     (
         r"CannotPull.*no space left",
-        "The disk is full: batchreg deploy --root-volume-gib with a larger size.",
+        "The disk is full; for a larger one: {}",
+        ("deploy", "--root-volume-gib", "GIB"),
     ),
     (
         r"CannotPull.*no matching manifest",
@@ -167,12 +170,12 @@ ADVICE = (
     ),
     (
         r"CannotPull.*no basic auth credentials",
-        "The instance has no credentials for this registry: batchreg doctor finds out why.",
+        "The instance has no credentials for this registry.",
     ),
     (
         r"CannotPull",
-        "The credentials may be wrong, or not allowed to pull this image: batchreg check "
-        "--stack-name tells which.",
+        "The credentials may be wrong, or not allowed to pull this image; to tell which: {}",
+        ("check", "IMAGE"),
     ),
     (
         rf"{_JOBS_SECRET}.*(AccessDenied|not authorized)",
@@ -198,19 +201,21 @@ ADVICE = (
     (
         r"COMPUTE_ENVIRONMENT_MAX_RESOURCE",
         "The job is larger than the compute environment: "
-        "use less --vcpus or --memory, or batchreg deploy --max-vcpus with more.",
+        "use less --vcpus or --memory, or allow more: {}",
+        ("deploy", "--max-vcpus", "NUMBER"),
     ),
     (
         r"JOB_RESOURCE_REQUIREMENT",
         "The job is larger than every instance type: "
-        "use less --vcpus, --memory or --gpus, or batchreg deploy --instance-type with larger ones.",
+        "use less --vcpus, --memory or --gpus, or larger ones: {}",
+        ("deploy", "--instance-type", "TYPE"),
     ),
     (
         r"INSUFFICIENT_INSTANCE_CAPACITY",
-        "AWS has no capacity for these instance types: batchreg deploy --instance-type with more "
-        "types, or wait.",
+        "AWS has no capacity for these instance types: wait, or use more types: {}",
+        ("deploy", "--instance-type", "TYPE", "--instance-type", "TYPE"),
     ),
-    (r"ACTION_REQUIRED", "batchreg doctor finds out what is wrong with the compute environment."),
+    (r"ACTION_REQUIRED", "To find out what is wrong with the compute environment: {}", ("doctor",)),
     (
         r"SERVICE_ROLE_PERMISSIONS",
         "AWS Batch lacks a permission: check AWSServiceRoleForBatch in the IAM console.",
@@ -222,12 +227,18 @@ ADVICE = (
 )
 
 
-def advice(reason: str) -> str:
+def advice(reason: str, command: Command, image: str = "IMAGE") -> str:
     """Return the next step for a job with this reason, empty if the reason says enough."""
-    return next(
-        (step for pattern, step in ADVICE if re.search(pattern, reason, re.IGNORECASE | re.DOTALL)),
-        "",
-    )
+    for pattern, step, *commands in ADVICE:
+        if re.search(pattern, reason, re.IGNORECASE | re.DOTALL):
+            named = ([image if word == "IMAGE" else word for word in words] for words in commands)
+            return str(step).format(*(command(*words) for words in named))
+    return ""
+
+
+def is_pull_failure(reason: str) -> bool:
+    """Tell whether an image, or the secret that is needed for it, could not be had."""
+    return bool(re.search(rf"CannotPull|{_JOBS_SECRET}", reason, re.IGNORECASE | re.DOTALL))
 
 
 def check_queue(batch: BatchClient, queue: str) -> list[ComputeEnvironmentDetailTypeDef]:
@@ -249,17 +260,18 @@ def check_queue(batch: BatchClient, queue: str) -> list[ComputeEnvironmentDetail
         _check(
             f"compute environment {environment['computeEnvironmentName']}",
             environment,
-            "Fix the cause. If it stays INVALID, replace it: batchreg deploy --replace-environment",
+            "Fix the cause. If it stays INVALID, replace it:",
+            ("deploy", "--replace-environment"),
         )
     name = f"job queue {queues[0]['jobQueueName']}"
-    _check(name, queues[0], "Fix the cause, then run batchreg deploy.")
+    _check(name, queues[0], "Fix the cause, then deploy again:", ("deploy",))
     return environments
 
 
-def _check(name: str, found: Mapping[str, Any], step: str) -> None:
+def _check(name: str, found: Mapping[str, Any], step: str, command: tuple[str, ...]) -> None:
     if found["status"] == "INVALID":
         reason = " ".join(found.get("statusReason", "no reason given").split()).rstrip(".")
-        raise BatchregError(f"The {name} is INVALID: {reason}.", step)
+        raise BatchregError(f"The {name} is INVALID: {reason}.", step, command)
     if found["state"] != "ENABLED":
         raise BatchregError(f"The {name} is DISABLED.", "Enable it in the AWS Batch console.")
 

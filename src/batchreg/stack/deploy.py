@@ -133,7 +133,9 @@ def _preview(
         screen.changes(change_set.changes)
         if text := preview.effect_on_jobs(seen, new, running() if seen.affects_jobs else 0):
             screen.note(text)
-        if text := preview.image_names(old, new):
+        if text := preview.image_names(
+            old, new, screen.command("image", "--stack-name", plan.name, "IMAGE")
+        ):
             screen.note(text)
         return
     screen.changes(change_set.changes)

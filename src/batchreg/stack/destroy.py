@@ -21,6 +21,7 @@ from batchreg.stack.following import (
 )
 from batchreg.stack.screen import Ask, Resource, Screen
 from batchreg.stack.states import Sleep, Stack, StackFailed
+from batchreg.waiting import TimedOut
 
 AGAIN = "destroy again"
 
@@ -130,6 +131,11 @@ def _terminate(
         raise Interrupted(
             f"interrupted; jobs are being terminated, and {present.name} still exists. "
             "To continue, run the same command again."
+        ) from None
+    except TimedOut as timeout:
+        raise BatchregError(
+            f"Ending the jobs {timeout.after}; it continues, and {present.name} still exists.",
+            "To continue, run the same command again.",
         ) from None
 
 

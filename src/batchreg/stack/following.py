@@ -15,6 +15,7 @@ from batchreg.stack import events, states
 from batchreg.stack.events import plain_reason
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Sleep, Stack, StackFailed
+from batchreg.waiting import TimedOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +136,17 @@ def without_failure(name: str, status: str, again: str = "deploy again") -> Stac
 
 @contextmanager
 def explaining_interrupt(name: str, screen: Screen) -> Iterator[None]:
-    """Say, after a Ctrl-C in the block, that the operation continues."""
+    """Say, after a Ctrl-C in the block or at the end of the time for it, that it continues."""
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; the operation on {name} continues. To resume watching, run the same "
             f"command again; for its status: {screen.command('status', '--stack-name', name)}"
+        ) from None
+    except TimedOut as timeout:
+        raise BatchregError(
+            f"The operation on {name} {timeout.after}; it continues.",
+            "To resume watching, run the same command again; for its status: "
+            f"{screen.command('status', '--stack-name', name)}",
         ) from None

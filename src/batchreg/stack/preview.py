@@ -120,13 +120,16 @@ def effect_on_jobs(preview: Preview, new: Deployment, running: int) -> str:
     )
 
 
-def image_names(old: Deployment, new: Deployment) -> str:
-    """Return what becomes of the names of images, empty if they stay as they are."""
+def image_names(old: Deployment, new: Deployment, command: str) -> str:
+    """Return what becomes of the names of images, empty if they stay as they are.
+
+    `command`: what prints them.
+    """
     before, after = ({key for _, key in one.settings.cached} for one in (old, new))
     if come := ", ".join(sorted(map(host_of, after - before))):
         return (
             f"From then on instances have no credentials for {come}: jobs have to name its images as "
-            "batchreg image prints them."
+            f"this prints them: {command}"
         )
     if gone := ", ".join(sorted(map(host_of, before - after))):
         return (

@@ -64,6 +64,7 @@ class Problem:
 
     fact: str
     step: str = ""
+    command: tuple[str, ...] = ()
     denied: bool = False
     broken: bool = False
 
@@ -72,7 +73,7 @@ class Problem:
 
     @property
     def error(self) -> BatchregError:
-        return BatchregError(self.fact, self.step)
+        return BatchregError(self.fact, self.step, self.command)
 
 
 def of(stack: Stack, settings: Settings | None) -> tuple[StackRegistry, ...]:
@@ -110,7 +111,12 @@ def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored 
     except registry_login.Refused as refusal:
         step = "Fix it in the Secrets Manager console."
         if registry.slot:  # the stack's own
-            step = "batchreg rotate repairs it."
+            return Problem(
+                f"The secret {registry.secret_name}: {refusal}.",
+                "To repair it:",
+                ("rotate",),
+                broken=True,
+            )
         return Problem(f"The secret {registry.secret_name}: {refusal}.", step, broken=True)
     fields = json.loads(text, strict=False)
     return Stored(key, Credentials(fields["username"], fields["password"]), fields)

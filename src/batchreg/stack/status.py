@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from batchreg.errors import BatchregError
 from batchreg.jobs import batch as jobs
 from batchreg.render import template
 from batchreg.render.settings import Settings
-from batchreg.render.text import read_template, to_json, to_yaml
+from batchreg.render.text import Deployed, parse, read_template, to_json, to_yaml
 from batchreg.stack import instances, registries, states
 from batchreg.stack.instances import Instances
 from batchreg.stack.states import Stack
@@ -27,6 +27,15 @@ class Part:
     state: str
     status: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of a stack: a parameter, as its template labels it, or the image type."""
+
+    name: str
+    label: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Status:
     outputs: dict[str, str]
     caches: dict[str, str] = field(default_factory=dict)
     attached: str | None = None
+    settings: tuple[Setting, ...] = ()
 
 
 def look(clients: Any, present: Stack) -> Status:
@@ -96,7 +106,25 @@ def look(clients: Any, present: Stack) -> Status:
             secrets={arn: change.result() for arn, change in secrets.items()},
             registries={each.arn: each.host for each in found},
             caches={each.arn: each.prefix for each in found if each.prefix},
+            settings=tuple(_settings(body.result(), deployed, present)) if deployed else (),
         )
+
+
+def _settings(body: str, deployed: Deployed, present: Stack) -> Iterator[Setting]:
+    """Yield the parameters that have a value to show, and the image type.
+
+    Registries are not among them: they have rows of their own.
+    """
+    if not deployed.attached:
+        yield Setting("ImageType", "Image type", deployed.settings.image_type)
+    template = parse(body)
+    labels = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterLabels"]
+    for name, declared in template["Parameters"].items():
+        value = present.parameters.get(name, "")
+        hidden = declared.get("NoEcho") or name.startswith(("RegistryUrl", "Username"))
+        if value and not hidden:
+            label = labels[name]["default"]
+            yield Setting(name, f"Cache: {label.lower()}" if "Cache" in name else label, value)
 
 
 def _difference(body: str, settings: Settings) -> list[str]:

@@ -286,11 +286,12 @@ def check(facts: Facts, job: Job | None = None) -> str:
     """Return the step that finds out more about an image."""
     name = job.image if job else facts.image.image if facts.image else ""
     if not name:
-        return "Check the image with batchreg check."
+        return f"To find out more: {batchreg(facts, 'check', 'IMAGE')}"
     if not facts.stack_name:
         host = key_of(name)
         host = "docker.io" if host == HUB else host
-        return f"To find out more: batchreg check --registry-url {host} --username USER {name}"
+        words = ("--registry-url", host, "--username", "USER", name)
+        return f"To find out more: {batchreg(facts, 'check', *words)}"
     return f"To find out more: {batchreg(facts, 'check', name)}"
 
 

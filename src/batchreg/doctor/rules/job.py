@@ -67,7 +67,7 @@ def _execution_role(facts: Facts, _job: Job) -> str:
         )
     role = f"JobExecutionRoleArn of {facts.stack_name}"
     return (
-        f"Use the {role} in the job definition (batchreg submit --auth job does), check that the "
+        f"Use the {role} in the job definition (submit --auth job does), check that the "
         "secret exists and that this role is allowed to read it, and that the subnets reach "
         "Secrets Manager."
     )
@@ -134,7 +134,10 @@ ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, st
         "A job that this one depends on has failed",
         r"dependent job failed|dependency .*failed|job dependency",
         JOBS + "job_dependencies.html",
-        lambda facts, job: "Look at that job: batchreg doctor --job ID. Then submit both again.",
+        lambda facts, job: (
+            "Submit both again once that job is repaired. To look at it: "
+            f"{batchreg(facts, 'doctor', '--job', 'ID')}"
+        ),
     ),
     (
         "container-not-started",
@@ -159,8 +162,8 @@ ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, st
         r"OutOfMemory",
         STOPPED,
         lambda facts, job: (
-            f"Ask for more than {job.memory} MiB: MEMORY in the job definition, or batchreg submit "
-            "--memory."
+            f"Ask for more than {job.memory} MiB: MEMORY in the job definition, or --memory of "
+            "submit."
         ),
     ),
     (
@@ -169,8 +172,8 @@ ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, st
         r"Host EC2 .*terminated|SpotInstanceTermination",
         JOBS + "job_retries.html",
         lambda facts, job: (
-            "Submit the job again, with retries: attempts in the job definition, or batchreg "
-            "submit --retries."
+            "Submit the job again, with retries: attempts in the job definition, or --retries "
+            "of submit."
         ),
     ),
     (
@@ -178,9 +181,7 @@ ENDS: tuple[tuple[str, str, str, str, Callable[[Facts, Job], str | tuple[str, st
         "The job took longer than its timeout allows",
         r"exceeded timeout",
         JOBS + "job_timeouts.html",
-        lambda facts, job: (
-            "Allow more: timeout in the job definition, or batchreg submit --timeout."
-        ),
+        lambda facts, job: "Allow more: timeout in the job definition, or --timeout of submit.",
     ),
 )
 
