@@ -22,6 +22,7 @@ NAMED = {
     "batchreg doctor</title>",
     '<p class="program">batchreg doctor</p>',
     "Cancelled by batchreg cancel",
+    "  1  in a new compute environment and job queue (batchreg deploy)",  # an answer to choose
     "batchreg rotate",  # what Systems Manager shows as the reason of a command
 }
 # Comments in the settings of an engine, which are a file, and know their stack.

@@ -66,7 +66,7 @@ def test_newcomer_answers_five_questions(open_terminal, account, columns):
     terminal = open_terminal("deploy", columns=columns)
     answer(terminal, [*QUESTIONS, ("Save these settings to batchreg.yaml? [y/N]: ", "n")])
     assert terminal.wait() == 0, terminal.output
-    ending = terminal.lines[terminal.lines.index(f"{account.name} is up.") + 1 : -1]
+    ending = terminal.lines[terminal.lines.index(f"{account.name} is up.") + 1 : -2]
     queue = account.outputs["JobQueueArn"]
     assert ending == [
         f"Job queue     {queue.rpartition('/')[2]}",
@@ -84,7 +84,7 @@ def test_newcomer_answers_five_questions(open_terminal, account, columns):
     first, _, third = account.aws.subnet_ids
     assert account.parameters["SubnetIDs"] == f"{first},{third}"
     assert PASSWORD not in terminal.output
-    assert [line for line in terminal.lines[:-2] if len(line) > columns] == []
+    assert [line for line in terminal.lines[:-3] if len(line) > columns] == []
     row = next(line.split() for line in terminal.lines if first in line)
     assert row == ["1", first, "us-east-1a", "172.31.0.0/20", "yes"]
 

@@ -78,7 +78,8 @@ def offer(plan: Plan, region: str, screen: TextScreen) -> None:
     if wanted:
         assert isinstance(context.command, Command)
         save(CONFIG_FILE, context.command, {"region": region, **of_plan(plan, given(context))})
-        screen.note(f"Settings written to {CONFIG_FILE}. To update the stack: batchreg deploy")
+        command = screen.command("deploy")
+        screen.note(f"Settings written to {CONFIG_FILE}. To update the stack: {command}")
 
 
 def save(path: str, command: Command, settings: Mapping[str, Any]) -> None:
