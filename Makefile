@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+SITE := $(VENV)-site/ready
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: $(READY)  ## Run all tests; on Debian as root, with a real registry, engine and cloud-init
+test: $(READY) $(SITE)  ## Run all tests; on Debian as root, with a real registry, engine and cloud-init
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)  ## Lint, check types, lint the templates for every region
@@ -25,11 +26,16 @@ demo: $(READY)  ## Show a job that fails, the reason and the fix, on an embedded
 bench: $(READY)  ## Measure commands, boot step and fleet, beside the alternatives
 	@$(BIN)/python scripts/bench.py $(ARGS)
 
-docs: $(READY)  ## Write the generated pages and pictures: reference, troubleshooting, fleet, doctor
+docs: $(READY)  ## Write the generated pages, pictures and terminal screens again
 	$(BIN)/python scripts/write_reference.py
 	$(BIN)/python scripts/write_troubleshooting.py
 	$(BIN)/python scripts/fleet.py
 	$(BIN)/python scripts/draw_doctor.py
+	PYTHONPATH=tests $(BIN)/python scripts/record_screens.py
+
+site: $(SITE)  ## Build the documentation as a site, in site/; a broken link is an error
+	rm -rf site
+	$(VENV)-site/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs site
 
 deploy-time: $(READY)  ## Time what batchreg adds to a deploy, beyond what AWS takes
 	$(BIN)/python scripts/time_deploy.py
@@ -43,4 +49,11 @@ $(READY): setup.cfg pyproject.toml scripts/debian_packages.sh
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-.PHONY: help test check templates demo bench docs deploy-time
+# Apart from the tools above, some of which need an older docutils than Sphinx.
+$(SITE): scripts/site_requirements.txt
+	@echo "Setting up $(@D)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+.PHONY: help test check templates demo bench docs site deploy-time
