@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 from lab.agent import Login
 from lab.environ import ENVIRON
 from lab.metadata import Credentials
+from lab.task import TaskError
 
 if TYPE_CHECKING:
     from local_aws import LocalAws
@@ -107,10 +108,6 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_RDWR)
 
 
-class TokenRefused(Exception):
-    """ECR gives a role no token."""
-
-
 class Tokens:
     """ECR's tokens for roles, kept as the agent keeps them: they are good for twelve hours."""
 
@@ -119,11 +116,13 @@ class Tokens:
         self._logins: dict[str, Login] = {}
         self._lock = threading.Lock()
 
-    def login(self, role: str) -> Login:
-        """Return what to log in with as a role.
+    def login(self, role: str) -> Login | None:
+        """Return what to log in with as a role, None without one.
 
-        Raises TokenRefused, with the agent's words.
+        Raises TaskError, with the agent's words.
         """
+        if not role:
+            return None
         with self._lock:
             if role not in self._logins:
                 self._logins[role] = self._ask(self._assume(role))
@@ -134,8 +133,9 @@ class Tokens:
             return token(self._aws.client("ecr", credentials))
         except ClientError as error:
             found = error.response
-            raise TokenRefused(
-                "operation error ECR: GetAuthorizationToken, https response error StatusCode: "
+            raise TaskError(
+                "CannotPullECRContainerError: operation error ECR: GetAuthorizationToken, "
+                "https response error StatusCode: "
                 f"{found['ResponseMetadata']['HTTPStatusCode']}, RequestID: "
                 f"{found['ResponseMetadata'].get('RequestId', '')}, api error "
                 f"{found['Error']['Code']}: {found['Error']['Message']}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from lab.agent import Login, auth_for, read_ecs_config
-from lab.ecr import IMAGE, TokenRefused, Tokens
+from lab.ecr import IMAGE, Tokens
 from lab.machine import Machine
 from lab.metadata import Credentials, Metadata
 from lab.task import Task, TaskEngine, TaskError
@@ -245,20 +245,12 @@ class Host(threading.Thread):
         """Return the login for a task's image: the one that it carries, or the instance's."""
         own = container.get("repositoryCredentials")
         if not own and IMAGE.match(container["image"]):
-            return self._ecr_login(container.get("executionRoleArn"))
+            return self._tokens.login(container.get("executionRoleArn") or self._metadata.role)
         if not own:
             return auth_for(container["image"], self._config)
         text = self._read_secret(own["credentialsParameter"], container.get("executionRoleArn", ""))
         found = json.loads(text)
         return {name: found[name] for name in ("username", "password")}
-
-    def _ecr_login(self, execution_role: str | None) -> Login | None:
-        """Return a token of ECR's, for the execution role or else for the instance's."""
-        role = execution_role or self._metadata.role
-        try:
-            return self._tokens.login(role) if role else None
-        except TokenRefused as error:
-            raise TaskError(f"CannotPullECRContainerError: {error}") from None
 
     def _read_secret(self, secret: str, role: str) -> str:
         """Read a secret with the rights of the execution role."""

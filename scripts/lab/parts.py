@@ -33,7 +33,7 @@ PROGRAMS = {
     },
     "engine": {"dockerd": "docker.io", "containerd": "containerd", "runc": "runc"},
     "instance": {"cloud-init": "cloud-init"},
-    "machine": {"cloud-init": "cloud-init", "systemd-analyze": "systemd"},
+    "machine": {"cloud-init": "cloud-init", "systemd-analyze": "systemd", "openssl": "openssl"},
     "browser": {"chromium-headless-shell": "chromium-headless-shell"},
 }
 

@@ -21,7 +21,8 @@ from ministack.services.cloudformation import (
 )
 
 from local_aws import operations
-from local_aws.resources import CREATE_ONLY, TYPES, as_text, reshapes
+from local_aws.properties import as_text
+from local_aws.resources import CREATE_ONLY, TYPES, reshapes
 
 Data = dict[str, Any]
 

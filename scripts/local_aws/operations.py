@@ -18,7 +18,7 @@ from ministack.core.responses import new_uuid, now_iso
 from ministack.services import cloudformation
 from ministack.services.cloudformation import engine, provisioners, stacks
 
-from local_aws.resources import as_text
+from local_aws.properties import as_text
 
 Data = dict[str, Any]
 

@@ -16,17 +16,10 @@ from ministack.core.responses import AccountRegionScopedDict, get_account_id, ge
 from ministack.services import ecr
 
 from local_aws import policies, upstreams
-from local_aws.ecr import (
-    REGISTRY,
-    EcrError,
-    caller_of,
-    create_repository,
-    has_prefix,
-    host,
-    read_login,
-    registry_policies,
-    rules,
-)
+from local_aws.cache_rules import read_login, rules
+from local_aws.creation_templates import create_repository, has_prefix
+from local_aws.ecr import REGISTRY, caller_of, host, registry_policies
+from local_aws.ecr_requests import EcrError
 
 Data = dict[str, Any]
 
@@ -63,6 +56,8 @@ async def handle_request(method: str, path: str, headers: Data, body: bytes, que
                 return _answer(method, reply)
     except Refusal as refusal:
         return refusal.answer
+    except upstreams.Unavailable as error:  # its proxy, with what is cached
+        return ecr._registry_error(503, "UNAVAILABLE", str(error))
     return await _handle_request(method, path, headers, body, query)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +17,10 @@ from ministack.core.responses import new_uuid
 from ministack.services import batch, iam, secretsmanager
 from ministack.services.cloudformation import provisioners
 
-from local_aws import ecr
+from local_aws import cache_rules, creation_templates
 from local_aws.batch import create_job_queue, delete_job_queue, update_job_queue
 from local_aws.definitions import deregister_job_definition, register_job_definition
+from local_aws.ecr_requests import check, shape_of
 from local_aws.environments import (
     IN_PLACE,
     LINKED_ROLE,
@@ -30,6 +30,7 @@ from local_aws.environments import (
     reshape,
     user_data_of,
 )
+from local_aws.properties import as_text, convert
 from local_aws.requests import ask, find, name_in
 
 Data = dict[str, Any]
@@ -70,56 +71,15 @@ def reshapes(old: Data, new: Data) -> bool:
 
 
 @functools.cache
-def _shape(operation: str, service: str = "batch") -> Any:
-    model = ServiceModel(Loader().load_service_model(service, "service-2"), service)
+def _shape(operation: str) -> Any:
+    model = ServiceModel(Loader().load_service_model("batch", "service-2"), "batch")
     return model.operation_model(operation).input_shape
 
 
 def _request(operation: str, properties: Data, key: str, name: str) -> Data:
     """Turn a Batch resource's properties into the request that makes it."""
-    request: Data = _convert(_shape(operation), {**properties, key: name}, "#")
+    request: Data = convert(_shape(operation), {**properties, key: name}, "#")
     return request
-
-
-def _convert(shape: Any, value: Any, where: str) -> Any:
-    """Follow botocore's model: its names, its lists and numbers, and nothing it does not know."""
-    kind = shape.type_name
-    if kind == "structure":
-        names = {name.lower(): name for name in shape.members}
-        for key in value:
-            if key.lower() not in names:
-                raise _misfit(where, f"extraneous key [{key}] is not permitted")
-        named = {names[key.lower()]: item for key, item in value.items()}
-        for name in shape.required_members:
-            if name not in named:
-                raise _misfit(where, f"required key [{name[0].upper()}{name[1:]}] not found")
-        return {
-            name: _convert(shape.members[name], item, f"{where}/{name}")
-            for name, item in named.items()
-        }
-    if kind == "list":
-        items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-        return [_convert(shape.member, item, f"{where}/{n}") for n, item in enumerate(items)]
-    if kind == "map":
-        return {key: _convert(shape.value, item, f"{where}/{key}") for key, item in value.items()}
-    text = as_text(value)
-    if kind == "boolean" and text in ("true", "false"):
-        return text == "true"
-    if kind in ("integer", "long") and re.fullmatch(r"-?\d+", text):
-        return int(text)
-    if kind == "string" and isinstance(value, (str, int, float)):
-        if text in (shape.enum or [text]):
-            return text
-        raise _misfit(where, f"{text} is not a valid enum value")
-    raise _misfit(where, f"expected type: {kind.title()}, found: {type(value).__name__}")
-
-
-def _misfit(where: str, why: str) -> ValueError:
-    return ValueError(f"Model validation failed ({where}: {why})")
-
-
-def as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unnamed(stack: str, logical_id: str) -> str:
@@ -313,7 +273,7 @@ def _delete_role_policy(physical_id: str, properties: Data) -> None:
 
 def _create_cache_rule(logical_id: str, properties: Data, stack: str) -> Made:
     request = _ecr_request("CreatePullThroughCacheRule", properties)
-    return ecr.create_rule(request)["ecrRepositoryPrefix"], {}
+    return cache_rules.create_rule(request)["ecrRepositoryPrefix"], {}
 
 
 def _update_cache_rule(prefix: str, old: Data, new: Data, stack: str, logical_id: str) -> Made:
@@ -321,32 +281,31 @@ def _update_cache_rule(prefix: str, old: Data, new: Data, stack: str, logical_id
 
 
 def _delete_cache_rule(prefix: str, properties: Data) -> None:
-    if prefix in ecr.rules:
-        ecr.delete_rule({"ecrRepositoryPrefix": prefix})
+    if prefix in cache_rules.rules:
+        cache_rules.delete_rule({"ecrRepositoryPrefix": prefix})
 
 
 def _create_repository_template(logical_id: str, properties: Data, stack: str) -> Made:
     request = _ecr_request("CreateRepositoryCreationTemplate", properties)
-    return ecr.create_template(request)["repositoryCreationTemplate"]["prefix"], {}
+    return creation_templates.create_template(request)["repositoryCreationTemplate"]["prefix"], {}
 
 
 def _update_repository_template(
     prefix: str, old: Data, new: Data, stack: str, logical_id: str
 ) -> Made:
     request = _ecr_request("CreateRepositoryCreationTemplate", new)
-    ecr.replace_template(request)
+    creation_templates.replace_template(request)
     return prefix, {}
 
 
 def _delete_repository_template(prefix: str, properties: Data) -> None:
-    if prefix in ecr.templates:
-        ecr.delete_template({"prefix": prefix})
+    if prefix in creation_templates.templates:
+        creation_templates.delete_template({"prefix": prefix})
 
 
 def _ecr_request(operation: str, properties: Data) -> Data:
-    shape = _shape(operation, "ecr")
-    request: Data = _convert(shape, properties, "#")
-    ecr.check(shape, request)
+    request: Data = convert(shape_of(operation), properties, "#")
+    check(shape_of(operation), request)
     return request
 
 

@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import shutil
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -139,6 +140,8 @@ class Proxy:
             connection.request("GET", path, headers={"Accept": MANIFESTS})
             answer = connection.getresponse()
             return Reply(answer.status, dict(answer.getheaders()), answer.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(repr(error)) from error
         finally:
             connection.close()
 
@@ -190,8 +193,8 @@ async def proxy_for(name: str, host: str, login: Login | None) -> Proxy:
             return present[1]
         folder = Path(os.environ["LOCAL_AWS_FOLDER"], "ecr", name)
         proxy = await asyncio.to_thread(Proxy, folder, host, login)
-        if present:
-            present[1].stop()
+        if present:  # it may be under way with an image
+            threading.Timer(STORE_SECONDS, present[1].stop).start()
         _proxies[name] = (wanted, proxy)
         return proxy
 

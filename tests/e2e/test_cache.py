@@ -9,14 +9,16 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from cache_world import IMPORT, PULL, policy, statement
 from cached import World, cached_registries
-from lab.parts import PullError
+from lab.parts import PullError, Registry
 from real_parts import PASSWORD, require
+from token_server import TokenServer
 
 EC2_ROLE = "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
 
@@ -91,6 +93,24 @@ def test_new_secret_counts_for_the_next_image(world: World, puller: str) -> None
     world.secrets.put_secret_value(SecretId=secret, SecretString=content)
     assert world.validated(prefix) == (True, "")
     assert world.pull(sort, puller) == ""
+
+
+def test_registry_with_a_token_server_is_cached(world: World, puller: str, tmp_path: Path) -> None:
+    """As the registries have it that ECR supports: credentials are for the token server."""
+    with Registry("ada", "x", directory=tmp_path / "registry") as filling:
+        filling.push("lab/align")
+    with (
+        TokenServer(tmp_path, {"ada": PASSWORD}, {"ada": {"lab/align"}}) as tokens,
+        Registry("ada", "x", directory=tmp_path / "registry", auth=tokens.auth) as registry,
+    ):
+        world.aws.set_upstreams({"registry-1.docker.io": registry.host})
+        prefix = world.rule(world.secret("ada", PASSWORD), "registry-1.docker.io")
+        wrong = world.rule(world.secret("ada", "wrong"), "registry-1.docker.io")
+        assert world.validated(prefix) == (True, "")
+        assert world.pull(world.image(prefix, "lab/align:latest"), puller) == ""
+        refused = world.pull(world.image(wrong, "lab/align:latest"), puller)
+        assert "The authentication to the upstream registry failed." in refused
+    assert world.pull(world.image(prefix, "lab/align:latest"), puller) == ""
 
 
 @pytest.mark.parametrize(

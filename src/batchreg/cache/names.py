@@ -73,7 +73,7 @@ def upstream_name(image: str, cache: Cache) -> str | None:
         return None
     for one in cache.registries:
         if parsed.path.startswith(f"{one.prefix}/"):
-            return image.replace(f"{cache.host}/{one.prefix}/", f"{one.host}/", 1)
+            return f"{one.host}/{image.removeprefix(f'{cache.host}/{one.prefix}/')}"
     return None
 
 
@@ -83,11 +83,5 @@ def _cached_name(image: Image, cache: Cache) -> str | None:
     if not registry:
         return None
     official = "library/" if image.on_hub and "/" not in image.path else ""
-    rest = image.name[_start_of_path(image) :]
+    rest = image.name.removeprefix(f"{image.registry}/")
     return f"{cache.host}/{registry.prefix}/{official}{rest}"
-
-
-def _start_of_path(image: Image) -> int:
-    """Return where the path starts in an image's name, which need not have a host."""
-    host = f"{image.registry}/"
-    return len(host) if image.name.startswith(host) else 0

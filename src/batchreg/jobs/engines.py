@@ -39,7 +39,7 @@ class Place:
 
 
 class Configuration(NamedTuple):
-    """An engine's settings, without comments, and what to know about them, in sentences."""
+    """An engine's settings, and what else to know about them, in sentences."""
 
     settings: str
     notes: list[str]

@@ -97,6 +97,19 @@ def destroy(
             except StackFailed as second:
                 raise _explained(batch, present, second, screen) from None
         screen.note(f"{present.name} is gone.")
+        if prefix := present.parameters.get("CachePrefix"):
+            screen.note(_left_in_ecr(prefix, present))
+
+
+def _left_in_ecr(prefix: str, present: Stack) -> str:
+    """Return what stays: a repository belongs to no stack, and may be the only copy of an image."""
+    region = present.id.split(":")[3]
+    return (
+        f"The images that ECR has cached below {prefix}/ stay there. To delete them: "
+        f"aws ecr describe-repositories --region {region} --output text --query "
+        f"\"repositories[?starts_with(repositoryName, '{prefix}/')].[repositoryName]\" | "
+        f"xargs -r -n 1 aws ecr delete-repository --region {region} --force --repository-name"
+    )
 
 
 def _terminate(
