@@ -15,6 +15,7 @@ left out. `make docs` writes the screens; a test compares them.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -42,19 +43,23 @@ BLOCK = re.compile(r"(?m)^<!-- screen: ([a-z-]+) -->\n```console\n((?:.*\n)*?)``
 
 # The events of a stack, whose order and time depend on the machine.
 EVENT = re.compile(r"_(?:COMPLETE|IN_PROGRESS)  \d+ s$")
+ROW = r"[A-Z]\w+ +AWS::\S+"  # of a table of resources
 # What differs from run to run, and what stands there instead of the n-th such thing in a screen.
 UNSTEADY: tuple[tuple[str, Callable[[int], str]], ...] = (
     (r"(?<=lt-)[0-9a-f]{17}", lambda n: f"0a1b2c3d4e5f6a7{n:02}"),
-    (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", lambda n: f"2a58d41c-4c28-498f-bc4d-{n:012}"),
+    (
+        r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        lambda n: f"2a58d41c-4c28-498f-bc4d-{n:012}",
+    ),
     (r"(?<=ment-|ueue-)[0-9a-f]{12}\b", lambda n: f"5769b264d{n:03}"),
     (r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d(?= at the latest)", lambda _: "10:12"),
     (r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b", lambda _: "2026-11-26 09:41"),
-    (r"(?m)^\d\d:\d\d:\d\d", lambda n: f"09:{41 + n}:07"),
 )
 
 OUTPUTS = r"^[A-Z]\w+: (arn:|lt-|\w+/|\d)"  # of a stack
 
-Answers = tuple[tuple[str, str], ...]
+# What is on the screen, and what is typed then or happens then.
+Answers = tuple[tuple[str, "str | Callable[[World], None]"], ...]
 ASK_PASSWORD = ("Password or access token:", PASSWORD)
 CONFIRM = ("[y/N]:", "y")
 
@@ -85,6 +90,48 @@ class World:
         batch.submit_job(jobName="align", jobQueue="research", jobDefinition=definition)
         self.aws.set_jobs("SUCCEEDED", exit_code=0)
 
+    def jobs_wait(self) -> None:
+        self.aws.set_jobs("RUNNABLE")
+
+    def job_runs(self) -> None:
+        self.aws.set_jobs("RUNNING", job_id=self._job)
+        log = {"logGroupName": "/aws/batch/job", "logStreamName": self._log_stream}
+        logs = self.aws.client("logs")
+        logs.create_log_group(logGroupName=log["logGroupName"])
+        logs.create_log_stream(**log)
+        line = {"timestamp": 1_700_000_000_000, "message": "120 reads aligned"}
+        logs.put_log_events(**log, logEvents=[line])
+
+    def job_ends(self) -> None:
+        reason = "Essential container in task exited"
+        self.aws.set_jobs("SUCCEEDED", job_id=self._job, exit_code=0, reason=reason)
+        self.aws.set_jobs("SUCCEEDED", exit_code=0)
+
+    @property
+    def _job(self) -> str:
+        """The id of the one job on the queue of the stack that has not ended."""
+        batch, queue = self.aws.client("batch"), self._output("JobQueueArn")
+        (job,) = (
+            job
+            for status in ("RUNNABLE", "RUNNING")
+            for job in batch.list_jobs(jobQueue=queue, jobStatus=status)["jobSummaryList"]
+        )
+        return str(job["jobId"])
+
+    @property
+    def _log_stream(self) -> str:
+        (job,) = self.aws.client("batch").describe_jobs(jobs=[self._job])["jobs"]
+        return str(job["container"]["logStreamName"])
+
+    def _output(self, name: str) -> str:
+        (stack,) = self.aws.client("cloudformation").describe_stacks(StackName="genomics")["Stacks"]
+        return str({one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}[name])
+
+    def invalidated(self) -> None:
+        """Let the environment become INVALID as it does when no instance joins its cluster."""
+        for _ in range(2):
+            self.aws.lost(self._output("ComputeEnvironmentArn"), "powered off")
+
     def new_password(self) -> None:
         self.registry.users["lab"] = NEW_PASSWORD
 
@@ -103,7 +150,13 @@ class Screen:
 
 STORY: tuple[Screen | Callable[[World], None], ...] = (
     World.failed_job,
-    Screen("doctor-queue", "batchreg doctor --queue research", status=1, cut=r"^Looked at|^Not looked at|^   servicequotas"),
+    Screen(
+        "doctor-queue",
+        "batchreg doctor --queue research",
+        status=1,
+        # The embedded AWS has no quotas.
+        cut=r"^Looked at|^Not looked at|^   servicequotas",
+    ),
     Screen(
         "check",
         "batchreg check ghcr.io/lab/align:3 ghcr.io/lab/sort:3.3 --registry-url ghcr.io "
@@ -112,8 +165,7 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
         status=1,
     ),
     Screen(
-        "attach-plan",
-        "batchreg attach research --registry-url ghcr.io --username lab --dry-run",
+        "attach-plan", "batchreg attach research --registry-url ghcr.io --username lab --dry-run"
     ),
     Screen(
         "attach",
@@ -122,6 +174,11 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
         cut=OUTPUTS,
     ),
     Screen("status-attached", "batchreg status --stack-name batchreg-research"),
+    Screen(
+        "engine-nextflow-attached",
+        "batchreg engine nextflow --stack-name batchreg-research",
+        is_code=True,
+    ),
     World.new_password,
     Screen(
         "rotate",
@@ -135,13 +192,19 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
         (
             ("User name at the registry:", "lab"),
             ("Password or access token:", NEW_PASSWORD),
-            ("Subnets (numbers", "1,2"),
-            ("Security groups (numbers", "1"),
+            ("Subnets (", "1,2"),
+            ("Security groups (", "1"),
             CONFIRM,
         ),
         cut=OUTPUTS,
     ),
-    Screen("submit", "batchreg submit ghcr.io/lab/align:3 --stack-name genomics -- align --all"),
+    World.jobs_wait,
+    Screen(
+        "submit",
+        "batchreg submit ghcr.io/lab/align:3 --stack-name genomics --vcpus 4 --memory 8G "
+        "-- align --all",
+        (("RUNNABLE", World.job_runs), ("120 reads aligned", World.job_ends)),
+    ),
     Screen("status", "batchreg status --stack-name genomics"),
     Screen(
         "deploy-update",
@@ -149,9 +212,18 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
         (CONFIRM,),
         cut=OUTPUTS,
     ),
-    Screen("deploy-refused", "batchreg deploy --stack-name genomics --subnet-id subnet-9f8e "
-           "--security-group-id sg-7d6c", status=1),
-    Screen("engine-nextflow", "batchreg engine nextflow --stack-name genomics", is_code=True),
+    World.invalidated,
+    Screen(
+        "deploy-replace",
+        "batchreg deploy --stack-name genomics",
+        (("[y/N]:", "y"), CONFIRM),
+        cut=OUTPUTS,
+    ),
+    Screen(
+        "deploy-refused",
+        "batchreg deploy --stack-name genomics --subnet-id subnet-9f8e --security-group-id sg-7d6c",
+        status=1,
+    ),
     Screen("destroy", "batchreg destroy --stack-name genomics", (CONFIRM,)),
     Screen(
         "cache-deploy",
@@ -162,6 +234,7 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
     ),
     Screen("image", "batchreg image --stack-name cached ghcr.io/lab/align:3 quay.io/lab/sort:1"),
     Screen("engine-nextflow-cached", "batchreg engine nextflow --stack-name cached", is_code=True),
+    Screen("cache-destroy", "batchreg destroy --stack-name cached", (CONFIRM,)),
 )
 
 
@@ -169,7 +242,7 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
 def world() -> Iterator[World]:
     """Start the embedded AWS and the registry, with nothing of batchreg's in it."""
     names = ("ghcr.io", "registry-1.docker.io", "auth.docker.io")
-    images = {
+    images: dict[str, dict[str, object]] = {
         "lab/align": {"3": index("linux/amd64", "linux/arm64")},
         "lab/sort": {"3.1": index("linux/amd64"), "3.2": index("linux/amd64")},
     }
@@ -208,12 +281,15 @@ def record(there: World, screen: Screen) -> str:
     # stdout is the terminal as well, as for a person. It is wide: `fold` breaks lines at words.
     line = f"exec {screen.command} >&2"
     terminal = Terminal(
-        "/bin/sh", "-c", line, environ=there.environ, folder=there.folder, columns=300
+        "/bin/sh", "-c", line, environ=there.environ, folder=there.folder, columns=1000
     )
     try:
         for prompt, answer in screen.answers:
             terminal.expect(prompt)
-            terminal.type(f"{answer}\n")
+            if isinstance(answer, str):
+                terminal.type(f"{answer}\n")
+            else:
+                answer(there)
         status = terminal.wait()
     finally:
         terminal.close()
@@ -236,7 +312,7 @@ def command_lines(command: str) -> list[str]:
 def left_out(screen: Screen, lines: list[str]) -> Iterator[str]:
     """Yield the lines, folded, with `...` for the events of a stack and for lines to cut."""
     before = ""
-    for line in lines:
+    for line in in_order(lines):
         if EVENT.search(line) or (screen.cut and re.search(screen.cut, line)):
             if before != "...":
                 yield "..."
@@ -244,6 +320,18 @@ def left_out(screen: Screen, lines: list[str]) -> Iterator[str]:
         else:
             yield from [line] if screen.is_code else fold(line)
             before = line
+
+
+def in_order(lines: list[str]) -> Iterator[str]:
+    """Yield the lines; resources that will be deleted come in any order, and are sorted."""
+    rows: list[str] = []
+    for line in [*lines, ""]:
+        if re.fullmatch(ROW, line):
+            rows.append(line)
+        else:
+            yield from sorted(rows)
+            yield line
+            rows = []
 
 
 def fold(line: str) -> list[str]:
@@ -262,13 +350,11 @@ def fold(line: str) -> list[str]:
 def steady(text: str) -> str:
     """Replace ids and times by others of the same length that are the same in each recording."""
     for pattern, made in UNSTEADY:
-        seen: dict[str, str] = {}
-        text = re.sub(
-            pattern,
-            lambda found, made=made, seen=seen: seen.setdefault(found[0], made(len(seen))),
-            text,
-        )
-    return text
+        known = {found: made(n) for n, found in enumerate(dict.fromkeys(re.findall(pattern, text)))}
+        for found, stands in known.items():
+            text = text.replace(found, stands)
+    minutes = itertools.count(41)  # two events of one second are two events
+    return re.sub(r"(?m)^\d\d:\d\d:\d\d(?=  )", lambda _: f"09:{next(minutes)}:07", text)
 
 
 def written(page: str, screens: Mapping[str, str]) -> str:

@@ -26,6 +26,7 @@ FOREIGN = {
     "--cli-input-json",
     "--compute-resources",
     "--no-block",
+    "--query",
     "--scripted",
     "--unit",
     "--with",

@@ -1,4 +1,5 @@
-"""What the documents show runs: every command, page by page, in the order of the page.
+"""What the documents show runs: every command, page by page, in the order of the page. Those on
+screens are in test_screens.py.
 
 The AWS is the embedded one. Under the names ghcr.io and Docker Hub's a test registry answers.
 """
@@ -21,7 +22,7 @@ import pytest
 from account import Account
 from attach_lab import Lab
 from local_aws import LocalAws
-from pages import NAMES, PAGES, shown, words_of
+from pages import NAMES, PAGES, typed, words_of
 from registry_server import Proxy, RegistryServer, index
 from secrets_server import certificate
 
@@ -84,8 +85,8 @@ class Reader:
         """Run a line as it stands there, answering questions with yes; see that it works."""
         words = words_of(line)
         name = words[0]
-        if words in (["attach"], ["detach"]):  # a sentence names the command
-            return
+        if len(words) == 1 and any(each.required for each in cli.commands[name].params):
+            return  # a sentence names the command
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)
         if account.stack is None and name != "deploy":  # an earlier line of the page destroyed it
@@ -172,7 +173,7 @@ def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_of_a_page_run(page, reader):
     """As somebody would type them who reads it from its top to its end."""
-    for line in shown(page):
+    for line in typed(page):
         if "[OPTIONS]" not in line and not re.match(r"batchreg (COMMAND|[a-z]*:)", line):
             reader.type(line)
     # What takes it from there.
