@@ -8,11 +8,12 @@ named and left out.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -21,14 +22,16 @@ from typing import Any
 import bench_boot
 import fleet
 from lab.environ import clean
-from lab.forwarder import Forwarder
+from lab.forwarder import Call, Forwarder
 from local_aws import LocalAws
 from tables import Table, milliseconds, ratio, show
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".bench"
 BIN = Path(sys.executable).parent
-STACK = "bench"
+STACK, THEIRS = "bench", "theirs"
+DISTANCE = 0.1  # seconds, of each call in the part `distant`
+RELEASED = "1098984"  # the commit of version 0.1.0
 
 CLICK = "import click"
 TEMPLATE = "import troposphere.batch, troposphere.ec2, troposphere.iam, troposphere.secretsmanager"
@@ -264,15 +267,142 @@ def _calls(aws: LocalAws, act: Callable[[str], object]) -> list[str]:
     return [call.operation for call in forwarder.calls]
 
 
+class Distant(Forwarder):
+    """An AWS that takes its time: each call waits, however many are under way."""
+
+    def before(self, call: Call) -> None:
+        time.sleep(DISTANCE)
+
+
+def distant(runs: int) -> Table:
+    """Return a table of what reads a lot from an AWS that is far away, in units of one call."""
+    batchreg = str(BIN / "batchreg")
+    login = ("--registry-url", "ghcr.io", "--username", "lab", "--no-check", "--yes")
+    rows = {
+        "one call": [sys.executable, "-c", f"{BOTO3}; client.describe_stacks()"],
+        "batchreg status": [batchreg, "status", "--stack-name", STACK],
+        "batchreg doctor --queue": [batchreg, "doctor", "--queue", THEIRS],
+        "batchreg attach --dry-run": [batchreg, "attach", THEIRS, *login, "--dry-run"],
+    }
+    with tempfile.TemporaryDirectory() as home, LocalAws() as aws:
+        environ = clean("PYTHON", **aws.environ, HOME=home, BATCHREG_PASSWORD="secret")
+        _run(*_deploy(batchreg), "--username", "lab", "--no-check", env=environ)
+        _make_theirs(aws)
+        here: dict[str, list[float]] = {name: [] for name in rows}
+        there: dict[str, list[float]] = {name: [] for name in rows}
+        calls = {}
+        for _ in range(runs):
+            for name, command in rows.items():
+                with Distant(aws.endpoint) as far:
+                    there[name].append(_timed(command, {**environ, "AWS_ENDPOINT_URL": far.url}))
+                    calls[name] = len(far.calls)
+                here[name].append(_timed(command, environ))
+    # The least of each: what else the machine does only adds to it.
+    more = {name: (min(there[name]) - min(here[name])) / DISTANCE for name in rows}
+    return [
+        ("command", "calls", "at once", f"{DISTANCE * 1000:g} ms a call", "in calls"),
+        *(
+            (
+                name,
+                str(calls[name]),
+                milliseconds([min(here[name])]),
+                milliseconds([min(there[name])]),
+                f"{more[name]:.1f}",
+            )
+            for name in rows
+        ),
+    ]
+
+
+def _timed(command: list[str], environ: Mapping[str, str]) -> float:
+    """Return the seconds of a command; doctor's exit status says what it has found."""
+    began = time.perf_counter()
+    done = subprocess.run(command, env=environ, capture_output=True, timeout=60)
+    if done.returncode not in (0, 1 if "doctor" in command else 0):
+        raise Missing(f"{command[1]}: {done.stderr.decode()[-200:]}")
+    return time.perf_counter() - began
+
+
+def _make_theirs(aws: LocalAws) -> None:
+    """Create an environment and a queue without batchreg, as people have them."""
+    iam, batch = aws.client("iam"), aws.client("batch")
+    trust = {"Version": "2012-10-17", "Statement": []}
+    iam.create_role(RoleName=THEIRS, AssumeRolePolicyDocument=json.dumps(trust))
+    iam.create_instance_profile(InstanceProfileName=THEIRS)
+    iam.add_role_to_instance_profile(InstanceProfileName=THEIRS, RoleName=THEIRS)
+    batch.create_compute_environment(
+        computeEnvironmentName=THEIRS,
+        type="MANAGED",
+        computeResources={
+            "type": "EC2",
+            "allocationStrategy": "BEST_FIT_PROGRESSIVE",
+            "minvCpus": 0,
+            "maxvCpus": 16,
+            "instanceTypes": ["m7i"],
+            "subnets": aws.subnet_ids,
+            "securityGroupIds": aws.security_group_ids,
+            "instanceRole": THEIRS,
+        },
+    )
+    order = [{"order": 1, "computeEnvironment": THEIRS}]
+    batch.create_job_queue(jobQueueName=THEIRS, priority=1, computeEnvironmentOrder=order)
+
+
+def before_and_now(runs: int, commit: str) -> Table:
+    """Return a table of this version beside the one of a commit, with the same libraries."""
+    commands = {
+        "--help": ["--help"],
+        "render": ["render"],
+        "deploy, no change": ["deploy", "--stack-name", STACK, "--yes"],
+    }
+    with tempfile.TemporaryDirectory() as name, LocalAws() as aws, LocalAws() as other:
+        folder = Path(name)
+        archive = folder / "source.tar"
+        _run("git", "archive", "--output", str(archive), commit, "src", cwd=ROOT)
+        _run("tar", "-xf", str(archive), "-C", name)
+        sides = [
+            clean("PYTHON", **each.environ, HOME=name, PYTHONPATH=str(source / "src"))
+            for each, source in ((other, folder), (aws, ROOT))
+        ]
+        for environ in sides:
+            make = {**environ, "BATCHREG_PASSWORD": "secret", "BATCHREG_NO_CHECK": "1"}
+            _run(*_deploy("batchreg"), "--username", "lab", env=make)
+        times: dict[str, tuple[list[float], list[float]]] = {each: ([], []) for each in commands}
+        for number in range(runs):
+            for each, arguments in commands.items():
+                for side in (0, 1) if number % 2 else (1, 0):
+                    command = [sys.executable, "-P", "-m", "batchreg", *arguments]
+                    times[each][side].append(_timed(command, sides[side]))
+    return [
+        ("command", commit, "now", "now takes", "target"),
+        *(
+            (
+                f"batchreg {each}",
+                milliseconds(old),
+                milliseconds(new),
+                f"{ratio(new, old):.2f} x as long",
+                "at most 1",
+            )
+            for each, (old, new) in times.items()
+        ),
+    ]
+
+
+def _deploy(program: str) -> list[str]:
+    start = [program] if program != "batchreg" else [sys.executable, "-P", "-m", "batchreg"]
+    return [*start, "deploy", "--stack-name", STACK, "--yes", "--default-vpc"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure batchreg beside the alternatives.")
     parser.add_argument(
         "parts",
         nargs="*",
         metavar="PART",
-        default=["commands", "boot", "fleet"],
-        help="commands, boot or fleet; all of them by default",
+        default=["commands", "distant", "before", "boot", "fleet"],
+        help="commands, distant, before, boot or fleet; all of them by default",
     )
+    parser.add_argument("--against", default=RELEASED, help="commit for the part `before`")
     parser.add_argument("--runs", type=int, default=12)
     options = parser.parse_args()
     if "commands" in options.parts:
@@ -281,6 +411,18 @@ def main() -> None:
             "are ready-made."
         )
         show(commands(options.runs))
+    if "distant" in options.parts:
+        print(
+            f"\nWhole processes, with an AWS {DISTANCE * 1000:g} ms away; the least of "
+            f"{options.runs}. In calls: what the distance adds, as a multiple of one call's."
+        )
+        show(distant(options.runs))
+    if "before" in options.parts:
+        print(f"\nWhole processes in turn, beside version 0.1.0 ({options.against}); medians.")
+        try:
+            show(before_and_now(options.runs, options.against))
+        except Missing as missing:
+            print(f"Left out: {missing}")
     if "boot" in options.parts:
         print(
             f"\nThe boot step, medians of {options.runs} turns. own: without the time of the "

@@ -77,6 +77,12 @@ class Demo:
 
     aws: LocalAws
     folder: Path
+    steps: int = 0
+
+    def step(self, text: str) -> None:
+        """Begin the next step: which ones there are depends on the machine."""
+        self.steps += 1
+        say(f"{self.steps}. {text}")
 
     def run(self, line: str, *, fails: bool = False, **environ: str) -> None:
         """Run a command, show it with what it prints, and end where it goes another way."""
@@ -175,24 +181,24 @@ def attach(demo: Demo, host: str, password: str) -> None:
 def tell(demo: Demo, registry: Registry) -> None:
     """Tell the whole story of a job with a private image."""
     image = registry.push("lab/align", "1", with_bash())
-    say("1. A job that fails: an instance boots, and its Docker Engine may not pull the image")
+    demo.step("A job that fails: an instance boots, and its Docker Engine may not pull the image")
     if demo.job(image) != "FAILED":
         sys.exit("The job ran without credentials.")
 
-    say("2. The reason: the registry gives this image to nobody without credentials")
+    demo.step("The reason: the registry gives this image to nobody without credentials")
     demo.run(f"batchreg check {image}", fails=True)
 
-    say("3. The fix: credentials for the compute environment behind the queue")
+    demo.step("The fix: credentials for the compute environment behind the queue")
     attach(demo, registry.host, registry.password)
 
-    say("4. The same job on the same queue")
+    demo.step("The same job on the same queue")
     if demo.job(image) != "SUCCEEDED":
         sys.exit("The job failed with credentials.")
 
-    say("5. A workflow engine, miniwdl, that knows nothing of registries")
+    demo.step("A workflow engine, miniwdl, that knows nothing of registries")
     demo.workflow(image)
 
-    say("6. Everything back as it was")
+    demo.step("Everything back as it was")
     demo.run(f"batchreg detach {QUEUE} --yes")
 
 
@@ -207,9 +213,9 @@ def main() -> None:
         print(f"An embedded AWS listens at {aws.endpoint}; nothing leaves this machine.")
         demo.make_queue()
         if left_out:
-            say("1. Credentials for the compute environment behind a queue")
+            demo.step("Credentials for the compute environment behind a queue")
             attach(demo, "registry.example.com", "a password")
-            say("2. Everything back as it was")
+            demo.step("Everything back as it was")
             demo.run(f"batchreg detach {QUEUE} --yes")
         else:
             password = secrets.token_urlsafe(12) + "\"\\$'{}"

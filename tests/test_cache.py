@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import lint_templates
 import pytest
 from attach_environments import attachment
-from attach_shapes import one_template
 from test_plan import LOGIN, NETWORK, ONE, given, listed, planned
 
 from batchreg.attach import companion
@@ -47,20 +45,6 @@ STRUCTURES = {
 
 def body(settings: Settings) -> dict:
     return json.loads(to_json(template.build(settings)))
-
-
-def test_no_finding_from_cfn_lint_in_any_region(tmp_path):
-    """Of normal stacks and of companion stacks; each kind of resource is in one of them."""
-    built = [
-        template.build(STRUCTURES["all"]),
-        template.build(STRUCTURES["one of two"]),
-        companion.build(one_template(slots=(1, 2), cached=GHCR)),
-    ]
-    paths = [tmp_path / f"{number}.yaml" for number in range(len(built))]
-    for path, one in zip(paths, built, strict=True):
-        path.write_text(to_yaml(one))
-    result = lint_templates.lint(*map(str, paths))
-    assert (result.returncode, result.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("settings", STRUCTURES.values(), ids=STRUCTURES)

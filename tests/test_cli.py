@@ -131,7 +131,7 @@ def test_wrong_usage_says_what_is_wrong(batchreg, arguments, message):
         ("render", "--image-type", "ECS_AL2"),
         ("render", "--format", "toml"),
         ("user-data", "--region", "eu-central-1"),
-        ("user-data", "--secret-id", ARN),
+        ("user-data", "--secret-id", "registry/ghcr"),
         ("nonsense",),
         ("render", "--nonsense"),
     ],
@@ -276,6 +276,17 @@ def test_user_data_takes_its_region_from_the_aws_variables(batchreg):
     assert "--region=eu-west-3" in by_flag
     assert batchreg(*arguments, environ={"AWS_REGION": "eu-west-3"}).stdout == by_flag
     assert batchreg(*arguments, environ={"AWS_DEFAULT_REGION": "eu-west-3"}).stdout == by_flag
+
+
+def test_user_data_takes_its_region_from_an_arn(batchreg):
+    """A name goes with it. A region that is given counts more."""
+    secrets = ("--secret-id", "registry/hub", "--secret-id", ARN)
+    by_flag = batchreg("user-data", *secrets, "--region", ARN.split(":")[3])
+    assert by_flag.returncode == 0
+    assert batchreg("user-data", *secrets).stdout == by_flag.stdout
+    other = batchreg("user-data", *secrets, "--region", "us-gov-west-1")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert "us-gov-west-1" in other.stderr
 
 
 @pytest.mark.parametrize(

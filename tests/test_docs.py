@@ -9,6 +9,7 @@ from pathlib import Path
 
 import botocore.session
 import click
+import hcl2
 import pytest
 import write_reference
 import yaml
@@ -16,6 +17,8 @@ from pages import NAMES, PAGES, ROOT, shown, words_of
 
 from batchreg.cli import config
 from batchreg.cli.commands import cli
+from batchreg.jobs.definitions import Spec, definition
+from batchreg.registry.images import parse
 
 KEYS = config.keys(cli)
 # Options of the programs that a page may show beside batchreg.
@@ -154,3 +157,12 @@ def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?m)\bmake ([a-z-]+)", PAGES[0].read_text()):
         assert f"\n{target}:" in makefile
+
+
+def test_terraform_takes_over_everything_that_a_job_definition_has():
+    """Its configuration names each part; one that it leaves out would be lost without a word."""
+    page = (ROOT / "docs/engines.md").read_text()
+    (block,) = re.findall(r"(?m)^    data \"aws_cloudformation_stack\"(?s:.*?)\n\n(?=\S)", page)
+    hcl2.loads(re.sub("(?m)^    ", "", block))
+    body = definition(Spec(image=parse("ghcr.io/lab/align:3"), retries=3, timeout=3600))
+    assert set(body) == set(re.findall(r"local\.align\.(\w+)", block))

@@ -177,5 +177,9 @@ def test_commands_of_a_page_run(page, reader):
         if "[OPTIONS]" not in line and not re.match(r"batchreg (COMMAND|[a-z]*:)", line):
             reader.type(line)
     # What takes it from there.
-    for line in re.findall(r"(?m)^ {4,}(aws [a-z-]+ .*)$", page.read_text()):
+    text = page.read_text()
+    for block in re.findall(r"(?m)^    \[\n(?:^    .*\n)+", text):
+        (reader.folder / "parameters.json").write_text(reader.stand_in(block))
+    joined = re.sub(r"\\\n\s*", "", text)
+    for line in re.findall(r"(?m)^ {4,}(?:\$ )?(aws [a-z-]+ .*)$", joined):
         reader.run(line)

@@ -100,13 +100,15 @@ def test_logical_ids_and_parameters_are_the_promised_ones():
         "InstanceRole",
         "InstanceProfile",
         "JobExecutionRole",
+        "KeyPolicy",
         "JobRole",  # if it is asked for
         "LaunchTemplate",
         "ComputeEnvironment",
         "JobQueue",
     }
     assert set(body()["Resources"]) == promised
-    assert {re.sub("(Arn|Id|Name)$", "", name) for name in body()["Outputs"]} == promised
+    outputs = {re.sub("(Arn|Id|Name)$", "", name) for name in body()["Outputs"]}
+    assert outputs == promised - {"KeyPolicy"}
     assert {"Username", "Password", "RegistryUrl", "SubnetIDs", "SecurityGroupIDs"} <= set(
         body()["Parameters"]
     )
@@ -160,12 +162,16 @@ def test_roles_read_exactly_the_secrets():
         (STRUCTURES["secrets"], list(ARNS)),
     ):
         for role in ("InstanceRole", "JobExecutionRole"):
-            policies = body(settings)["Resources"][role]["Properties"]["Policies"]
-            statement = policies[0]["PolicyDocument"]["Statement"][0]
+            (policy,) = body(settings)["Resources"][role]["Properties"]["Policies"]
+            (statement,) = policy["PolicyDocument"]["Statement"]
             assert statement["Action"] == "secretsmanager:GetSecretValue"
             assert statement["Resource"] == secrets
-            assert "kms:Decrypt" not in json.dumps(policies[0])
-            assert policies[1]["Fn::If"][0] == "HasKmsKey"
+        key = body(settings)["Resources"]["KeyPolicy"]
+        assert key["Condition"] == "HasKmsKey"
+        assert key["Properties"]["Roles"] == [{"Ref": "InstanceRole"}, {"Ref": "JobExecutionRole"}]
+        (statement,) = key["Properties"]["PolicyDocument"]["Statement"]
+        assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", {"Ref": "KmsKeyArn"})
+        assert list(statement["Condition"]["StringEquals"]) == ["kms:ViaService"]
 
 
 def test_existing_secrets_leave_no_trace_of_a_login():
@@ -191,7 +197,7 @@ def test_compute_environment_can_be_updated_in_place():
         "BEST_FIT_PROGRESSIVE",
     ]
     assert not re.search(
-        r'"[A-Za-z]*Name": "(?!ReadRegistryLogin|DecryptRegistryLogin|/dev/xvda)',
+        r'"[A-Za-z]*Name": "(?!ReadRegistryLogin|DecryptRegistryCredentials|/dev/xvda)',
         json.dumps(body()["Resources"]),
     )
 

@@ -17,8 +17,8 @@ COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)[0-9;]*m")
 QUESTIONS = [
     ("User name at the registry: ", "lab"),
     ("Password or access token: ", PASSWORD),
-    ("Subnets (numbers, such as 1,2): ", "1, 3"),
-    ("Security groups (numbers, such as 1,2): ", "1"),
+    ("Subnets (such as 1,3 or 1-3, all, or ids): ", "1, 3"),
+    ("Security groups (such as 1,3 or 1-3, all, or ids): ", "1"),
     ("[y/N]: ", "y"),
 ]
 

@@ -44,6 +44,7 @@ def serve(listener: socket.socket) -> None:
         cloudformation,
         ecr,
         environments,
+        instance_types,
         instances,
         jobs,
         policies,
@@ -62,6 +63,7 @@ def serve(listener: socket.socket) -> None:
     ecr.install()
     pull_through.install()
     instances.install()
+    instance_types.install()
     facts = account.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {

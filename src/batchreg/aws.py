@@ -127,6 +127,37 @@ class Session:
         return client
 
 
+def quick_client(
+    service: str,
+    seconds: float,
+    *,
+    profile: str | None = None,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+) -> Any:
+    """Return a client that answers within seconds or fails, for what is worth no waiting.
+
+    It asks nobody for a code: a profile with `mfa_serial` is refused. It does without boto3.
+    """
+    import botocore.session
+    from botocore.config import Config
+
+    session = botocore.session.Session(profile=profile)
+    profiles, name = session.full_config.get("profiles", {}), session.profile or "default"
+    for _ in range(len(profiles)):  # through each source_profile
+        if "mfa_serial" in profiles.get(name, {}):
+            raise BatchregError(f"The profile {name} needs a code.")
+        name = profiles.get(name, {}).get("source_profile", name)
+    return session.create_client(
+        service,
+        region_name=region or os.environ.get("AWS_REGION") or None,
+        endpoint_url=endpoint_url or None,
+        config=Config(
+            retries={"total_max_attempts": 1}, connect_timeout=seconds, read_timeout=seconds
+        ),
+    )
+
+
 Connect = Callable[..., Session]  # what makes one; tests pass their own
 
 

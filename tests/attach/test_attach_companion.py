@@ -66,15 +66,16 @@ def test_stack_has_what_an_attached_environment_needs_and_no_more():
     assert resources_of(built()) == {
         "RegistrySecret": "AWS::SecretsManager::Secret",
         "RegistrySecretPolicy": "AWS::SecretsManager::ResourcePolicy",
-        "InstanceRolePolicy": "AWS::IAM::RolePolicy",
+        "InstanceRoleKeyPolicy": "AWS::IAM::RolePolicy",
         "JobExecutionRole": "AWS::IAM::Role",
+        "KeyPolicy": "AWS::IAM::Policy",
         "LaunchTemplate": "AWS::EC2::LaunchTemplate",
     }
 
 
 def test_role_is_changed_only_for_a_customer_key():
     """A policy on our own secret is enough otherwise."""
-    policy = built()["Resources"]["InstanceRolePolicy"]
+    policy = built()["Resources"]["InstanceRoleKeyPolicy"]
     assert policy["Condition"] == "HasKmsKey"
     (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
     assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", {"Ref": "KmsKeyArn"})
@@ -93,7 +94,7 @@ def test_secret_names_the_role_and_its_id():
             "AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/lab/ecs"}
         },
         "Action": "secretsmanager:GetSecretValue",
-        "Resource": "*",
+        "Resource": {"Ref": "RegistrySecret"},
     }
 
 
@@ -104,9 +105,11 @@ def test_secret_of_their_own_is_read_through_the_role():
     assert "AWS::SecretsManager::Secret" not in resources_of(body).values()
     policy = body["Resources"]["InstanceRolePolicy"]
     assert "Condition" not in policy
-    read, decrypt = policy["Properties"]["PolicyDocument"]["Statement"]
+    (read,) = policy["Properties"]["PolicyDocument"]["Statement"]
     assert read["Resource"] == [SECRET]
-    assert decrypt["Fn::If"][0] == "HasKmsKey"
+    key = body["Resources"]["InstanceRoleKeyPolicy"]
+    assert key["Condition"] == "HasKmsKey"
+    assert key["Properties"]["PolicyName"] != policy["Properties"]["PolicyName"]
     assert f"--secret-id={SECRET}\n".encode() in user_data(body, "LaunchTemplate")
 
 

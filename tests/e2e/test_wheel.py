@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import os
 import re
 import shutil
@@ -82,6 +83,8 @@ def test_release_holds_what_it_needs_and_nothing_else(dist):
     }
     assert {"batchreg/registry_login.py", "batchreg/py.typed"} <= ours
     assert {name for name in names if ".dist-info/" not in name} == ours
+    (info,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+    assert f"{info}/licenses/LICENSE" in names
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
@@ -94,6 +97,22 @@ def test_release_holds_what_it_needs_and_nothing_else(dist):
         "Makefile",
         "scripts/local_aws/__main__.py",
     } <= held
+
+
+def test_metadata_is_what_people_find_it_by(dist):
+    """What PyPI shows; `make dist` has twine and pyroma look at it as well."""
+    (wheel,) = dist.glob("*.whl")
+    (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA"))
+    metadata = email.message_from_bytes(zipfile.ZipFile(wheel).read(name))
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata["Keywords"]
+    assert metadata["Author"]
+    urls = [url.partition(", ")[2] for url in metadata.get_all("Project-URL", [])]
+    assert urls
+    assert all(url.startswith("https://") for url in urls)
+    assert set(metadata.get_all("Provides-Extra", [])) == {"dev"}
 
 
 def test_version_stands_in_one_place(dist, installed, tmp_path):

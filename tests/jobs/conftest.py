@@ -13,11 +13,11 @@ from submitting import EXITED, GROUP, IMAGE, PASSWORD, USER, deploy, described, 
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[LocalAws]:
-    """An AWS with a stack, whose jobs wait until somebody moves them."""
+    """An AWS with two stacks, one with GPUs; jobs wait until somebody moves them."""
     with LocalAws() as aws:
         login = ("--registry-url", "ghcr.io", "--username", USER)
         deploy(aws, "lab", "--fargate", *login)
-        deploy(aws, "plain", *login)
+        deploy(aws, "plain", "--image-type", "ECS_AL2023_NVIDIA", *login)
         aws.set_jobs("RUNNABLE")
         yield aws
 

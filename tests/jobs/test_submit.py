@@ -67,6 +67,7 @@ def test_all_options_reach_the_job(aws):
         "--array-size",
         "7",
         IMAGE,
+        BATCHREG_STACK_NAME="plain",
     )
     body = definition_of(aws, job)
     container = body["containerProperties"]
@@ -165,11 +166,11 @@ def test_logs_into_a_closed_pipe_are_quiet(aws, spoken):
 @pytest.mark.parametrize("command", ["logs", "cancel"])
 def test_unknown_job_is_one_line(aws, command):
     """A slip in the id, another region, or a job of last month."""
-    done = run(aws, command, "nonsense")
+    done = run(aws, command, "00000000-0000-4000-8000-000000000000")
     assert (done.status, done.out) == (1, "")
     assert done.line == (
-        "batchreg: There is no job nonsense in this region. Check the id and --region; "
-        "AWS Batch forgets jobs after a week."
+        "batchreg: There is no job 00000000-0000-4000-8000-000000000000 in this region. Check the "
+        "id and --region; AWS Batch forgets jobs after a week."
     )
 
 

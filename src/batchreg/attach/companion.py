@@ -17,9 +17,7 @@ from troposphere import (
     Base64,
     FindInMap,
     GetAtt,
-    If,
     Join,
-    NoValue,
     Output,
     Ref,
     Select,
@@ -110,6 +108,8 @@ def build(attachment: Attachment) -> Template:
     )
     _policies(template, attachment)
     _take(template, base, "JobExecutionRole")
+    if "KeyPolicy" in base.resources:
+        template.add_resource(stack_template.key_policy(base.resources["JobExecutionRole"]))
     placed = _launch_templates(template, attachment)
     if attachment.green:
         _green(template, attachment, attachment.green)
@@ -153,8 +153,8 @@ def _secret_ids(attachment: Attachment) -> tuple[str, ...]:
     )
 
 
-def secret_policy(role: InstanceRole) -> dict[str, Any]:
-    """Return a secret's resource policy that lets the role of the instances read it."""
+def secret_policy(role: InstanceRole, secret: Any) -> dict[str, Any]:
+    """Return a resource policy that lets the role of the instances read `secret`, an ARN."""
     arn = "arn:${AWS::Partition}:iam::${AWS::AccountId}:" + role.arn.split(":", 5)[5]
     return {
         "Version": "2012-10-17",
@@ -166,7 +166,7 @@ def secret_policy(role: InstanceRole) -> dict[str, Any]:
                 "Effect": "Allow",
                 "Principal": {"AWS": Sub(arn)},
                 "Action": "secretsmanager:GetSecretValue",
-                "Resource": "*",
+                "Resource": secret,
             }
         ],
     }
@@ -224,41 +224,39 @@ def _policies(template: Template, attachment: Attachment) -> None:
             secretsmanager.ResourcePolicy(
                 f"RegistrySecretPolicy{suffix(slot)}",
                 SecretId=Ref(f"RegistrySecret{suffix(slot)}"),
-                ResourcePolicy=secret_policy(role),
+                ResourcePolicy=secret_policy(role, Ref(f"RegistrySecret{suffix(slot)}")),
             )
         )
-    decrypt = {
-        "Effect": "Allow",
-        "Action": "kms:Decrypt",
-        "Resource": Ref("KmsKeyArn"),
-        "Condition": {
-            "StringEquals": {
-                "kms:ViaService": Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
-            }
-        },
-    }
-    statements: list[Any] = [decrypt]
-    options: dict[str, Any] = {"Condition": "HasKmsKey"}
     if attachment.secret_arns:
-        read = {
-            "Effect": "Allow",
-            "Action": "secretsmanager:GetSecretValue",
-            "Resource": list(attachment.secret_arns),
-        }
-        statements = [read, If("HasKmsKey", decrypt, NoValue)]
-        options = _lint_exception(attachment)
-    if attachment.cached:
-        decrypting = [If("HasKmsKey", decrypt, NoValue)] if attachment.on_instances else []
-        statements, options = [*cache.pull_statements(), *decrypting], {}
-    # AWS::IAM::Policy refuses a name that another stack has, and has no drift detection.
-    template.add_resource(
-        iam.RolePolicy(
-            "InstanceRolePolicy",
-            RoleName=role.name,
-            PolicyName=Join("-", ["batchreg", Select(2, Split("/", Ref("AWS::StackId")))]),
-            PolicyDocument={"Version": "2012-10-17", "Statement": statements},
-            **options,
+        reading = stack_template.policy(
+            "secretsmanager:GetSecretValue", Resource=list(attachment.secret_arns)
         )
+        exception = lint_exception(attachment)
+        template.add_resource(
+            _role_policy(role, "InstanceRolePolicy", "batchreg", reading, **exception)
+        )
+    elif attachment.cached:
+        pulling = {"Version": "2012-10-17", "Statement": cache.pull_statements()}
+        template.add_resource(_role_policy(role, "InstanceRolePolicy", "batchreg", pulling))
+    if attachment.secret_arns or attachment.on_instances:
+        decrypt = stack_template.decrypt_policy()
+        template.add_resource(
+            _role_policy(
+                role, "InstanceRoleKeyPolicy", "batchreg-key", decrypt, Condition="HasKmsKey"
+            )
+        )
+
+
+def _role_policy(
+    role: InstanceRole, logical_id: str, name: str, document: dict[str, Any], **options: Any
+) -> iam.RolePolicy:
+    # AWS::IAM::Policy refuses a name that another stack has, and has no drift detection.
+    return iam.RolePolicy(
+        logical_id,
+        RoleName=role.name,
+        PolicyName=Join("-", [name, Select(2, Split("/", Ref("AWS::StackId")))]),
+        PolicyDocument=document,
+        **options,
     )
 
 
@@ -284,7 +282,7 @@ def _launch_templates(template: Template, attachment: Attachment) -> tuple[str, 
                 logical_id,
                 LaunchTemplateData=data,
                 VersionDescription=_description(attachment, copied),
-                **_lint_exception(attachment),
+                Metadata=launch_template_metadata(attachment),
             )
         )
     return placed
@@ -312,7 +310,14 @@ def _description(attachment: Attachment, copied: Copied) -> str:
     return f"{what} ({digest})"
 
 
-def _lint_exception(attachment: Attachment) -> dict[str, Any]:
+def launch_template_metadata(attachment: Attachment) -> dict[str, Any]:
+    """Silence CKV_AWS_79, which asks for IMDSv2: a copy has the options of what it is a copy of."""
+    comment = "Metadata options are the environment owner's."
+    skipped: dict[str, Any] = {"checkov": {"skip": [{"id": "CKV_AWS_79", "comment": comment}]}}
+    return {**skipped, **lint_exception(attachment).get("Metadata", {})}
+
+
+def lint_exception(attachment: Attachment) -> dict[str, Any]:
     """I3042 asks for pseudo parameters in ARNs; the ARN of a secret of one's own is what it is."""
     exception = {"cfn-lint": {"config": {"ignore_checks": ["I3042"]}}}
     return {"Metadata": exception} if attachment.secret_arns else {}

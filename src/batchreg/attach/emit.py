@@ -19,10 +19,16 @@ from batchreg.attach import archive, companion, terraform
 from batchreg.attach.companion import Attachment
 from batchreg.attach.terraform import Expression
 from batchreg.aws import url_suffix
+from batchreg.render import template as stack_template
 from batchreg.render.settings import suffix
 from batchreg.render.text import dump, to_yaml
 
 FORMS = ("terraform", "cdk", "cloudformation")
+
+# CKV_AWS_149 asks for a customer managed key, which is for the owner of the template to have.
+OWN_KEY = {
+    "checkov": {"skip": [{"id": "CKV_AWS_149", "comment": "Add KmsKeyId for a key of your own."}]}
+}
 
 FILL = """\
 Then put the credentials into each secret that this creates:
@@ -90,13 +96,14 @@ def _template(attachment: Attachment, resources: _Resources) -> Template:
                 Description=f"Registry credentials of {attachment.environment.name}",
                 DeletionPolicy="Delete",
                 UpdateReplacePolicy="Delete",
+                Metadata=OWN_KEY,
             )
         )
         template.add_resource(
             secretsmanager.ResourcePolicy(
                 name.replace("Secret", "SecretPolicy"),
                 SecretId=Ref(name),
-                ResourcePolicy=companion.secret_policy(attachment.role),
+                ResourcePolicy=companion.secret_policy(attachment.role, Ref(name)),
             )
         )
     if attachment.secret_arns:
@@ -106,6 +113,7 @@ def _template(attachment: Attachment, resources: _Resources) -> Template:
                 RoleName=attachment.role.name,
                 PolicyName="registry-credentials",
                 PolicyDocument=_read_policy(attachment),
+                **companion.lint_exception(attachment),
             )
         )
     for name, spliced in resources.user_data.items():
@@ -113,21 +121,15 @@ def _template(attachment: Attachment, resources: _Resources) -> Template:
         # Without secrets to refer to, nothing is left to substitute.
         ours = Sub(spliced.ours) if resources.secrets else spliced.ours.replace("${!", "${")
         data.UserData = Join("", [spliced.theirs, Base64(ours)])
-        template.add_resource(ec2.LaunchTemplate(name, LaunchTemplateData=data))
+        metadata = companion.launch_template_metadata(attachment)
+        template.add_resource(ec2.LaunchTemplate(name, LaunchTemplateData=data, Metadata=metadata))
     return template
 
 
 def _read_policy(attachment: Attachment) -> dict[str, Any]:
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": "secretsmanager:GetSecretValue",
-                "Resource": list(attachment.secret_arns),
-            }
-        ],
-    }
+    return stack_template.policy(
+        "secretsmanager:GetSecretValue", Resource=list(attachment.secret_arns)
+    )
 
 
 def _cloudformation(attachment: Attachment, resources: _Resources) -> str:
@@ -228,15 +230,13 @@ def _hcl(attachment: Attachment, resources: _Resources) -> Iterator[str]:
     for name in names.values():
         description = f"Registry credentials of {attachment.environment.name}"
         yield _resource("aws_secretsmanager_secret", name, {"Description": description})
-        policy = companion.secret_policy(attachment.role)
+        created = Expression(f"aws_secretsmanager_secret.{name}.arn")
+        policy = companion.secret_policy(attachment.role, created)
         policy["Statement"][0]["Principal"] = {"AWS": attachment.role.arn}
         yield _resource(
             "aws_secretsmanager_secret_policy",
             name,
-            {
-                "SecretArn": Expression(f"aws_secretsmanager_secret.{name}.arn"),
-                "Policy": Expression(f"jsonencode({_object(policy)})"),
-            },
+            {"SecretArn": created, "Policy": Expression(f"jsonencode({_object(policy)})")},
         )
     if attachment.secret_arns:
         yield _resource(

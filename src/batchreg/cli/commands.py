@@ -23,13 +23,16 @@ from batchreg.cli.grammar import (
 from batchreg.cli.options import (
     aws_options,
     cache_option,
+    completed,
     config_option,
     connection_options,
     credential_options,
     file_path,
     force_option,
     job_options,
+    job_place_options,
     json_option,
+    moment,
     number,
     on_failure_option,
     output_option,
@@ -135,7 +138,7 @@ def deploy(**options: Any) -> int:
 
 
 @cli.add(STACK, example="batchreg attach genomics --registry-url ghcr.io --username lab")
-@argument("name")
+@argument("name", **completed("attachable"))
 @connection_options
 @config_option
 @credential_options
@@ -183,6 +186,7 @@ def deploy(**options: Any) -> int:
     option(
         "--stack-name",
         metavar="NAME",
+        **completed("stacks"),
         help="Name of the companion stack.  [default: batchreg-NAME]",
     ),
     setting(
@@ -224,7 +228,7 @@ def attach(**options: Any) -> int:
 
 
 @cli.add(STACK, example="batchreg detach genomics")
-@argument("name", required=False)
+@argument("name", required=False, **completed("attachable"))
 @connection_options
 @config_option
 @under(
@@ -240,7 +244,12 @@ def attach(**options: Any) -> int:
 )
 @under(
     "Stack options",
-    option("--stack-name", metavar="NAME", help="Name of the companion stack, instead of NAME."),
+    option(
+        "--stack-name",
+        metavar="NAME",
+        help="Name of the companion stack, instead of NAME.",
+        **completed("stacks"),
+    ),
     role_option(),
 )
 @under("Run options", wait_option, yes_option)
@@ -293,8 +302,9 @@ def status(**options: Any) -> int:
     option(
         "--job",
         metavar="ID",
-        help="Diagnose this job, which waits or failed, in whatever queue it is.  [default: all "
-        "that wait]",
+        **completed("jobs"),
+        help="Diagnose this job, which waits or failed, in whatever queue it is; the start of the "
+        "id is enough if it is in the stack's or the named queue.  [default: all that wait]",
     ),
     option(
         "--image", metavar="IMAGE", help="Ask the registry for this image.  [default: the job's]"
@@ -302,11 +312,13 @@ def status(**options: Any) -> int:
     option(
         "--save",
         metavar="FILE",
+        **completed("files"),
         help="Write what was collected, without secrets, to a file for --from; - is stdout.",
     ),
     option(
         "--html",
         metavar="FILE",
+        **completed("files"),
         help="Also write the result as a page for a browser, with a drawing of the network and of "
         "the credentials' path; - is stdout.",
     ),
@@ -315,6 +327,7 @@ def status(**options: Any) -> int:
         "source",
         metavar="FILE",
         type=file_path,
+        **completed("files"),
         help="Diagnose a file written by --save, without calling AWS. Cannot be used with --queue, "
         "--compute-environment, --job, --image or --save.",
     ),
@@ -503,28 +516,83 @@ def engine(**options: Any) -> None:
     command.run(**options)
 
 
-@cli.add(JOBS, example="batchreg logs --follow JOB")
-@argument("job")
-@aws_options
+@cli.add(JOBS, example="batchreg jobs --stack-name genomics --status RUNNABLE")
+@argument("job", required=False, **completed("jobs"))
+@job_place_options("Job options")
 @config_option
 @under(
-    "Run options",
-    option("-f", "--follow", is_flag=True, help="Continue until the job has finished."),
+    "Job options",
+    option(
+        "--status",
+        "statuses",
+        multiple=True,
+        type=click.Choice(constraints.JOB_STATUSES, case_sensitive=False),
+        metavar="STATUS",
+        help="Only jobs in this state, such as RUNNABLE; repeat it for more.",
+    ),
+    option(
+        "--limit",
+        type=number(1),
+        metavar="NUMBER",
+        default=50,
+        show_default=True,
+        help="Show at most this many jobs.",
+    ),
 )
 @json_option
-def logs(stack_name: str, **options: Any) -> int:
-    """Print the log of a job."""
+def jobs(**options: Any) -> int:
+    """List the jobs of the stack's queues, the newest first.
+
+    Or the children of JOB, an array job. The start of an id that is shown here is enough for the
+    commands that take a job.
+    """
+    from batchreg.cli import job_list
+
+    return job_list.run(**options)
+
+
+@cli.add(JOBS, example="batchreg logs --follow --tail 20 JOB")
+@argument("job", **completed("jobs"))
+@job_place_options("Job options")
+@config_option
+@under(
+    "Log options",
+    option("-f", "--follow", is_flag=True, help="Continue until the job has finished."),
+    option(
+        "--tail",
+        type=number(1),
+        metavar="NUMBER",
+        help="Begin with the last lines, at most this many.  [default: all]",
+    ),
+    option(
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help="Only lines from this time on: 10m, 2h or 1d ago, or a local time such as "
+        "2026-07-01T12:30.",
+    ),
+    option("--timestamps", is_flag=True, help="Begin each line with its time in UTC."),
+)
+@json_option
+def logs(**options: Any) -> int:
+    """Print the log of a job.
+
+    JOB is a job's id or the start of it; ID:0 is the first child of an array job.
+    """
     from batchreg.cli import jobs as job_commands
 
     return job_commands.logs(**options)
 
 
 @cli.add(JOBS, example="batchreg cancel JOB")
-@argument("job")
-@aws_options
+@argument("job", **completed("jobs"))
+@job_place_options("Job options")
 @config_option
-def cancel(stack_name: str, **options: Any) -> None:
-    """Cancel a job that waits, or terminate it if it runs."""
+def cancel(**options: Any) -> None:
+    """Cancel a job that waits, or terminate it if it runs.
+
+    JOB is a job's id or the start of it.
+    """
     from batchreg.cli import jobs as job_commands
 
     job_commands.cancel(**options)
@@ -573,9 +641,10 @@ def render(output: str | None, style: str, **shape: Any) -> None:
     setting(
         "--region",
         envvar=["BATCHREG_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"],
-        required=True,
         metavar="REGION",
-        help="Region of the secrets.  [or AWS_REGION, AWS_DEFAULT_REGION]",
+        **completed("regions"),
+        help="Region of the secrets; if none is given, that of a secret's ARN.  "
+        "[or AWS_REGION, AWS_DEFAULT_REGION]",
     ),
     refresh_option(default=constraints.DEFAULT_REFRESH_MINUTES),
     pull_option(default=constraints.PULL_BEHAVIORS[0]),
@@ -586,7 +655,7 @@ def render(output: str | None, style: str, **shape: Any) -> None:
 @config_option
 def user_data(
     secret_id: tuple[str, ...],
-    region: str,
+    region: str | None,
     credential_refresh_minutes: int,
     image_pull_behavior: str,
     on_failure: str,
@@ -601,10 +670,13 @@ def user_data(
     from batchreg.cli.output import write
     from batchreg.render import userdata
 
+    regions = [region for arn in secret_id for region in userdata.region_of(arn)]
+    if not region and not regions:
+        raise click.UsageError("Missing option '--region', as no --secret-id is an ARN.")
     write(
         userdata.for_instance(
             secret_id,
-            region,
+            region or regions[0],
             userdata.read_parts(user_data) if user_data else (),
             refresh_minutes=credential_refresh_minutes,
             image_pull_behavior=image_pull_behavior,

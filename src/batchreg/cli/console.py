@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from batchreg.cli.output import report
+from batchreg.cli.tables import GAP, narrowed
 from batchreg.stack.changesets import Change
 from batchreg.stack.events import Event, plain_reason
 from batchreg.stack.screen import Resource
@@ -135,19 +136,43 @@ class TextScreen(BothScreens):
         report(text)
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table without borders; long cells wrap rather than vanish."""
+        """Print a table without borders, whose cells wrap between words.
+
+        Where that is not enough, each row becomes a block of lines: no word is ever broken.
+        """
         from rich.table import Table
         from rich.text import Text
 
+        cells = [list(row) for row in rows]
+        widths = narrowed([list(headings), *cells], self._rich().width)
+        if widths is None:
+            self._blocks(headings, cells)
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in headings:
-            table.add_column(heading, overflow="fold")
-        for row in rows:
+        for heading, width in zip(headings, widths, strict=True):
+            table.add_column(heading, width=width)
+        for row in cells:
             table.add_row(*(Text(cell, _style(cell)) for cell in row))
         with self._rich().capture() as text:
             self._rich().print(table)
         # rich fills every cell with blanks, which a narrower terminal or a diff would show.
         write(sys.stderr, re.sub(r"(?m)( |\x1b\[[0-9;]*m {2,}\x1b\[0m)+$", "", text.get()))
+
+    def _blocks(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a line for each cell; the terminal wraps one that is too long, and copies it whole.
+
+        A number and what it is for, of a list to choose from, are on one line.
+        """
+        width = max(map(len, headings))
+        for row in rows:
+            cells = list(zip(headings, row, strict=True))
+            indent = ""
+            if not headings[0]:
+                self.note(f"{row[0]}  {row[1]}")
+                cells, indent = cells[2:], " " * (len(row[0]) + GAP)
+            for heading, cell in cells:
+                if cell:
+                    self.note(f"{indent}{heading:<{width}}  {cell}")
 
     def changes(self, changes: Sequence[Change]) -> None:
         self.table(
@@ -319,6 +344,6 @@ def _style(word: str) -> str:
         return BAD
     if word.endswith("_COMPLETE") or word in ("Add", "VALID", "ENABLED"):
         return GOOD
-    if word.endswith("_IN_PROGRESS") or word.startswith(("yes:", "possibly")):
+    if word.endswith("_IN_PROGRESS") or word.startswith(("yes:", "possibly", "! ")):
         return DOING
     return ""

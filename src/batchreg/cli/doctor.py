@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def run(
         seen = replace(_read(source), profile=profile or "")
     else:
         session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
+        if job:
+            with suppress(target.JobMissing):  # a finding of its own
+                job = target.job_id(session, job, stack_name, queue)
         client = session.client("cloudformation")
         scope = collect.Scope(
             stack=stack_name,

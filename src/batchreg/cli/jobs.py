@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,11 @@ from batchreg.cli.console import AnyScreen, JsonScreen, TextScreen, command_here
 from batchreg.cli.output import say
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
-from batchreg.jobs import definitions
+from batchreg.jobs import capacity, definitions
 from batchreg.jobs.definitions import Spec
-from batchreg.jobs.log import Line, LogReader
+from batchreg.jobs.log import Line, LogReader, streams
 from batchreg.registry.images import Image, parse
-from batchreg.stack import registries
+from batchreg.stack import preflight, registries
 from batchreg.stack.registries import StackRegistry, Stored
 from batchreg.stack.states import Stack
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
     from types_boto3_batch.type_defs import JobDetailTypeDef
     from types_boto3_logs import CloudWatchLogsClient
+
+CAPACITY_SECONDS = 5  # for the question whether the job fits; without an answer it is submitted
 
 
 def submit(
@@ -60,7 +62,9 @@ def submit(
     session, present = place.session, place.existing()
     queue = queue_of(present, spec.fargate)
     batch = session.client("batch")
-    jobs.check_queue(batch, queue)
+    environments = jobs.check_queue(batch, queue)
+    if not spec.fargate:
+        _check_capacity(session, environments, spec, present)
     spec = _for_stack(spec, session, present, auth, console)
     definition = definitions.register(batch, definitions.definition(spec), present.name)
     client = session.client("logs")
@@ -86,31 +90,44 @@ def submit(
         return 0
     each = f"; the log of a child: {command_here('logs', f'{job_id}:0')}" if array_size else ""
     console.note(f"Job {job_id}, of {definition.rsplit('/', 1)[-1]}{each}")
-    return _follow(batch, client, job_id, console, say)
+    return _follow(batch, client, job_id, console, lambda item: _print(item, console, say))
 
 
 def logs(
     *,
     job: str,
+    stack_name: str,
+    queue: str | None,
     follow: bool,
+    tail: int | None,
+    since: int | None,
+    timestamps: bool,
     json_output: bool,
-    profile: str | None,
-    region: str | None,
-    endpoint_url: str | None,
+    **place: Any,
 ) -> int:
-    """Print a job's log; with `follow`, until the job has finished or the reader has left."""
-    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
+    """Print a job's log; with `follow`, until the job has finished or the reader has left.
+
+    `since` is in milliseconds since 1970; `place` is for `target.session`.
+    """
+    session = target.session(**place)
+    job = target.job_id(session, job, stack_name, queue)
     batch, client = session.client("batch"), session.client("logs")
     console = screen(json_output)
+
+    def out(item: jobs.State | Line) -> None:
+        _print(item, console, click.echo, timestamps)
+
     if follow:
-        return _follow(batch, client, job, console, click.echo)
+        return _follow(batch, client, job, console, out, since=since or 0, tail=tail)
     found = jobs.find(batch, job)
-    reader = LogReader(client)
-    for line in reader.read(found):
-        _print(line, console, click.echo)
+    reader = LogReader(client, since or 0)
+    for line in reader.read(found) if tail is None else reader.tail(found, tail):
+        out(line)
     if not reader.lines:
         size, reason = found.get("arrayProperties", {}).get("size"), jobs.state(found).reason
-        if size:
+        if since and streams(found):
+            why = f" since {_stamp(since)}."
+        elif size:
             why = f", but its {size} children may: {command_here('logs', f'{job}:0')}"
         else:
             why = f": {reason.rstrip('.')}." if reason else "."
@@ -119,9 +136,10 @@ def logs(
     return 0
 
 
-def cancel(*, job: str, profile: str | None, region: str | None, endpoint_url: str | None) -> None:
+def cancel(*, job: str, stack_name: str, queue: str | None, **place: Any) -> None:
     """Cancel a job that waits or terminate one that runs; one that has finished is a success."""
-    session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
+    session = target.session(**place)
+    job = target.job_id(session, job, stack_name, queue)
     batch, console = session.client("batch"), TextScreen()
     found = jobs.find(batch, job)
     if found["status"] not in jobs.UNFINISHED:
@@ -169,6 +187,36 @@ def queue_of(present: Stack, fargate: bool = False) -> str:
     raise BatchregError(
         f"{present.name} has no job queue.", f"For its status: {command_here('status', *name)}"
     )
+
+
+def _check_capacity(
+    session: Session, environments: Sequence[Mapping[str, Any]], spec: Spec, present: Stack
+) -> None:
+    """Refuse a job for which no instance type is large enough; it would wait for ever.
+
+    Where that cannot be known, for lack of a permission or of an answer, it is submitted.
+    """
+
+    def find() -> Iterator[preflight.Problem]:
+        if fact := capacity.shortage(session.client("ec2"), environments, spec):
+            yield preflight.Problem(fact)
+
+    found = preflight.run([preflight.Check("The instance types", find)], seconds=CAPACITY_SECONDS)
+    problem = next((one for one in found if one.certain), None)
+    if not problem:
+        return
+    if spec.gpus:
+        options = ("--image-type", "ECS_AL2023_NVIDIA", "--instance-type", "TYPE")
+        another = command_here("deploy", "--stack-name", "NAME", *options)
+        step = f"Use a stack with GPU instances, such as g4dn. To create one: {another}"
+    elif "InstanceTypes" in present.parameters:
+        larger = command_here("deploy", "--stack-name", present.name, "--instance-type", "TYPE")
+        step = f"Use less --vcpus or --memory, or larger instance types: {larger}"
+    else:  # a companion stack, whose environment is somebody else's
+        step = (
+            "Use less --vcpus or --memory, or give the compute environment larger instance types."
+        )
+    raise BatchregError(problem.fact, step)
 
 
 def _job_name(name: str | None, image: Image) -> str:
@@ -273,16 +321,20 @@ def _follow(
     client: CloudWatchLogsClient,
     job_id: str,
     console: AnyScreen,
-    out: Callable[[str], None],
+    out: Callable[[jobs.State | Line], None],
+    **lines: Any,
 ) -> int:
-    """Show a job until it has finished, and return 0; JobFailed if it failed."""
+    """Show a job until it has finished, and return 0; JobFailed if it failed.
+
+    `out` shows a state or a line of the log; `lines` says which lines, as jobs.follow takes it.
+    """
     job: JobDetailTypeDef | None = None
     try:
-        for item in jobs.follow(batch, client, job_id):
+        for item in jobs.follow(batch, client, job_id, **lines):
             if isinstance(item, dict):
                 job = item
             else:
-                _print(item, console, out)
+                out(item)
     except KeyboardInterrupt:
         raise Interrupted(
             f"{job_id} continues. To follow it: {command_here('logs', '--follow', job_id)}. "
@@ -310,16 +362,24 @@ class JobFailed(BatchregError):
         self.status = status
 
 
-def _print(item: jobs.State | Line, console: AnyScreen, out: Callable[[str], None]) -> None:
+def _stamp(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _print(
+    item: jobs.State | Line,
+    console: AnyScreen,
+    out: Callable[[str], None],
+    timestamps: bool = False,
+) -> None:
     """Show a state or a line of the log; `out` prints what goes to stdout."""
     if isinstance(item, Line):
         if isinstance(console, JsonScreen):
-            time = datetime.fromtimestamp(item.time / 1000, UTC).isoformat(timespec="milliseconds")
-            out(json.dumps({"type": "log", "time": time, "text": item.text}))
+            out(json.dumps({"type": "log", "time": _stamp(item.time), "text": item.text}))
         else:
             if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
                 sys.stdout.reconfigure(errors="replace")
-            out(item.text)
+            out(f"{_stamp(item.time)}  {item.text}" if timestamps else item.text)
         return
     if isinstance(console, JsonScreen):
         state = {"status": item.status, "reason": item.reason, "children": dict(item.children)}

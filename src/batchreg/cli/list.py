@@ -11,6 +11,7 @@ from batchreg.attach.listing import Listed
 from batchreg.aws import Session
 from batchreg.cli import runner, target
 from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.tables import columns, room_on_stdout
 
 
 def run(*, json_output: bool, **place: Any) -> int:
@@ -50,12 +51,8 @@ class List:
 
 def _lines(heading: str, found: tuple[Listed, ...]) -> Iterator[str]:
     """Yield a table without borders, of which programs read the JSON instead."""
-    if not found:
-        return
-    rows = [
-        (heading, "STATE", "REGISTRIES", "WAITING"),
-        *((one.name, one.state, ", ".join(one.registries) or "-", one.waiting) for one in found),
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for *cells, last in rows:
-        yield "  ".join([*(f"{cell:<{w}}" for cell, w in zip(cells, widths, strict=True)), last])
+    if found:
+        rows = (
+            (one.name, one.state, ", ".join(one.registries) or "-", one.waiting) for one in found
+        )
+        yield from columns([(heading, "STATE", "REGISTRIES", "WAITING"), *rows], room_on_stdout())

@@ -19,6 +19,17 @@ CONFIG_FILE = "batchreg.yaml"
 PLACES = "batchreg.places"  # in a context's meta: {parameter: file and line}
 
 
+def completed(what: str) -> dict[str, Any]:
+    """Return the attribute by which a shell completes a value; `what`: see completion.complete."""
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> Any:
+        from batchreg.cli import completion
+
+        return completion.complete(what, ctx, incomplete, CONFIG_FILE)
+
+    return {"shell_complete": complete}
+
+
 def number(least: float, most: float | None = None, *, whole: bool = True) -> Callable[[Any], Any]:
     """Return a function that reads a number from `least` to `most`, whole unless told otherwise."""
 
@@ -44,6 +55,23 @@ def mebibytes(value: str) -> int:
     if not number.isdecimal() or int(number) == 0:
         raise click.BadParameter(f"{value!r} is not a size in MiB, such as 4096 or 4G.")
     return int(number) * factor
+
+
+def moment(text: str) -> int:
+    """Return a time in milliseconds since 1970: of 10m, 2h or 1d ago, or of a time in ISO 8601."""
+    from datetime import datetime, timedelta
+
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}.get(text[-1:], "")
+    try:
+        if unit and text[:-1].isdecimal():
+            then = datetime.now() - timedelta(**{unit: int(text[:-1])})
+        else:
+            then = datetime.fromisoformat(text)
+        return max(0, int(then.timestamp() * 1000))
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{text!r} is not a time, such as 10m, 2h, 1d or 2026-07-01T12:30."
+        ) from None
 
 
 def cache_prefix(text: str) -> str:
@@ -110,6 +138,7 @@ config_option = variable(
     expose_value=False,
     callback=read_config,
     metavar="FILE",
+    **completed("files"),
     help=f"Read settings from this file.  [default: {CONFIG_FILE}, if it exists]",
 )
 json_option = option(
@@ -127,7 +156,13 @@ wait_option = option(
 
 
 def output_option() -> Decorator:
-    return option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+    return option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write to this file instead of stdout.",
+        **completed("files"),
+    )
 
 
 def password_stdin_option() -> Decorator:
@@ -151,21 +186,30 @@ def user_data_option() -> Decorator:
         "--user-data",
         metavar="FILE",
         type=file_path,
+        **completed("files"),
         help="Your own user data for the instances: a script, a cloud-config or a MIME archive. "
         "An empty value removes it.",
     )
 
 
 def stack_name_option(text: str, **attributes: Any) -> Decorator:
-    return setting("--stack-name", metavar="NAME", help=text, **attributes)
+    return setting("--stack-name", metavar="NAME", help=text, **completed("stacks"), **attributes)
 
 
 connection_options = under(
     "AWS options",
     setting(
-        "--profile", metavar="NAME", help="Profile of the AWS configuration.  [or AWS_PROFILE]"
+        "--profile",
+        metavar="NAME",
+        help="Profile of the AWS configuration.  [or AWS_PROFILE]",
+        **completed("profiles"),
     ),
-    setting("--region", metavar="REGION", help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]"),
+    setting(
+        "--region",
+        metavar="REGION",
+        help="AWS region.  [or AWS_REGION, AWS_DEFAULT_REGION]",
+        **completed("regions"),
+    ),
     variable(
         "--endpoint-url",
         metavar="URL",
@@ -188,12 +232,30 @@ def queue_options(heading: str) -> Decorator:
         option(
             "--queue",
             metavar="NAME",
+            **completed("queues"),
             help="A job queue of any origin, by name or ARN, instead of a stack.",
         ),
         option(
             "--compute-environment",
             metavar="NAME",
+            **completed("environments"),
             help="A compute environment of any origin, by name or ARN, instead of a stack.",
+        ),
+    )
+
+
+def job_place_options(heading: str) -> Decorator:
+    """Return the options for where jobs are: the stack's queues, or another one."""
+    return together(
+        aws_options,
+        under(
+            heading,
+            option(
+                "--queue",
+                metavar="NAME",
+                **completed("queues"),
+                help="A job queue of any origin, by name or ARN, instead of the stack's.",
+            ),
         ),
     )
 

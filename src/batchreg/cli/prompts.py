@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,7 +162,7 @@ def _network(plan: Plan, session: Session) -> dict[str, str]:
     values = {name: plan.parameters[name] for name in NETWORK.values() if name in plan.parameters}
     known = {subnet.id: subnet for subnet in network.subnets(ec2)}
     if "SubnetIDs" not in values:
-        values["SubnetIDs"] = _choose_subnets(screen, list(known.values()))
+        values["SubnetIDs"] = _choose_subnets(screen, ec2, list(known.values()))
     subnets = values["SubnetIDs"].split(",")
     for unknown in set(subnets) - known.keys():
         raise BatchregError(
@@ -188,45 +188,106 @@ def _network(plan: Plan, session: Session) -> dict[str, str]:
     return values
 
 
-def _choose_subnets(screen: TextScreen, subnets: list[Subnet]) -> str:
-    for vpc in dict.fromkeys(subnet.vpc_id for subnet in subnets):
-        screen.note(f"Subnets of {vpc}:")
-        screen.table(
-            ["", "Subnet", "Name", "Zone", "CIDR", "Internet"],
+def _choose_subnets(screen: TextScreen, ec2: Any, subnets: list[Subnet]) -> str:
+    """Return the ids of subnets of one VPC; those that nothing leaves are confirmed."""
+    from batchreg.stack import network
+
+    vpc = _choose_vpc(screen, ec2, subnets)
+    mine = [subnet for subnet in subnets if subnet.vpc_id == vpc]
+    closed = {subnet.id: subnet.internet for subnet in mine if subnet.internet in network.CLOSED}
+    if closed and network.has_endpoints(ec2, [vpc]):
+        closed = {}
+    screen.table(
+        ["", "Subnet", "Name", "Zone", "CIDR", "Internet"],
+        [
             [
-                [str(number), subnet.id, subnet.name, subnet.zone, subnet.cidr, subnet.internet]
-                for number, subnet in enumerate(subnets, 1)
-                if subnet.vpc_id == vpc
+                str(number),
+                subnet.id,
+                subnet.name,
+                subnet.zone,
+                subnet.cidr,
+                f"{'! ' if subnet.id in closed else ''}{subnet.internet}",
+            ]
+            for number, subnet in enumerate(mine, 1)
+        ],
+    )
+    while True:
+        chosen = [subnet.id for subnet in _chosen("Subnets", mine)]
+        doubtful = [one for one in chosen if one in closed]
+        if not doubtful:
+            return ",".join(chosen)
+        for one in doubtful:
+            screen.note(network.why_closed(one, closed[one]))
+        with line_ended():
+            if click.confirm(f"{network.CLOSED_MEANS} Use them nevertheless?", err=True):
+                return ",".join(chosen)
+
+
+def _choose_vpc(screen: TextScreen, ec2: Any, subnets: list[Subnet]) -> str:
+    """Return the id of the VPC with subnets; asked for if there are several."""
+    from batchreg.stack import network
+
+    inhabited = {subnet.vpc_id for subnet in subnets}
+    vpcs = [vpc for vpc in network.vpcs(ec2) if vpc.id in inhabited]
+    if len(vpcs) == 1:
+        (vpc,) = vpcs
+        notes = filter(None, (vpc.name, vpc.cidr, "the default VPC" if vpc.default else ""))
+        screen.note(f"Subnets of {vpc.id} ({', '.join(notes)}):")
+        return vpc.id
+    if vpcs:
+        screen.table(
+            ["", "VPC", "Name", "CIDR", "Default"],
+            [
+                [str(number), vpc.id, vpc.name, vpc.cidr, "default" if vpc.default else ""]
+                for number, vpc in enumerate(vpcs, 1)
             ],
         )
-    chosen = _chosen(
-        "Subnets",
-        subnets,
-        lambda some: len({each.vpc_id for each in some}) > 1 and "choose subnets of one VPC",
-    )
-    return ",".join(subnet.id for subnet in chosen)
+    (chosen,) = _chosen("VPC", vpcs, single=True)
+    return str(chosen.id)
 
 
-def _chosen(
-    what: str, items: list[Any], objection: Callable[[list[Any]], str | bool] = lambda _: False
-) -> list[Any]:
-    """Ask for numbers from a list, such as "1,3"; again after a mistake or an objection."""
+def _chosen(what: str, items: list[Any], *, single: bool = False) -> list[Any]:
+    """Ask for some of a list, or for a single one of it; again after a mistake."""
     if not items:
         raise BatchregError(
-            f"This region has no {what.lower()}.", "Create some, or choose another --region."
+            f"This region has no {'subnets' if single else what.lower()}.",
+            "Create some, or choose another --region.",
         )
+    ids = [item.id for item in items]
 
     def parse(text: str) -> list[Any]:
-        numbers = re.split(r"[\s,]+", text.strip(" ,"))
-        if not all(number.isdecimal() and 1 <= int(number) <= len(items) for number in numbers):
-            raise click.UsageError(f"write numbers from 1 to {len(items)}, such as 1,2")
-        some = [items[number - 1] for number in dict.fromkeys(map(int, numbers))]
-        if why := objection(some):
-            raise click.UsageError(str(why))
-        return some
+        places = _places(text, ids)
+        if not places or (single and len(places) > 1):
+            several = "" if single else ", such as 1,3 or 1-3, or all"
+            one = "a number" if single else "numbers"
+            raise click.UsageError(
+                f"write {one} from 1 to {len(items)}{several}, or {'an id' if single else 'ids'}"
+            )
+        return [items[place] for place in places]
 
+    hint = "a number or an id" if single else "such as 1,3 or 1-3, all, or ids"
     with line_ended():
-        chosen: list[Any] = click.prompt(
-            f"{what} (numbers, such as 1,2)", value_proc=parse, err=True
-        )
+        chosen: list[Any] = click.prompt(f"{what} ({hint})", value_proc=parse, err=True)
     return chosen
+
+
+def _places(text: str, ids: Sequence[str]) -> list[int]:
+    """Return which of the ids a text names, by numbers from 1, ranges, "all" or ids; [] if none.
+
+    [] as well if a part of the text names none.
+    """
+    places: dict[int, None] = {}
+    for word in re.split(r"[\s,]+", re.sub(r"\s*-\s*", "-", text.strip(" ,"))):
+        numbers = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", word)
+        if word in ids:
+            first = last = ids.index(word) + 1
+        elif word.lower() == "all":
+            first, last = 1, len(ids)
+        elif numbers:
+            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        else:
+            return []
+        if not 1 <= first <= last <= len(ids):
+            return []
+        places |= dict.fromkeys(range(first - 1, last))
+    return list(places)

@@ -15,6 +15,7 @@ from batchreg import __version__
 from batchreg.aws import Connect, Session
 from batchreg.cli.console import command_here
 from batchreg.errors import BatchregError
+from batchreg.jobs import listing
 from batchreg.stack import states
 from batchreg.stack.screen import Screen
 from batchreg.stack.states import Stack
@@ -50,7 +51,7 @@ class Target:
         return states.template_of(self.client, self.stack) if self.stack else ""
 
     def _missing(self) -> NoReturn:
-        names = _batchreg_stacks(self.client)
+        names = batchreg_stacks(self.client)
         near = difflib.get_close_matches(self.name, names, n=1)
         hint = (
             f"Did you mean {near[0]}? "
@@ -107,6 +108,69 @@ def find(name: str, **place: Any) -> Target:
     return Target(name, found, client, states.find(client, name))
 
 
+def job_queues(found: Session, stack_name: str, queue: str | None) -> list[str]:
+    """Return where to look for jobs: the queue, the stack's queues, or all in the region.
+
+    The last if there is no stack and the user named none.
+    """
+    if queue:
+        if is_named():
+            raise click.UsageError("Give one of --stack-name and --queue.")
+        return [queue]
+    check_name(stack_name)
+    client = found.client("cloudformation")
+    place = Target(stack_name, found, client, states.find(client, stack_name))
+    if place.stack is None and not is_given():
+        pages = found.client("batch").get_paginator("describe_job_queues").paginate()
+        return [each["jobQueueArn"] for page in pages for each in page["jobQueues"]]
+    queues = place.existing().arns("JobQueueArn")
+    if not queues:
+        raise BatchregError(
+            f"{stack_name} has no job queue.",
+            f"For its status: {command_here('status', '--stack-name', stack_name)}",
+        )
+    return queues
+
+
+class JobMissing(BatchregError):
+    """No job has the id that the user gave, or one that starts like it."""
+
+
+def job_id(found: Session, text: str, stack_name: str, queue: str | None = None) -> str:
+    """Return the whole id of the job that the user means by an id or by the start of one.
+
+    A whole id needs no call. BatchregError if the start fits several jobs, JobMissing if none.
+    """
+    text = text.lower()
+    if listing.is_whole(text):
+        return text
+    place = ["--queue", queue] if queue else ["--stack-name", stack_name]
+    if not queue and not is_given():
+        place = []
+    step = f"To list the jobs: {command_here('jobs', *place)}"
+    if not listing.can_start(text):
+        raise JobMissing(f"{text!r} is not the id of a job, or the start of one.", step)
+    queues = job_queues(found, stack_name, queue)
+    jobs = listing.meant(listing.look(found.client("batch"), queues), text)
+    if not jobs:
+        names = ", ".join(each.rpartition("/")[2] for each in queues[:MOST_NAMES])
+        raise JobMissing(
+            f"No job in {names or 'this region'} has an id that starts with {text}.", step
+        )
+    if len(jobs) > 1:
+        some = [
+            f"{start} ({job.name}, {job.status})"
+            for start, job in zip(listing.short(jobs), jobs, strict=True)
+        ]
+        more = f" and {len(some) - MOST_NAMES} more" if len(some) > MOST_NAMES else ""
+        raise BatchregError(
+            f"{len(jobs)} jobs have an id that starts with {text}: "
+            f"{', '.join(some[:MOST_NAMES])}{more}.",
+            "Give more of the id.",
+        )
+    return jobs[0].id + text[len(re.split("[:#]", text)[0]) :]
+
+
 def require_batchreg_stack(
     stack: Stack | None, body: str, screen: Screen, *, force: bool = False
 ) -> Deployed | None:
@@ -137,7 +201,7 @@ def refuse_companion(deployed: Deployed | None, name: str) -> None:
         )
 
 
-def _batchreg_stacks(client: Any) -> list[str]:
+def batchreg_stacks(client: Any) -> list[str]:
     """Return the names of stacks here that look like batchreg's; at most one page of stacks."""
     names: list[str] = []
     with suppress(Exception):  # it is only for a hint: without permission there is none

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types_boto3_batch import BatchClient
     from types_boto3_batch.literals import JobStatusType
     from types_boto3_batch.type_defs import (
+        ComputeEnvironmentDetailTypeDef,
         JobDetailTypeDef,
         JobSummaryTypeDef,
         SubmitJobRequestTypeDef,
@@ -78,15 +79,18 @@ def follow(
     logs: CloudWatchLogsClient,
     job_id: str,
     *,
+    since: int = 0,
+    tail: int | None = None,
     sleep: Sleep = time.sleep,
     poll_seconds: float = 3,
     patience_seconds: float = 60,
 ) -> Iterator[State | Line | JobDetailTypeDef]:
     """Yield a job's states and log lines in order, and the job itself at the end.
 
-    A network that is unavailable for less than `patience_seconds` does not end it.
+    `since` and `tail` leave out lines from before, as LogReader does. A network that is unavailable
+    for less than `patience_seconds` does not end it.
     """
-    reader = LogReader(logs)
+    reader = LogReader(logs, since)
     shown: State | None = None
     pause, silence = min(0.2, poll_seconds), 0.0
     while True:
@@ -98,6 +102,9 @@ def follow(
             if not finished and now != shown:
                 yield now
             shown = now
+            if tail is not None:
+                yield from reader.tail(job, tail)
+                tail = None
             yield from reader.read(job)
             if finished:
                 yield from reader.drain(job, sleep)
@@ -113,8 +120,8 @@ def follow(
         pause = min(pause * 1.5, poll_seconds)
 
 
-def state(job: JobDetailTypeDef) -> State:
-    """Return the state of a job as Batch describes it."""
+def state(job: Mapping[str, Any]) -> State:
+    """Return the state of a job as Batch describes or lists it."""
     children = job.get("arrayProperties", {}).get("statusSummary", {})
     return State(
         job["status"],
@@ -223,8 +230,10 @@ def advice(reason: str) -> str:
     )
 
 
-def check_queue(batch: BatchClient, queue: str) -> None:
-    """Refuse a queue that is disabled or invalid, or whose compute environment is."""
+def check_queue(batch: BatchClient, queue: str) -> list[ComputeEnvironmentDetailTypeDef]:
+    """Return a queue's compute environments; refuse it if it or one of them is disabled or
+    invalid.
+    """
     queues = batch.describe_job_queues(jobQueues=[queue])["jobQueues"]
     if not queues:
         raise BatchregError(
@@ -233,9 +242,10 @@ def check_queue(batch: BatchClient, queue: str) -> None:
         )
     orders = queues[0]["computeEnvironmentOrder"]
     # The compute environment first: a queue is INVALID because of it.
-    for environment in batch.describe_compute_environments(
+    environments = batch.describe_compute_environments(
         computeEnvironments=[order["computeEnvironment"] for order in orders]
-    )["computeEnvironments"]:
+    )["computeEnvironments"]
+    for environment in environments:
         _check(
             f"compute environment {environment['computeEnvironmentName']}",
             environment,
@@ -243,6 +253,7 @@ def check_queue(batch: BatchClient, queue: str) -> None:
         )
     name = f"job queue {queues[0]['jobQueueName']}"
     _check(name, queues[0], "Fix the cause, then run batchreg deploy.")
+    return environments
 
 
 def _check(name: str, found: Mapping[str, Any], step: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ LOG_GROUP = "/aws/batch/job"
 # CloudWatch pages by time as well, so a job that was silent has pages without a line. For a stream
 # whose lines have expired it returns such pages forever (boto3 issue 4591).
 EMPTY_PAGES = 100
+MOST_LINES = 10_000  # in one answer, as CloudWatch allows
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,16 @@ class Line:
 
 
 class LogReader:
-    """Reads a job's log streams, one per attempt, as they grow: no line twice, none lost."""
+    """Reads a job's log streams, one per attempt, as they grow: no line twice, none lost.
 
-    def __init__(self, logs: CloudWatchLogsClient) -> None:
+    `since`: the time of the first line to read, in milliseconds since 1970.
+    """
+
+    def __init__(self, logs: CloudWatchLogsClient, since: int = 0) -> None:
         self._logs = logs
         self._tokens: dict[str, str] = {}
+        self._since: dict[str, int] = defaultdict(lambda: since)
+        self._restarts: dict[str, tuple[int, int]] = {}  # from when, and the lines shown before
         self._shown: Counter[str] = Counter()  # lines of each stream
         self._again: Counter[str] = Counter()  # those of them that will come a second time
 
@@ -44,6 +50,16 @@ class LogReader:
         """Yield what has come since the last call."""
         for stream in streams(job):
             yield from self._read(stream)
+
+    def tail(self, job: Mapping[str, Any], count: int) -> list[Line]:
+        """Return the last lines so far, at most `count`; `read` continues after them.
+
+        It reads backwards: of a long log it does not ask for the rest.
+        """
+        lines: list[Line] = []
+        for stream in reversed(streams(job)):
+            lines = [*self._tail(stream, count - len(lines)), *lines]
+        return lines
 
     def drain(
         self,
@@ -65,19 +81,54 @@ class LogReader:
                 waited = 0
                 yield line
 
+    def _tail(self, stream: str, count: int) -> list[Line]:
+        """Return the last lines of a stream, and remember where it ends now."""
+        found: list[Line] = []
+        end, token, empty = "", "", 0
+        while empty < EMPTY_PAGES:
+            request = self._request(stream, token)
+            request |= {
+                "startFromHead": False,
+                "limit": min(max(count - len(found), 1), MOST_LINES),
+            }
+            try:
+                answer = self._logs.get_log_events(**request)
+            except self._logs.exceptions.ResourceNotFoundException:
+                return []  # as in `_read`
+            end = end or answer["nextForwardToken"]
+            page = [Line(event["message"], event["timestamp"]) for event in answer["events"]]
+            found = [*page, *found]
+            if len(found) >= count or answer["nextBackwardToken"] == token:
+                break
+            token, empty = answer["nextBackwardToken"], 0 if page else empty + 1
+        kept = found[len(found) - min(count, len(found)) :]
+        if found:
+            # Once the token is lost, reading starts after the first of these lines: those before
+            # it were never shown.
+            first = (kept or found[-1:])[0].time
+            self._restarts[stream] = (first + 1, sum(line.time <= first for line in kept))
+        self._shown[stream] = len(kept)
+        self._tokens[stream] = end
+        return kept
+
+    def _request(self, stream: str, token: str | None) -> GetLogEventsRequestTypeDef:
+        request: GetLogEventsRequestTypeDef = {
+            "logGroupName": LOG_GROUP,
+            "logStreamName": stream,
+            "startFromHead": True,
+        }
+        if self._since[stream]:
+            request["startTime"] = self._since[stream]
+        if token:
+            request["nextToken"] = token
+        return request
+
     def _read(self, stream: str) -> Iterator[Line]:
         empty = 0
         while empty < EMPTY_PAGES:
-            request: GetLogEventsRequestTypeDef = {
-                "logGroupName": LOG_GROUP,
-                "logStreamName": stream,
-                "startFromHead": True,
-            }
             token = self._tokens.get(stream)
-            if token:
-                request["nextToken"] = token
             try:
-                answer = self._logs.get_log_events(**request)
+                answer = self._logs.get_log_events(**self._request(stream, token))
             except self._logs.exceptions.ResourceNotFoundException:
                 return  # the first line creates the group and the stream
             except self._logs.exceptions.InvalidParameterException:
@@ -85,7 +136,8 @@ class LogReader:
                     raise
                 # A token lasts 24 hours, and the job may have been silent for longer.
                 del self._tokens[stream]
-                self._again[stream] = self._shown[stream]
+                self._since[stream], before = self._restarts.get(stream, (self._since[stream], 0))
+                self._again[stream] = self._shown[stream] - before
                 continue
             for event in answer["events"]:
                 if self._again[stream]:

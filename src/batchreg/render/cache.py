@@ -21,7 +21,6 @@ from troposphere import (
     Split,
     Sub,
     Template,
-    ecr,
     iam,
 )
 
@@ -65,6 +64,8 @@ def secret_name(directory: str) -> AWSHelperFn:
 
 def add(template: Template, settings: Settings) -> None:
     """Add the rules of the cached registries, and what the repositories of their images are like."""
+    from troposphere import ecr  # a millisecond of every render, for the few that need it
+
     role = template.add_resource(
         iam.Role(
             "CacheRole",

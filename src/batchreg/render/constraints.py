@@ -16,6 +16,9 @@ ON_FAILURE = ("park", "join")
 DEFAULT_INSTANCE_TYPES = {"ECS_AL2023": "optimal", "ECS_AL2023_NVIDIA": "g4dn"}
 PROVISIONING_MODELS = ("EC2", "SPOT")
 
+# A job's, from the first to the last.
+JOB_STATUSES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED")
+
 # ECS_IMAGE_PULL_BEHAVIOR of the ECS agent.
 PULL_BEHAVIORS = ("default", "always", "once", "prefer-cached")
 

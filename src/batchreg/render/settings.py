@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from batchreg.errors import BatchregError
 from batchreg.render.constraints import IMAGE_TYPES, ON_FAILURE, SECRET_ARN
-from batchreg.render.upstreams import Upstream, supported, upstream_of
+
+if TYPE_CHECKING:
+    from batchreg.render.upstreams import Upstream
 
 # The template's parameters by the option that sets them.
 PARAMETERS = {
@@ -102,6 +105,10 @@ class Settings:
     @property
     def upstreams(self) -> dict[int, Upstream]:
         """Return {slot: what ECR knows the registry as} of the cached registries."""
+        if not self.cached:
+            return {}
+        from batchreg.render.upstreams import upstream_of
+
         found = {slot: upstream_of(key) for slot, key in self.cached}
         return {slot: upstream for slot, upstream in found.items() if upstream}
 
@@ -123,6 +130,8 @@ class Settings:
 
 
 def _require_upstream(key: str) -> None:
+    from batchreg.render.upstreams import supported, upstream_of
+
     upstream = upstream_of(key)
     if not upstream:
         raise BatchregError(

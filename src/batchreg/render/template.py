@@ -374,30 +374,17 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
 
     Return the instance profile.
     """
-    via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
-    decrypt = _policy(
-        "kms:Decrypt",
-        Resource=Ref("KmsKeyArn"),
-        Condition={"StringEquals": {"kms:ViaService": via}},
+    reading = iam.Policy(
+        PolicyName="ReadRegistryLogin",
+        PolicyDocument=policy("secretsmanager:GetSecretValue", Resource=secrets),
     )
-    reading = [
-        iam.Policy(
-            PolicyName="ReadRegistryLogin",
-            PolicyDocument=_policy("secretsmanager:GetSecretValue", Resource=secrets),
-        ),
-        If(
-            "HasKmsKey",
-            iam.Policy(PolicyName="DecryptRegistryLogin", PolicyDocument=decrypt),
-            NoValue,
-        ),
-    ]
-    pulling = [*(reading if secrets else []), *([cache.permission()] if settings.cached else [])]
+    pulling = [*([reading] if secrets else []), *([cache.permission()] if settings.cached else [])]
 
     def role(name: str, service: str, text: str, **more: Any) -> iam.Role:
         created = template.add_resource(
             iam.Role(
                 name,
-                AssumeRolePolicyDocument=_policy("sts:AssumeRole", Principal={"Service": service}),
+                AssumeRolePolicyDocument=policy("sts:AssumeRole", Principal={"Service": service}),
                 **more,
             )
         )
@@ -426,7 +413,7 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
         iam.InstanceProfile("InstanceProfile", Roles=[Ref(instance_role)])
     )
     _output(template, "InstanceProfileArn", GetAtt(profile, "Arn"), "Profile of the instances")
-    role(
+    execution_role = role(
         "JobExecutionRole",
         "ecs-tasks.amazonaws.com",
         "Execution role for job definitions with repositoryCredentials",
@@ -446,10 +433,39 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
         ManagedPolicyArns=Split(",", Ref("JobPolicyArns")),
         Condition="HasJobPolicy",
     )
+    if secrets:
+        template.add_resource(key_policy(instance_role, execution_role))
     return profile
 
 
-def _policy(action: str, **statement: Any) -> dict[str, Any]:
+def key_policy(*roles: iam.Role) -> iam.PolicyType:
+    """Return the policy that lets `roles` of the same stack decrypt secrets with its KMS key.
+
+    A resource of its own: linters do not look into a role one of whose policies is an If. Its name
+    is not the one that the roles' own policy had in 0.1.0. When an update is rolled back,
+    CloudFormation first restores that one, and then deletes this one by its name.
+    """
+    return iam.PolicyType(
+        "KeyPolicy",
+        PolicyName="DecryptRegistryCredentials",
+        PolicyDocument=decrypt_policy(),
+        Roles=[Ref(role) for role in roles],
+        Condition="HasKmsKey",
+    )
+
+
+def decrypt_policy() -> dict[str, Any]:
+    """Return a policy document for the stack's KMS key, through Secrets Manager alone."""
+    via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
+    return policy(
+        "kms:Decrypt",
+        Resource=Ref("KmsKeyArn"),
+        Condition={"StringEquals": {"kms:ViaService": via}},
+    )
+
+
+def policy(action: str, **statement: Any) -> dict[str, Any]:
+    """Return a policy document that allows one action."""
     return {
         "Version": "2012-10-17",
         "Statement": [{"Effect": "Allow", "Action": action, **statement}],

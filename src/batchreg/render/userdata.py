@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from batchreg.aws import url_suffix
 from batchreg.errors import BatchregError
 
 if TYPE_CHECKING:
@@ -293,13 +292,15 @@ def for_instance(
         # One line each in the file of arguments. AWS's own rule for names, and `:` for ARNs.
         if not re.fullmatch(r"[A-Za-z0-9/_+=.@!:-]{1,2048}", secret_id):
             raise BatchregError(f"{secret_id!r} is neither the name nor the ARN of a secret.")
-        if secret_id.startswith("arn:") and secret_id.split(":")[3:4] != [region]:
+        if secret_id.startswith("arn:") and region_of(secret_id) != [region]:
             raise BatchregError(
                 f"{secret_id} is not in {region}: an instance asks one region. "
                 "Replicate the secret there."
             )
     if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", region):
         raise BatchregError(f"{region!r} is not a region: write it like eu-central-1.")
+    from batchreg.aws import url_suffix
+
     return resolve(
         build(secret_ids, user_parts, on_failure=on_failure),
         {
@@ -309,6 +310,11 @@ def for_instance(
             "ImagePullBehavior": image_pull_behavior,
         },
     )
+
+
+def region_of(secret_id: str) -> list[str]:
+    """Return the region that the ARN of a secret names, nothing for a name."""
+    return secret_id.split(":")[3:4] if secret_id.startswith("arn:") else []
 
 
 def resolve(text: str, values: Mapping[str, str]) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from batchreg.errors import BatchregError
+
+
+@dataclass(frozen=True)
+class Vpc:
+    id: str
+    name: str
+    cidr: str
+    default: bool
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,15 @@ def default_vpc(ec2: Any) -> str:
     return str(found[0]["VpcId"])
 
 
+def vpcs(ec2: Any) -> list[Vpc]:
+    """Return the region's VPCs, the default one first."""
+    found = [
+        Vpc(raw["VpcId"], _name(raw), raw.get("CidrBlock", ""), raw.get("IsDefault", False))
+        for raw in _all(ec2, "describe_vpcs", "Vpcs", [])
+    ]
+    return sorted(found, key=lambda vpc: (not vpc.default, vpc.name, vpc.id))
+
+
 def subnets(ec2: Any, vpc_id: str | None = None) -> list[Subnet]:
     """Return the region's subnets, or one VPC's, by VPC and zone."""
     filters = [{"Name": "vpc-id", "Values": [vpc_id]}] if vpc_id else []
@@ -46,7 +64,7 @@ def subnets(ec2: Any, vpc_id: str | None = None) -> list[Subnet]:
             id=raw["SubnetId"],
             vpc_id=raw["VpcId"],
             zone=raw.get("AvailabilityZone", ""),
-            name=next((tag["Value"] for tag in raw.get("Tags", []) if tag["Key"] == "Name"), ""),
+            name=_name(raw),
             cidr=raw.get("CidrBlock", ""),
             internet=route_to_internet(raw, tables),
         )
@@ -88,6 +106,37 @@ def route_to_internet(subnet: dict[str, Any], tables: list[dict[str, Any]]) -> s
             return "yes" if subnet.get("MapPublicIpOnLaunch") else "no public IP"
         return "by NAT" if route.get("NatGatewayId") else "by a gateway"
     return "no"
+
+
+# What `route_to_internet` says of a subnet whose instances reach nothing outside of the VPC.
+CLOSED = ("no", "no public IP")
+
+
+def why_closed(subnet_id: str, route: str) -> str:
+    """Say in a sentence why nothing leaves a subnet, for one of CLOSED."""
+    if route == "no":
+        return f"Subnet {subnet_id} has no route out of its VPC."
+    return (
+        f"Subnet {subnet_id} routes to an internet gateway, but its instances get no public "
+        "address."
+    )
+
+
+CLOSED_MEANS = "Instances there can reach neither AWS nor a registry on the internet."
+
+
+def has_endpoints(ec2: Any, vpc_ids: Sequence[str]) -> bool:
+    """Tell whether instances join through VPC endpoints; the registry may be inside the VPC."""
+    filters = [{"Name": "vpc-id", "Values": list(vpc_ids)}]
+    services = {
+        one["ServiceName"].rsplit(".", 1)[-1]
+        for one in ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]
+    }
+    return services >= {"ecs", "ecs-agent", "secretsmanager"}
+
+
+def _name(raw: dict[str, Any]) -> str:
+    return next((tag["Value"] for tag in raw.get("Tags", []) if tag["Key"] == "Name"), "")
 
 
 def _all(ec2: Any, operation: str, key: str, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:

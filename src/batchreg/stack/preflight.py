@@ -23,7 +23,13 @@ from batchreg.registry.public import misspelt
 from batchreg.render.constraints import KMS_KEY_ARN
 from batchreg.render.settings import Settings
 from batchreg.render.upstreams import unsupported
-from batchreg.stack.network import route_to_internet
+from batchreg.stack.network import (
+    CLOSED,
+    CLOSED_MEANS,
+    has_endpoints,
+    route_to_internet,
+    why_closed,
+)
 
 SECONDS = 15  # for all checks together; each call of AWS's and of a registry's ends earlier
 
@@ -127,25 +133,10 @@ def _routes(ec2: Any, subnets: dict[str, dict[str, Any]], vpcs: list[str]) -> It
     filters = _named("vpc-id", vpcs)
     tables = ec2.describe_route_tables(Filters=filters)["RouteTables"]
     closed = {name: route_to_internet(one, tables) for name, one in subnets.items()}
-    closed = {name: route for name, route in closed.items() if route in ("no", "no public IP")}
-    if not closed:
-        return
-    services = {
-        one["ServiceName"].rsplit(".", 1)[-1]
-        for one in ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]
-    }
-    # An instance joins through these three; the registry may be inside the VPC.
-    if services >= {"ecs", "ecs-agent", "secretsmanager"}:
-        return
-    for name, route in sorted(closed.items()):
-        yield Problem(
-            f"Subnet {name} has no route out of its VPC."
-            if route == "no"
-            else f"Subnet {name} routes to an internet gateway, but its instances get no public "
-            "address.",
-            "Instances there can reach neither AWS nor a registry on the internet.",
-            certain=False,
-        )
+    closed = {name: route for name, route in closed.items() if route in CLOSED}
+    if closed and not has_endpoints(ec2, vpcs):
+        for name, route in sorted(closed.items()):
+            yield Problem(why_closed(name, route), CLOSED_MEANS, certain=False)
 
 
 def key(kms: Any, region: str, arn: str, option: str = "--kms-key-arn") -> list[Check]:
