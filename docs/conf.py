@@ -11,17 +11,19 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 # Captions and pages, in the order in which a reader needs them. A list in conf.py instead of a
-# directive on the first page, because GitHub shows a directive as text.
+# directive on the first page, because GitHub shows a directive as text. A link to a page that is not
+# there is an error; here it is left out.
 NAVIGATION = {
     "Start": ["getting-started", "ways"],
     "Use": ["attach", "cache", "credentials", "engines"],
-    "Look up": ["reference", "troubleshooting", "permissions"],
+    "Look up": ["reference", "troubleshooting", "runbooks", "permissions"],
     "Understand": ["how-it-works", "threat-model", "migrating"],
 }
 
 project = "batchreg"
 author = "The batchreg contributors"
-SOURCE = Path(__file__).parent.parent / "src" / "batchreg" / "__init__.py"
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "batchreg" / "__init__.py"
 (version,) = re.findall(r'__version__ = "(.+)"', SOURCE.read_text())
 html_title = f"batchreg {version}"
 html_theme = "furo"  # light or dark as the system says; its fonts are the system's
@@ -38,7 +40,7 @@ def navigate(_: Sphinx, name: str, source: list[str]) -> None:
     if name != "index":
         return
     for caption, pages in NAVIGATION.items():
-        listed = "\n".join(pages)
+        listed = "\n".join(page for page in pages if (ROOT / "docs" / f"{page}.md").exists())
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n"
 
 

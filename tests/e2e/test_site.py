@@ -1,14 +1,18 @@
-"""The documentation as a site: strict, and without anything from elsewhere."""
+"""The documentation as a site: strict, searchable, and without anything from elsewhere."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab.browser import Browser
 from pages import ROOT
+from real_parts import require
 
 SPHINX = ROOT / ".venv-site" / "bin" / "sphinx-build"
 
@@ -38,18 +42,41 @@ def test_nothing_comes_from_elsewhere(site):
         assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", style.read_text())
 
 
-def test_search_finds_a_word_in_each_page_that_has_it(site):
-    """The index is a file of the site."""
-    index = (site / "searchindex.js").read_text()
-    assert "cannotpullimagemanifesterror" in index
-    names = re.findall(r'"([\w-]+)"', re.search(r'docnames"?:\[(.*?)\]', index)[1])
-    assert sorted(names) == sorted(page.stem for page in (ROOT / "docs").glob("*.md"))
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    require("browser")
+    with Browser() as browser:
+        yield browser
 
 
-def test_dark_follows_the_system(site):
-    assert "prefers-color-scheme: dark" in (site / "index.html").read_text() + "".join(
-        style.read_text() for style in site.rglob("furo.css")
-    )
+def test_search_finds_pages_without_a_server(site, browser):
+    """The site is files; so is its index."""
+    browser.open(site / "index.html", width=1200)
+    browser.call("Page.navigate", url=f"{(site / 'search.html').as_uri()}?q=parked")
+    end = time.monotonic() + 20
+    found = None
+    while not found and time.monotonic() < end:
+        time.sleep(0.1)
+        found = browser.value("document.querySelector('#search-results .search')?.innerText")
+    assert "How it works" in found
+    assert "Threat model" in found
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_light_or_dark_as_the_system(site, browser, dark):
+    """Of a page, and of both pictures."""
+    color = "getComputedStyle(document.querySelector('{}')).{}"
+    browser.open(site / "index.html", width=1200, dark=dark)
+    assert is_dark(browser.value(color.format("body", "backgroundColor"))) == dark
+    for name in ("credentials", "fleet"):
+        browser.open(ROOT / "docs" / f"{name}.svg", width=800, dark=dark)
+        assert is_dark(browser.value(color.format(".ground", "fill"))) == dark
+        assert is_dark(browser.value(color.format("text", "fill"))) != dark
+
+
+def is_dark(color: str) -> bool:
+    """Tell whether a color, such as rgb(1, 2, 3), is nearer to black than to white."""
+    return sum(map(int, re.findall(r"\d+", color)[:3])) < 3 * 128
 
 
 def test_broken_links_and_pages_without_a_place_are_errors(tmp_path):
