@@ -22,7 +22,7 @@ import pytest
 from account import Account
 from attach_lab import Lab
 from local_aws import LocalAws
-from pages import NAMES, PAGES, typed, words_of
+from pages import PAGES, typed, words_of
 from registry_server import Proxy, RegistryServer, index
 from secrets_server import certificate
 
@@ -85,7 +85,7 @@ class Reader:
         """Run a line as it stands there, answering questions with yes; see that it works."""
         words = words_of(line)
         name = words[0]
-        if len(words) == 1 and any(each.required for each in cli.commands[name].params):
+        if words in (["attach"], ["detach"], ["engine"], ["image"], ["job-definition"]):
             return  # a sentence names the command
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)
@@ -170,7 +170,10 @@ def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
         yield reader
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+WITH_COMMANDS = [page for page in PAGES if any(typed(page))]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_commands_of_a_page_run(page, reader):
     """As somebody would type them who reads it from its top to its end."""
     for line in typed(page):
