@@ -11,8 +11,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 # Captions and pages, in the order in which a reader needs them. A list in conf.py instead of a
-# directive on the first page, because GitHub shows a directive as text. A link to a page that is not
-# there is an error; here it is left out.
+# directive on the first page, because GitHub shows a directive as text.
 NAVIGATION = {
     "Start": ["getting-started", "ways"],
     "Use": ["attach", "cache", "credentials", "engines"],
@@ -40,7 +39,7 @@ def navigate(_: Sphinx, name: str, source: list[str]) -> None:
     if name != "index":
         return
     for caption, pages in NAVIGATION.items():
-        listed = "\n".join(page for page in pages if (ROOT / "docs" / f"{page}.md").exists())
+        listed = "\n".join(pages)
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n"
 
 

@@ -40,6 +40,8 @@ HEADINGS = {
     "launch_template": "The launch template and its user data",
     "network": "The network",
     "image": "The image and its registry",
+    "capacity": "What the job asks for",
+    "launches": "Instances that do not start",
     "job": "The job and its instances",
     "hints": "Symptoms, and traces of changes by hand",
 }

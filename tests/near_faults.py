@@ -28,7 +28,35 @@ THEIRS: Change = {
 YOUNG: Change = {"instances.0.launched": "2026-07-01T11:58:00+00:00"}
 DENIED = "CannotPullImageManifestError: unauthorized"
 UNREADABLE: Change = {"secrets.0.host": "", "secrets.0.seen": False, "image.anonymous": True}
+IDLE: Change = {**WAITS_LONG, "instances": []}
+LATE: Change = {"instances.0.agent": None, "instances.0.console": []}
+ON_SPOT: Change = {"environments.0.type": "SPOT"}
+PLAIN_IMAGE: Change = {
+    "machine_image": {"id": "ami-1", "name": "al2023-ami-2023.9-x86_64", "by_amazon": True}
+}
 REFUSED: Change = {"image.ok": False, **WAITS}
+
+
+def kind(name: str, vcpus: int, memory: int, gpus: int = 0, *zones: str) -> Change:
+    """Return an instance type that EC2 offers."""
+    return {
+        "name": name,
+        "vcpus": vcpus,
+        "memory": memory,
+        "gpus": gpus,
+        "architectures": ["x86_64"],
+        "zones": [*(zones or ("eu-central-1a",))],
+    }
+
+
+G4DN: Change = {
+    "environments.0.instance_types": ["g4dn"],
+    "environments.0.offered": [kind("g4dn.xlarge", 4, 16384, 1)],
+}
+
+
+def denied(action: str, **more: str) -> Change:
+    return {"name": "theirs", "denied": [{"action": action, **more}]}
 
 
 def failed(*reasons: str, **more: Any) -> Change:
@@ -47,14 +75,26 @@ NEAR: Mapping[str, list[Change]] = {
     "environment-invalidated": [{"environments.0.reason": "none of the instances joined"}],
     "environment-invalid": [{"environments.0.status": "UPDATING"}],
     "user-data-not-mime": [{"launch_template": None}, {"launch_template.mime": True}],
-    "service-role": [{"environments.0.service_role": "arn:aws:iam::1:role/batch"}],
+    "service-role": [
+        {"environments.0.service_role": "arn:aws:iam::1:role/batch"},
+        {"service_role": {"name": "theirs", "simulated": False}},
+        {"service_role": {"name": "theirs", "seen": False, "exists": False}},
+        # A simulation of everything is not what AWS Batch does: instances show that it can.
+        {**WAITS, "service_role": denied("ec2:RunInstances")},
+        {"service_role": denied("ec2:RunInstances")},
+    ],
     "service-linked-role-missing": [
         # The one of the environment's own is used, or nobody knows.
         {"service_linked_role": False, "environments.0.service_role": "arn:aws:iam::1:role/batch"},
         {"service_linked_role": None},
     ],
     "cluster-missing": [{"environments.0.type": "FARGATE", "environments.0.reason": "ECS cluster"}],
-    "machine-image": [{"environments.0.reason": "customized AMI or LaunchTemplate"}],
+    "machine-image": [
+        {"environments.0.reason": "customized AMI or LaunchTemplate"},
+        {"machine_image": {"id": "ami-1", "architecture": "x86_64"}},
+        {"machine_image": {"id": "ami-1", "architecture": "arm64"}, "environments.0.offered": None},
+        {"machine_image": {"id": "ami-1", "state": "pending"}},
+    ],
     "environment-disabled": [{"environments.0.state": ""}],
     "queue-missing": [{"queues": []}],
     "queue-disabled": [{"queues.0.state": ""}],
@@ -103,6 +143,18 @@ NEAR: Mapping[str, list[Change]] = {
     "user-data-without-credentials": [THEIRS, {"launch_template": None}],
     "user-data-blocks": [{"launch_template.bytes": 16_384}],
     "user-data-too-long": [{"launch_template.bytes": 16_384}],
+    "user-data-stops-agent": [
+        {"launch_template.stops": "systemctl stop ecs"},  # and something starts it all the same
+        {**YOUNG, **LATE, "launch_template.stops": "systemctl stop ecs"},
+    ],
+    "user-data-other-cluster": [
+        {"launch_template.cluster": "default"},
+        {**YOUNG, **LATE, "launch_template.cluster": "default"},
+    ],
+    "machine-image-without-agent": [
+        PLAIN_IMAGE,  # it was installed
+        {**YOUNG, **LATE, **PLAIN_IMAGE},
+    ],
     "metadata-off": [{"launch_template.metadata": ""}],
     "image-misspelled": [{"image.cause": "host-case"}],
     "no-credentials-for-registry": [
@@ -158,23 +210,91 @@ NEAR: Mapping[str, list[Change]] = {
     ],
     "no-gpu": [
         {"jobs.0.gpus": 1},  # it has run
-        {**WAITS, "jobs.0.gpus": 1, "environments.0.image_type": "ECS_AL2023_NVIDIA"},
+        {**WAITS, **G4DN, "jobs.0.gpus": 1, "environments.0.image_type": "ECS_AL2023_NVIDIA"},
+        {**WAITS, **G4DN, "jobs.0.gpus": 1, "environments.0.image_type": ""},  # Batch's choice
+        {**WAITS, **G4DN, "jobs.0.gpus": 1, "environments.0.custom_image": True},
+        {**WAITS, **G4DN, "jobs.0.gpus": 1, "machine_image": {"id": "ami-1"}},
+        {
+            **WAITS,
+            "jobs.0.gpus": 1,
+            "environments.0.image_type": "ECS_AL2023_NVIDIA",
+            "environments.0.offered": None,
+        },
         {**WAITS, "jobs.0.gpus": 1, "jobs.0.fargate": True},
     ],
     "job-too-large": [
-        {**WAITS, "jobs.0.vcpus": 256},
+        {**WAITS, "jobs.0.vcpus": 192},
         {"jobs.0.vcpus": 512},
         {**WAITS, "jobs.0.vcpus": 512, "environments.1": {"name": "big", "max_vcpus": 1024}},
+        {**WAITS, "jobs.0.memory": 786_400},  # all but what is always kept
+        {"jobs.0.memory": 900_000},  # it has run
+        {**WAITS, "jobs.0.memory": 900_000, "environments.0.offered": None},
+        {**WAITS, "jobs.0.memory": 900_000, "jobs.0.fargate": True},
+        {
+            **WAITS,
+            "jobs.0.memory": 900_000,
+            "environments.1": {"name": "big", "offered": [kind("x2idn.16xlarge", 64, 1_048_576)]},
+        },
+        # Other strategies exceed maxvCpus by one instance.
+        {**WAITS, "jobs.0.memory": 60_000, "environments.0.max_vcpus": 4},
+        {
+            **WAITS,
+            "jobs.0.memory": 60_000,
+            "environments.0.max_vcpus": 16,
+            "environments.0.strategy": "BEST_FIT",
+        },
     ],
-    "vcpu-quota": [{**WAITS, "jobs.0.vcpus": 64, "quota.value": 64.0}, {"quota": None}],
+    "vcpu-quota": [
+        {**WAITS, "jobs.0.vcpus": 64, "quota.value": 192.0},
+        {**WAITS, "jobs.0.memory": 60_000, "quota.value": 16.0},
+        {**WAITS, "jobs.0.memory": 120_000, "quota.value": 16.0, "environments.1": {"name": "big"}},
+        {"quota": None},
+    ],
     "no-capacity": [{"jobs.0.reasons": ["CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"]}],
-    "instance-types-unsupported": [{"jobs.0.reasons": ["instance type is not supported"]}],
+    "instance-types-unsupported": [
+        {"jobs.0.reasons": ["instance type is not supported"]},
+        # One of the subnets is enough.
+        {**WAITS, "environments.0.offered": [kind("m7i.xlarge", 4, 16384, 0, "eu-central-1b")]},
+        {**WAITS, "environments.0.offered": [{**kind("m7i.xlarge", 4, 16384), "zones": None}]},
+        {
+            "environments.0.offered": [kind("m7i.xlarge", 4, 16384, 0, "eu-central-1c")],
+            "subnets.1.zone": "",
+        },
+        {
+            **WAITS,
+            "environments.0.offered": [
+                kind("m7i.xlarge", 4, 16384, 0, "eu-central-1c"),
+                kind("m7i.2xlarge", 8, 32768, 0, "eu-central-1a"),
+            ],
+        },
+    ],
+    "spot-price": [{**ON_SPOT, "spot_failures": []}],
+    "spot-role": [
+        {**IDLE, "spot_role": None, "queues.0.running": 1},
+        {**ON_SPOT, "spot_role": False},  # instances run
+        {**ON_SPOT, **WAITS, "spot_role": False, "instances": []},  # it has not been long
+        {**ON_SPOT, "spot_role": False, "instances": None, **WAITS},
+        {**ON_SPOT, "fleet_role": {"name": "fleet", "seen": False, "trusted": False}},
+        {**ON_SPOT, "fleet_role": denied("ec2:RequestSpotInstances")},
+    ],
     "volume-key": [{"instances.0.reason": "Client.UserInitiatedShutdown: ended"}],
     "launch-failed": [
         {"instances.0.reason": "Client.UserInitiatedShutdown: ended"},
         {"instances.0.reason": "Server.SpotInstanceTermination: Spot"},
     ],
-    "execution-role": [{"jobs.0.reasons": ["unable to assume the role"]}],
+    "execution-role": [
+        {"jobs.0.reasons": ["unable to assume the role"]},
+        {
+            **WAITS,
+            "jobs.0.execution_role": "arn:aws:iam::1:role/execution",
+            "job_roles": [{"name": "execution", "seen": False, "trusted": False}],
+        },
+        {**WAITS, "job_roles": [{"name": "another", "exists": False}]},
+    ],
+    "job-role": [
+        {"job_roles": [{"name": "align", "trusted": False}]},  # the job has run
+        {**WAITS, "job_roles": None},
+    ],
     "log-driver": [{"jobs.0.reasons": ["log group"]}],
     "mount-failed": [{"jobs.0.reasons": ["failed to mount"]}],
     "gpu-driver": [{"jobs.0.reasons": ["nvidia-container-cli"]}],
@@ -206,6 +326,22 @@ NEAR: Mapping[str, list[Change]] = {
         YOUNG | {"instances.0.agent": None, "instances.0.console": []},
         {"instances.0.agent": None, "instances.0.agent_seen": False},
         {"instances.0.agent": None, "instances.0.state": "terminated"},
+    ],
+    "instance-draining": [
+        {"instances.0.status": "DRAINING"},
+        {**WAITS, "instances.0.status": "DRAINING"},
+        {**WAITS_LONG, "instances.0.status": "DRAINING", "queues.0.running": 2},
+    ],
+    "no-awslogs": [
+        {"instances.0.awslogs": False},  # nothing waits
+        {**WAITS, "instances.0.awslogs": False},
+        {**WAITS_LONG, "instances.0.awslogs": False, "queues.0.running": 1},
+    ],
+    "vcpus-in-use": [
+        {"environments.0.desired_vcpus": 256},
+        {**WAITS, "environments.0.desired_vcpus": 256},
+        # It is its own queue's turn, and a busy queue is healthy.
+        {**WAITS_LONG, "environments.0.desired_vcpus": 256, "queues.0.running": 3},
     ],
     "launch-template-old": [
         {"launch_template.latest": 2, "launch_template.newest_differs": False},

@@ -14,7 +14,7 @@ from stubs import ARN, LOGIN, NOW, Stubs
 
 from batchreg.aws import url_suffix
 from batchreg.doctor import collect, facts
-from batchreg.doctor.collect import credentials, launch_template, redact
+from batchreg.doctor.collect import credentials, launch_template, redact, roles
 from batchreg.doctor.facts import Facts
 from batchreg.render import userdata
 from batchreg.stack.states import Stack
@@ -178,6 +178,9 @@ class TestUserData:
             "differs": False,
             "blocks": "",
             "proxy": False,
+            "cluster": "",
+            "stops": "",
+            "installs_agent": False,
             "secret_ids": (ARN,),
             "sets_credentials": False,
         }
@@ -409,8 +412,8 @@ class Iam:
 
     def look(self, *secrets: credentials.Read) -> facts.Role:
         arns = [read.arn for read in secrets]
-        holder = credentials.Holder(PROFILE)
-        found = credentials.role(
+        holder = roles.Holder(PROFILE)
+        found = roles.role(
             self.stubs.caller, holder, self.region, arns, lambda: secrets, begin=at_once
         )
         self.stubs.iam.assert_no_pending_responses()
@@ -432,7 +435,7 @@ class TestRole:
     def test_role_is_asked_what_it_may(self, region: str, service: Any, trusted: bool) -> None:
         """By IAM's own simulation, with the condition that the key's policy has."""
         iam = Iam(region, service)
-        iam.simulated(credentials.ECS, "*")
+        iam.simulated(roles.ECS, "*")
         iam.simulated(("secretsmanager:GetSecretValue",), ARN)
         via = f"secretsmanager.{region}.{url_suffix(region)}"
         entry = {
@@ -466,7 +469,7 @@ class TestRole:
     ) -> None:
         """With another name the key's policy does not fit, and a healthy stack seems broken."""
         iam = Iam(region, "ec2.amazonaws.com")
-        iam.simulated(credentials.ECS, "*")
+        iam.simulated(roles.ECS, "*")
         iam.simulated(("secretsmanager:GetSecretValue",), ARN)
         entry = {
             "ContextKeyName": "kms:ViaService",
@@ -512,7 +515,7 @@ class TestRole:
         """An allow statement helps against the first of these alone."""
         iam = Iam("eu-central-1", "ec2.amazonaws.com")
         iam.stubs.secretsmanager.add_response("get_resource_policy", {"ARN": ARN})
-        iam.simulated(credentials.ECS, "*")
+        iam.simulated(roles.ECS, "*")
         iam.simulated(("secretsmanager:GetSecretValue",), ARN, **decision)
         found = iam.look(credentials.Read(facts.Secret(name="s"), ARN))
         assert found.denied == (
@@ -524,7 +527,7 @@ class TestRole:
     def test_each_resource_has_a_decision_of_its_own(self) -> None:
         """With several secrets, IAM's answer as a whole says nothing about one of them."""
         iam = Iam("eu-central-1", "ec2.amazonaws.com")
-        iam.simulated(credentials.ECS, "*")
+        iam.simulated(roles.ECS, "*")
         other = ARN.replace("ghcr", "hub")
         denied = {
             "EvalResourceName": other,
@@ -563,7 +566,7 @@ class TestRole:
     def test_policy_of_the_secret_counts_too(self, policy: dict[str, Any], denied: int) -> None:
         """A companion stack lets somebody's role in this way, and IAM does not simulate it."""
         iam = Iam("eu-central-1", "ec2.amazonaws.com")
-        iam.simulated(credentials.ECS, "*")
+        iam.simulated(roles.ECS, "*")
         iam.simulated(("secretsmanager:GetSecretValue",), ARN, EvalDecision="implicitDeny")
         statement = {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", **policy}
         iam.stubs.secretsmanager.add_response(

@@ -12,6 +12,7 @@ from stubs import NOW, Stubs
 from batchreg.doctor import facts
 from batchreg.doctor.collect import instances
 from batchreg.doctor.collect.calls import Absent
+from batchreg.doctor.collect.instances import Agent
 from batchreg.stack.console_lines import State, lines, state_of
 
 
@@ -90,7 +91,7 @@ class TestInstances:
         )
         found = instances.running(stubbed_ec2.caller, "p")
         assert [one["InstanceId"] for one in found] == ["i-3", "i-1"]
-        shown = instances.instance(found[0], {"i-1": True}, ())
+        shown = instances.instance(found[0], {"i-1": Agent(connected=True)}, ())
         assert (shown.agent, shown.launched) == (None, "2026-07-01T11:00:00+00:00")
 
     def test_instances_that_share_a_profile_are_told_apart(self) -> None:
@@ -102,7 +103,7 @@ class TestInstances:
 
         machines = [raw("i-1", "AWSBatch-lab-asg-1"), raw("i-2", "other-asg"), raw("i-3")]
         assert [one["InstanceId"] for one in instances.of(machines, "lab", None)] == ["i-1"]
-        joined = instances.of(machines, "lab", {"i-3": True})
+        joined = instances.of(machines, "lab", {"i-3": Agent(connected=True)})
         assert [one["InstanceId"] for one in joined] == ["i-1", "i-3"]
 
     def test_agent_is_unknown_where_ecs_was_not_asked(self) -> None:
@@ -120,12 +121,23 @@ class TestInstances:
             "describe_container_instances",
             {
                 "containerInstances": [
-                    {"ec2InstanceId": "i-1", "agentConnected": True},
+                    {
+                        "ec2InstanceId": "i-1",
+                        "agentConnected": True,
+                        "status": "DRAINING",
+                        "registeredResources": [{"name": "MEMORY", "integerValue": 15640}],
+                        "attributes": [
+                            {"name": "com.amazonaws.ecs.capability.logging-driver.json-file"}
+                        ],
+                    },
                     {"ec2InstanceId": "i-2", "agentConnected": False},
                 ]
             },
         )
-        assert instances.agents(stubs.caller, "cluster") == {"i-1": True, "i-2": False}
+        assert instances.agents(stubs.caller, "cluster") == {
+            "i-1": Agent(connected=True, status="DRAINING", memory=15640, awslogs=False),
+            "i-2": Agent(connected=False),
+        }
         stubs.ecs.add_client_error("list_container_instances", "ClusterNotFoundException", "", 400)
         with pytest.raises(Absent):
             instances.agents(stubs.caller, "cluster")
@@ -189,3 +201,66 @@ class TestInstances:
         found = instances.quota(stubs.caller, [kind], spot=spot)
         assert (found and (found.code, found.value)) == (code and (code, 32.0))
         assert not stubs.caller.gaps
+
+    def test_mixed_instance_types_have_no_single_quota(self) -> None:
+        """What one quota forbids, another may allow."""
+        assert instances.quota(Stubs("service-quotas").caller, ["g4dn", "m7i"], spot=False) is None
+
+    def test_spot_fleet_of_the_environment_is_heard(self, stubbed_ec2: Stubs) -> None:
+        """Requests that are over, and those of other roles, subnets and profiles, are not."""
+        resources = {
+            "spotIamFleetRole": "arn:aws:iam::1:role/fleet",
+            "instanceRole": "arn:aws:iam::1:instance-profile/lab",
+            "subnets": ["subnet-a", "subnet-b"],
+        }
+
+        def request(number: int, **more: Any) -> dict[str, Any]:
+            profile = {"Arn": more.pop("profile", "arn:aws:iam::1:instance-profile/lab")}
+            specification = {
+                "IamInstanceProfile": profile,
+                "SubnetId": more.pop("subnets", "subnet-a, subnet-b"),
+            }
+            return {
+                "SpotFleetRequestId": f"sfr-{number}",
+                "SpotFleetRequestState": more.pop("state", "active"),
+                "SpotFleetRequestConfig": {
+                    "IamFleetRole": "arn:aws:iam::1:role/fleet",
+                    "TargetCapacity": 1,
+                    "LaunchSpecifications": [specification],
+                    **more,
+                },
+            }
+
+        stubbed_ec2.ec2.add_response(
+            "describe_spot_fleet_requests",
+            {
+                "SpotFleetRequestConfigs": [
+                    request(1),
+                    request(2, state="cancelled"),
+                    request(3, IamFleetRole="arn:aws:iam::1:role/other"),
+                    request(4, subnets="subnet-c"),
+                    request(5, profile="arn:aws:iam::1:instance-profile/other"),
+                ]
+            },
+        )
+
+        def record(kind: str, name: str, text: str) -> dict[str, Any]:
+            event = {"EventSubType": name, "EventDescription": text}
+            return {"EventType": kind, "Timestamp": NOW, "EventInformation": event}
+
+        stubbed_ec2.ec2.add_response(
+            "describe_spot_fleet_request_history",
+            {
+                "HistoryRecords": [
+                    record("fleetRequestChange", "active", ""),
+                    record("error", "iamFleetRoleInvalid", "It cannot\n be assumed."),
+                    record("information", "launchSpecUnusable", "Spot bid price is less"),
+                    record("information", "fleetProgressHalted", "No."),
+                ]
+            },
+            {"SpotFleetRequestId": "sfr-1", "StartTime": NOW - timedelta(hours=1)},
+        )
+        assert instances.spot_failures(stubbed_ec2.caller, resources, NOW) == [
+            "iamFleetRoleInvalid: It cannot be assumed.",
+            "launchSpecUnusable: Spot bid price is less",
+        ]

@@ -186,7 +186,46 @@ CONTRADICTIONS = [
     # A network ACL on a way that is not taken.
     ({"acl-of-the-endpoint", "acl-of-the-nat-gateway"}, WAYS),
     # Nothing to measure a job or a launch template against.
-    ({"environment-missing"}, {"job-too-large", "no-gpu", "launch-template-old"}),
+    (
+        {"environment-missing", "stack-missing"},
+        {
+            "instance-types-unsupported",
+            "job-too-large",
+            "launch-template-old",
+            "machine-image",
+            "no-gpu",
+            "user-data-other-cluster",
+            "vcpu-quota-below-the-smallest-instance",
+        },
+    ),
+    ({"instance-types-not-in-the-region"}, {"machine-image-of-another-architecture"}),
+    # Of the second compute environment nobody knows its instance types.
+    (
+        {"role-without-ecs-in-the-second-environment"},
+        {"instance-types-unsupported", "job-too-large", "vcpu-quota-below-the-smallest-instance"},
+    ),
+    # An image of the user's own may have the drivers.
+    ({"no-gpu-drivers"}, {"machine-image", "machine-image-without-agent"}),
+    # An agent tells only once it is connected.
+    (
+        {"job-with-more-memory-than-an-agent-registers", "instance-draining", "no-awslogs"},
+        {
+            "dns-off",
+            "machine-image-without-agent",
+            "metadata-off",
+            "role-denied",
+            "role-without-ecs",
+            "role-without-ecs-and-invalidated",
+            "secret-deleted",
+            "user-data-blocks",
+            "user-data-blocks-and-invalidated",
+            "user-data-other-cluster",
+            "user-data-stops-agent",
+            "volume-key",
+        },
+    ),
+    # A job that has credentials of its own.
+    ({"execution-role-denied"}, {"no-credentials-for-registry"}),
     # A registry that nobody knows, or another one.
     (
         {"secrets-clash"},
@@ -274,6 +313,15 @@ def compatible(one: Fault, other: Fault) -> bool:
     )
 
 
+def together(one: Fault, other: Fault, alone: dict[str, Facts]) -> Facts:
+    """Return the facts with both faults, from those with each alone where that can be done."""
+    fields = {path.partition(".")[0] for path in other.change}
+    if fields & {path.partition(".")[0] for path in one.change}:
+        return broken(one.change, other.change)
+    second = alone[other.name]
+    return dataclasses.replace(alone[one.name], **{name: getattr(second, name) for name in fields})
+
+
 def test_two_faults_at_once_are_both_named() -> None:
     """One cause does not hide another, unless it explains what the other's rule sees."""
     pairs = [pair for pair in itertools.combinations(FAULTS, 2) if compatible(*pair)]
@@ -282,8 +330,9 @@ def test_two_faults_at_once_are_both_named() -> None:
     explained_by = dict.fromkeys(layers, NOTHING)
     for rule in RULES:
         explained_by[rule.cause] |= rule.symptom_of
+    alone = {fault.name: broken(fault.change) for fault in FAULTS}
     for one, other in pairs:
-        found = causes(broken(one.change, other.change))
+        found = causes(together(one, other, alone))
         present = NOTHING
         for cause in found:
             present |= layers[cause]
@@ -468,6 +517,16 @@ def test_file_that_save_did_not_write_is_refused_in_one_line(text: str) -> None:
 def test_page_of_troubleshooting_is_complete() -> None:
     """docs/troubleshooting.md has every finding: python scripts/write_troubleshooting.py."""
     assert write_troubleshooting.PAGE.read_text() == write_troubleshooting.page()
+
+
+def test_comparison_with_aws_runbooks_names_findings_that_exist() -> None:
+    """A finding that is renamed is renamed there too."""
+    page = write_troubleshooting.PAGE.with_name("runbooks.md").read_text()
+    rows = re.findall(r"(?m)^\| (?!examined).*\| (.*) \|$", page)
+    named = {name for cell in rows for name in re.findall("`([a-z-]+)`", cell)}
+    assert len(rows) > 30
+    assert all("`" in cell for cell in rows)
+    assert named <= {rule.cause for rule in RULES}
 
 
 def test_finding_is_frozen() -> None:

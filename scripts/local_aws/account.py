@@ -1,4 +1,4 @@
-"""What an AWS account has and ministack lacks: a way out of the default VPC, AWS Batch's own role.
+"""What an AWS account has and ministack lacks: a way out of the default VPC, AWS's own roles.
 
 Only the embedded AWS's own process imports this.
 """
@@ -33,22 +33,22 @@ def install() -> None:
             "State": "active",
         }
     )
-    # On AWS, the first compute environment makes it.
-    iam._roles["AWSServiceRoleForBatch"] = {
-        "RoleName": "AWSServiceRoleForBatch",
+    # On AWS, the first compute environment and the first Spot instance make them.
+    for service, name in (("batch", "Batch"), ("spot", "EC2Spot")):
+        _link(f"{service}.amazonaws.com", f"AWSServiceRoleFor{name}")
+
+
+def _link(service: str, name: str) -> None:
+    """Make a service-linked role."""
+    arn = LINKED_ROLE.replace("batch.amazonaws.com/AWSServiceRoleForBatch", f"{service}/{name}")
+    trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": service}}
+    iam._roles[name] = {
+        "RoleName": name,
         "RoleId": "AROAAWSSERVICEROLE000",
-        "Arn": LINKED_ROLE,
-        "Path": "/aws-service-role/batch.amazonaws.com/",
+        "Arn": arn,
+        "Path": f"/aws-service-role/{service}/",
         "CreateDate": now_iso(),
-        "AssumeRolePolicyDocument": policies.document(
-            [
-                {
-                    "Effect": "Allow",
-                    "Action": "sts:AssumeRole",
-                    "Principal": {"Service": "batch.amazonaws.com"},
-                }
-            ]
-        ),
+        "AssumeRolePolicyDocument": policies.document([trust]),
         "Description": "",
         "MaxSessionDuration": 3600,
         "AttachedPolicies": [],

@@ -26,6 +26,35 @@ ECR_PULL = [
 # Policies of AWS's that ministack lacks.
 # Source: docs.aws.amazon.com/aws-managed-policy/latest/reference/<name>.html
 MANAGED: dict[str, list[Data]] = {
+    "service-role/AmazonEC2SpotFleetTaggingRole": [
+        {
+            "Effect": "Allow",
+            "Action": [
+                "ec2:DescribeImages",
+                "ec2:DescribeSubnets",
+                "ec2:RequestSpotInstances",
+                "ec2:TerminateInstances",
+                "ec2:DescribeInstanceStatus",
+                "ec2:CreateTags",
+            ],
+            "Resource": "*",
+        }
+    ],
+    "service-role/AWSBatchServiceRole": [  # the part that doctor asks for
+        {
+            "Effect": "Allow",
+            "Action": [
+                "autoscaling:CreateAutoScalingGroup",
+                "autoscaling:UpdateAutoScalingGroup",
+                "ec2:DescribeInstances",
+                "ec2:RequestSpotFleet",
+                "ec2:RunInstances",
+                "ecs:ListContainerInstances",
+                "ecs:RegisterTaskDefinition",
+            ],
+            "Resource": "*",
+        }
+    ],
     "service-role/AmazonEC2ContainerServiceforEC2Role": [
         {
             "Effect": "Allow",
@@ -53,7 +82,7 @@ MANAGED: dict[str, list[Data]] = {
                 "StringEquals": {"ecs:CreateAction": ["CreateCluster", "RegisterContainerInstance"]}
             },
         },
-    ]
+    ],
 }
 DECISIONS = {"Allow": "allowed", "Deny": "explicitDeny", "ImplicitDeny": "implicitDeny"}
 

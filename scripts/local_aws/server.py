@@ -50,6 +50,7 @@ def serve(listener: socket.socket) -> None:
         policies,
         pull_through,
         running,
+        spot_fleets,
     )
 
     environments.UPDATE_SECONDS = max(pace, 0.3)  # long enough to be seen
@@ -64,6 +65,7 @@ def serve(listener: socket.socket) -> None:
     pull_through.install()
     instances.install()
     instance_types.install()
+    spot_fleets.install()
     facts = account.network()
     endpoint = f"http://{HOST}:{port}"
     environ = {

@@ -190,6 +190,12 @@ def deny(lab: Lab) -> None:
     )
 
 
+def too_large(lab: Lab) -> None:
+    """Limit the environment to less than a job asks for, and than an instance type has."""
+    lab.update(maxvCpus=32)
+    lab.job("RUNNABLE", vcpus=64)
+
+
 OLD_SCRIPT = "#!/bin/bash\ndocker login -u lab -p $(aws secretsmanager get-secret-value)\n"
 FAULTS: dict[str, Callable[[Lab], Any]] = {
     "wrong-credentials": changed_password,
@@ -225,7 +231,7 @@ FAULTS: dict[str, Callable[[Lab], Any]] = {
     "queue-disabled": lambda lab: lab.batch.update_job_queue(
         jobQueue=lab.outputs["JobQueueArn"], state="DISABLED"
     ),
-    "job-too-large": lambda lab: lab.job("RUNNABLE", vcpus=512),
+    "job-too-large": too_large,
     "no-capacity": lambda lab: lab.job(
         "RUNNABLE",
         "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity "

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -22,6 +26,7 @@ from batchreg.registry import check as registry
 from batchreg.render import userdata
 
 IMAGE = "ghcr.io/lab/align:3"
+IMAGE_ID = "ami-0c2023a1b2c3d4e5f"  # one that the embedded AWS has
 QUEUE, ATTACHED = "by-hand", "by-hand-with-credentials"
 SERVICES = ("batch", "cloudformation", "ec2", "ecs", "iam", "autoscaling", "secretsmanager")
 SECONDS_PER_CALL = 1.5
@@ -80,7 +85,8 @@ class World:
         lab = Lab(self.aws, name)
         lab.role()
         statements = [{"Effect": "Allow", "Action": "ecs:*", "Resource": "*"}]
-        specification = None
+        specification, resources, choices = None, dict[str, Any](), dict[str, Any]()
+        roles: dict[str, str] = {}
         if name == ATTACHED:
             login = {"username": "lab", "password": "canary-4711", "registry_url": "ghcr.io"}
             secret = self.aws.client("secretsmanager").create_secret(
@@ -90,11 +96,34 @@ class World:
                 {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secret}
             )
             text = userdata.for_instance([secret], self.aws.region)
-            template = lab.template("ecs", text.encode())
+            template = lab.template("ecs", text.encode(), ImageId=IMAGE_ID)
             specification = {"launchTemplateId": template, "version": "1"}
+            # Its instances are a Spot Fleet's, from a machine image of its own.
+            for service, managed in (
+                ("spotfleet", "AmazonEC2SpotFleetTaggingRole"),
+                ("batch", "AWSBatchServiceRole"),
+            ):
+                roles[service] = self.service_role(lab, service, managed)
+            resources = {
+                "type": "SPOT",
+                "allocationStrategy": "BEST_FIT",
+                "spotIamFleetRole": roles["spotfleet"],
+            }
+            choices = {"serviceRole": roles["batch"]}
         policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
         lab.iam.put_role_policy(RoleName=f"{name}-ecs", PolicyName="ecs", PolicyDocument=policy)
-        lab.make(specification)
+        lab.make(specification, resources=resources, **choices)
+
+    def service_role(self, lab: Lab, service: str, managed: str) -> str:
+        """Create a role for a service of AWS, with a policy of AWS's own, and return its ARN."""
+        name = f"{lab.name}-{service}"
+        trust = {"Effect": "Allow", "Principal": {"Service": f"{service}.amazonaws.com"}}
+        document = json.dumps({"Statement": [{**trust, "Action": "sts:AssumeRole"}]})
+        arn = lab.iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+        lab.iam.attach_role_policy(
+            RoleName=name, PolicyArn=f"arn:aws:iam::aws:policy/service-role/{managed}"
+        )
+        return str(arn)
 
     def submit(self, queue: str) -> None:
         batch = self.aws.client("batch")
@@ -187,6 +216,27 @@ def test_queue_that_something_else_created_is_diagnosed(whole: dict[str, Look], 
         assert f"Secret {queue}-ghcr" in seen.rows
 
 
+@pytest.mark.parametrize(
+    ("service", "cause"), [("spotfleet", "spot-role"), ("batch", "service-role")]
+)
+def test_role_that_a_service_may_not_take_is_repaired_as_printed(
+    world: World, front: Aws, service: str, cause: str
+) -> None:
+    """With the command as it is; whoever else is trusted stays so."""
+    iam, name = world.aws.client("iam"), f"{ATTACHED}-{service}"
+    other = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}}
+    document = json.dumps({"Statement": [{**other, "Action": "sts:AssumeRole"}]})
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=document)
+    seen = world.look(ATTACHED, front)
+    assert seen.causes == [cause]
+    (fix,) = diagnose(seen.facts)[0].fix
+    environ = {**world.aws.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["/bin/sh", "-c", fix], env=environ, check=True)
+    assert world.look(ATTACHED, front).causes == []
+    trust = json.dumps(iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"])
+    assert "ec2.amazonaws.com" in trust
+
+
 OPERATIONS = {
     "/v1/describejobqueues",
     "/v1/describecomputeenvironments",
@@ -204,7 +254,12 @@ OPERATIONS = {
     "DescribeVpcEndpoints",
     "DescribeVpcAttribute",
     "DescribeSecurityGroups",
+    "DescribeImages",
     "DescribeInstances",
+    "DescribeInstanceTypeOfferings",
+    "DescribeInstanceTypes",
+    "DescribeSpotFleetRequestHistory",
+    "DescribeSpotFleetRequests",
     "DescribeLaunchTemplateVersions",
     "ListContainerInstances",
     "DescribeScalingActivities",
@@ -221,6 +276,9 @@ def test_every_operation_is_refused_below(world: World, front: Aws) -> None:
     for queue in EXPECTED:
         world.look(queue, front)
     assert {call.operation for call in front.calls} - {"GetServiceQuota"} == OPERATIONS
+    page = (Path(__file__).parents[2] / "docs" / "permissions.md").read_text().lower()
+    policy = page[page.index("## doctor") :]
+    assert [one for one in OPERATIONS if f':{one.rpartition("/")[2].lower()}"' not in policy] == []
 
 
 @pytest.mark.parametrize("queue", EXPECTED)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 from batchreg import __version__
+from batchreg.doctor.machines import InstanceType, MachineImage
 from batchreg.doctor.topology import Endpoint, GroupRule, Host, NatGateway, PrefixList, Subnet
 
 Row = tuple[str, str]  # what was looked at, and its state
@@ -45,6 +46,9 @@ class Environment:
     """A compute environment. `type`: EC2, SPOT, FARGATE and so on, or UNMANAGED.
 
     `created_by`: what seems to have created it. `updatable`: AWS Batch can update it in place.
+    `strategy`: how it chooses instance types. `desired_vcpus`: of the instances that AWS Batch wants
+    at the moment. `cluster`: the name of its ECS cluster. `offered`: the instance types that it can
+    choose from, None where they were not looked at. `custom_image`: it names a machine image.
     """
 
     name: str
@@ -57,9 +61,14 @@ class Environment:
     status: str = "VALID"
     reason: str = ""
     max_vcpus: int = 0
+    desired_vcpus: int = 0
+    strategy: str = ""
     instance_types: tuple[str, ...] = ()
+    offered: tuple[InstanceType, ...] | None = None
     image_type: str = ""
+    custom_image: bool = False
     service_role: str = ""
+    cluster: str = ""
     cluster_exists: bool = True
 
     @property
@@ -98,7 +107,7 @@ class Queue:
 class Job:
     """A job. `asked`: it was named by --job. `reasons`: of itself, its container, its attempts.
 
-    `own_credentials`: its definition has repositoryCredentials.
+    `execution_role` and `role` are ARNs. `own_credentials`: its definition has repositoryCredentials.
     """
 
     id: str
@@ -114,6 +123,8 @@ class Job:
     memory: int = 0
     gpus: int = 0
     fargate: bool = False
+    execution_role: str = ""
+    role: str = ""
     own_credentials: bool = False
     created: str = ""
 
@@ -138,7 +149,8 @@ class LaunchTemplate:
 
     `differs`: its user data is not what the stack's template says, None where that is not known.
     `blocks`: the command in it that waits for the ECS agent, which itself waits for the boot.
-    `proxy`: it sets a proxy.
+    `proxy`: it sets a proxy. `cluster`: the ECS cluster that it tells the agent to join, `stops`: a
+    command in it that stops the agent, `installs_agent`: it names the agent's package.
     `restorable`: the newest version that is as the stack's template says, 0 without one.
     `newest_differs`: the newest version has other content than the one in use; `newest_fetches`: it
     fetches credentials. `secret_ids`: of the secrets that it fetches. `sets_credentials`: its user
@@ -155,6 +167,9 @@ class LaunchTemplate:
     differs: bool | None = None
     blocks: str = ""
     proxy: bool = False
+    cluster: str = ""
+    stops: str = ""
+    installs_agent: bool = False
     metadata: str = "enabled"
     machine_image: str = ""
     restorable: int = 0
@@ -230,9 +245,10 @@ class Denial:
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """The instances' role. `held`: the role that is in the instance profile. `trust`: its policy.
+    """The instances' role, or one that a service takes. `trust`: its policy, where a service is missing.
 
-    `seen`: IAM has answered about it. `simulated`: IAM has told which permissions it has.
+    `held`: the role that is in the instance profile. `seen`: IAM has answered about it. `simulated`:
+    IAM has told which permissions it has.
     """
 
     name: str
@@ -264,16 +280,21 @@ class Role:
 class Instance:
     """An EC2 instance. `agent`: whether its ECS agent is connected, None where it never joined.
 
-    `agent_seen`: ECS was asked. `console`: batchreg's lines in the console's output, None where not
-    looked at.
+    `agent_seen`: ECS was asked. `status`, `memory` (in MiB for all jobs together) and `awslogs` (that
+    log driver) are what its agent has registered, unknown without one. `console`: batchreg's lines in
+    the console's output, None where not looked at.
     """
 
     id: str
+    type: str = ""
     state: str = "running"
     reason: str = ""
     launched: str = ""
     agent: bool | None = True
     agent_seen: bool = True
+    status: str = ""
+    memory: int = 0
+    awslogs: bool | None = None
     console: tuple[str, ...] | None = None
 
 
@@ -334,7 +355,12 @@ class Facts:
     their outbound rules; `ingress` are the inbound rules of the endpoints' groups.
     `detached_gateways` are internet gateways that are not attached to the VPC; of a VPC that
     another account shares, gateways and endpoints are not described. `resolvers` are the VPC's own
-    name servers, empty with those of Amazon alone.
+    name servers, empty with those of Amazon alone; `name_servers`: they have any. `machine_image`:
+    the one that a person has chosen in place of AWS Batch's.
+
+    `service_role`: one of the user's own that AWS Batch takes. `job_roles`: the execution roles and
+    the roles of the jobs that wait. `spot_role`: EC2's service-linked role for Spot exists;
+    `fleet_role` is the user's own for a Spot Fleet, and `spot_failures` are what the fleet reports.
     """
 
     version: str = __version__
@@ -354,6 +380,10 @@ class Facts:
     secrets: tuple[Secret, ...] | None = None
     role: Role | None = None
     service_linked_role: bool | None = None
+    service_role: Role | None = None
+    job_roles: tuple[Role, ...] | None = None
+    spot_role: bool | None = None
+    fleet_role: Role | None = None
     subnets: tuple[Subnet, ...] | None = None
     passed_subnets: tuple[Subnet, ...] | None = None
     detached_gateways: tuple[str, ...] | None = None
@@ -364,13 +394,16 @@ class Facts:
     dns: bool | None = None
     dns_hostnames: bool | None = None
     resolvers: tuple[str, ...] | None = None
+    name_servers: bool | None = None
     groups: tuple[str, ...] | None = None
     groups_missing: tuple[str, ...] | None = None
     egress: tuple[GroupRule, ...] | None = None
     ingress: tuple[GroupRule, ...] | None = None
     instances: tuple[Instance, ...] | None = None
     launch_failures: tuple[str, ...] | None = None
+    spot_failures: tuple[str, ...] | None = None
     quota: Quota | None = None
+    machine_image: MachineImage | None = None
     image: Verdict | None = None
     others: tuple[Facts, ...] = ()
     not_looked_at: tuple[Gap, ...] = ()
@@ -416,6 +449,10 @@ class Facts:
             yield self.role.row
         if self.service_linked_role is not None:
             yield "AWSServiceRoleForBatch", "exists" if self.service_linked_role else "missing"
+        if self.spot_role is not None:
+            yield "AWSServiceRoleForEC2Spot", "exists" if self.spot_role else "missing"
+        others = (self.service_role, self.fleet_role, *(self.job_roles or ()))
+        yield from (one.row for one in others if one and one.seen)
         yield from (one.row for one in self.subnets or ())
         if self.egress is not None:
             yield "Security groups", f"{len(self.egress)} outbound rules"
@@ -429,8 +466,12 @@ class Facts:
             yield "Instances", f"{running} running{joined if seen else ''}"
         if self.launch_failures is not None:
             yield "Auto Scaling", f"{len(self.launch_failures)} failed launches"
+        if self.spot_failures is not None:
+            yield "Spot Fleet", f"{len(self.spot_failures)} failures"
         if self.quota:
             yield self.quota.row
+        if self.machine_image:
+            yield self.machine_image.row
         if self.image:
             yield self.image.row
 
@@ -452,6 +493,7 @@ SHARED = frozenset(
         "queue_names",
         "secrets",
         "service_linked_role",
+        "job_roles",
         "image",
         "others",
         "not_looked_at",

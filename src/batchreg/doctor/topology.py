@@ -36,13 +36,15 @@ class AclRule:
 class Subnet:
     """A subnet with its route table and network ACL; `public`: instances get public addresses.
 
-    `shared`: it belongs to another account, whose endpoints and gateways cannot be seen.
+    `shared`: it belongs to another account, whose endpoints and gateways cannot be seen. `zone`: its
+    Availability Zone.
     """
 
     id: str
     exists: bool = True
     vpc: str = ""
     cidr: str = ""
+    zone: str = ""
     public: bool = True
     ipv6_only: bool = False
     shared: bool = False

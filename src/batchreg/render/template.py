@@ -129,7 +129,7 @@ def _parameters(template: Template, settings: Settings) -> None:
         add(
             caching,
             "CachePrefix",
-            "Prefix",
+            "Prefix of cached images",
             "String",
             "Beginning of the names of cached images in ECR, such as genomics: no other pull-through "
             "cache rule in this region may have it.",
@@ -142,7 +142,7 @@ def _parameters(template: Template, settings: Settings) -> None:
         add(
             caching,
             "CacheDays",
-            "Days until an image expires",
+            "Days until a cached image expires",
             "Number",
             "ECR deletes a cached image after this time. The next pull caches it again.",
             **_number(constraints.CACHE_DAYS, constraints.DEFAULT_CACHE_DAYS),

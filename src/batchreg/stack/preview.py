@@ -182,9 +182,12 @@ def _structure(old: Deployment, new: Deployment) -> Iterator[Change]:
         yield Change("without credentials", before.on_failure, after.on_failure)
     if before.user_parts != after.user_parts:
         yield Change("your user data", _size(before.user_parts), _size(after.user_parts))
-    elif before.on_failure == after.on_failure and _property(
-        old, "LaunchTemplate", "UserData"
-    ) != _property(new, "LaunchTemplate", "UserData"):
+    elif (before.on_failure, before.on_instances) == (
+        after.on_failure,
+        after.on_instances,
+    ) and _property(old, "LaunchTemplate", "UserData") != _property(
+        new, "LaunchTemplate", "UserData"
+    ):
         yield Change("batchreg's user data", "as deployed", "as this version writes it")
 
 

@@ -19,12 +19,13 @@ from batchreg.attach import owner
 from batchreg.attach.environment import companion_name
 from batchreg.aws import url_suffix
 from batchreg.doctor import destinations, facts, findings
-from batchreg.doctor.collect import batch, credentials, instances, network
+from batchreg.doctor.collect import batch, credentials, instances, machines, network, roles
 from batchreg.doctor.collect import launch_template as templates
 from batchreg.doctor.collect.calls import SECONDS, Absent, Caller, Clients, Unseen, name_of, start
 from batchreg.doctor.collect.redact import without_changing
 from batchreg.doctor.collect.stages import DONE, Computing, Origin, Place, Scope, is_ecr, places
 from batchreg.doctor.facts import Facts
+from batchreg.doctor.machines import MachineImage
 from batchreg.doctor.topology import Host
 from batchreg.errors import BatchregError
 from batchreg.registry import images
@@ -33,6 +34,7 @@ from batchreg.registry_login import HUB
 from batchreg.stack.states import Stack
 
 Check = Callable[..., Any]  # registry.check
+JOB_ROLES = 4  # that are looked at
 LEAST_SECONDS = 5  # for a registry: one that has had less is not called unreachable
 
 
@@ -66,7 +68,7 @@ class Collector:
 
     def run(self) -> tuple[Facts, tuple[str, ...]]:
         """Return the facts, and the words that must not appear in them."""
-        linked = self.begin(credentials.service_linked_role)
+        linked = self.begin(roles.linked, "AWSServiceRoleForBatch")
         if self.scope.by_stack:
             origin, queues, computing = self.from_stack()
         else:
@@ -76,6 +78,7 @@ class Collector:
         jobs = start(self.jobs, origin, found)
         looks = [start(self.templates, origin, place) for place in computing.places]
         secrets = start(self.secrets, origin, looks)
+        job_roles = start(self.job_roles, origin, jobs)
         image = start(self.image, origin, computing, jobs, secrets)
         hosts = start(self.hosts, jobs, secrets)
         here = [
@@ -85,7 +88,7 @@ class Collector:
         unknown = start(self.queue_names, origin, found)
         reads = secrets.result()
         main, *others = [one.result() for one in here]
-        lost = {name for one, name in (main, *others) if name}
+        of_places = {one["environment"]: more for one, more in (main, *others)}
         stuck, running, running_images = jobs.result()
         described = stack.result()
         arns = [raw["computeEnvironmentArn"] for raw in (computing.raws or {}).values()]
@@ -100,7 +103,7 @@ class Collector:
             profile=self.scope.profile,
             account=next((arn.split(":")[4] for arn in arns), ""),
             stack=described,
-            environments=_environments(computing, lost),
+            environments=_environments(computing, of_places),
             queues=None
             if found is None
             else tuple(replace(one, running=running.get(one.name)) for one in found),
@@ -109,6 +112,7 @@ class Collector:
             queue_names=unknown.result(),
             secrets=None if reads is None else tuple(read.fact for read in reads),
             service_linked_role=linked.result(),
+            job_roles=job_roles.result(),
             image=image.result(),
             others=tuple(Facts(**one) for one, _ in others),
             **main[0],
@@ -271,19 +275,23 @@ class Collector:
         look: Future[facts.LaunchTemplate | None],
         secrets: Future[list[credentials.Read] | None],
         hosts: Future[list[Host]],
-    ) -> tuple[dict[str, Any], str]:
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the facts about one compute environment, by their names in Facts.
 
-        The second value is its name if its cluster does not exist, else empty.
+        The second value is more about the environment itself, by its names in facts.Environment.
         """
         role = start(self.role, origin, place, look, secrets)
         net = start(self.net, origin, place, hosts)
-        machines = start(self.instances, origin, place)
+        found = start(self.instances, origin, place)
+        offered = self.begin(machines.types, place.resources.get("instanceTypes", ()))
+        image = start(self.machine_image, place, look)
+        of_spot = start(self.spot, place)
+        service_role = start(self.service_role, place)
         launches = (
             self.begin(instances.launch_failures, [place.name], self.now) if place.name else DONE
         )
         quota = self.begin(_quota, place.resources) if place.resources else DONE
-        running, lost = machines.result()
+        running, lost = found.result()
         return {
             "environment": place.name,
             "launch_template": look.result(),
@@ -291,8 +299,67 @@ class Collector:
             "instances": running,
             "launch_failures": _tuple(launches.result()),
             "quota": quota.result(),
+            "machine_image": image.result(),
+            "service_role": service_role.result(),
+            **of_spot.result(),
             **net.result(),
-        }, place.name if lost else ""
+        }, {"cluster_exists": not lost, "offered": offered.result()}
+
+    def machine_image(
+        self, place: Place, look: Future[facts.LaunchTemplate | None]
+    ) -> MachineImage | None:
+        """Look at the machine image, where AWS Batch does not choose it."""
+        template = look.result()
+        chosen = machines.chosen_image(place.resources, template.machine_image if template else "")
+        found: MachineImage | None = self.begin(machines.image, chosen).result()
+        return found
+
+    def service_role(self, place: Place) -> facts.Role | None:
+        """Look at the role that AWS Batch takes, where it is not the service-linked one."""
+        arn = place.service_role
+        if not arn.startswith("arn:") or roles.LINKED in arn:
+            return None
+        starts = roles.BY_SPOT_FLEET if place.by_fleet else roles.BY_AUTO_SCALING
+        question = {"ActionNames": [*roles.BATCH, *starts]}
+        return roles.of(self.caller, arn, "batch", self.scope.region, question)
+
+    def spot(self, place: Place) -> dict[str, Any]:
+        """Return what starts Spot instances, by their names in Facts."""
+        if not place.on_spot:
+            return {}
+        role = self.begin(roles.linked, "AWSServiceRoleForEC2Spot")
+        fleet, failures = DONE, DONE
+        arn = place.resources.get("spotIamFleetRole", "")
+        if place.by_fleet and arn.startswith("arn:"):
+            failures = self.begin(instances.spot_failures, place.resources, self.now)
+            question = {"ActionNames": list(roles.SPOT_FLEET)}
+            fleet = start(roles.of, self.caller, arn, "spotfleet", self.scope.region, question)
+        return {
+            "spot_role": role.result(),
+            "fleet_role": fleet.result(),
+            "spot_failures": _tuple(failures.result()),
+        }
+
+    def job_roles(self, origin: Origin, jobs: Future[Any]) -> tuple[facts.Role, ...] | None:
+        """Look at the roles of the jobs that wait; a job's own secret is read by one of them."""
+        found = jobs.result()[0]
+        if found is None:
+            return None
+        secret = batch.own_secret(origin.job)
+        arns = [arn for job in found for arn in (job.execution_role, job.role)]
+        looks = [
+            start(
+                roles.of,
+                self.caller,
+                arn,
+                "ecs-tasks",
+                self.scope.region,
+                roles.reading(arn, [secret]) if arn == found[0].execution_role else {},
+            )
+            for arn in list(dict.fromkeys(arns))[:JOB_ROLES]
+            if arn.startswith("arn:")
+        ]
+        return tuple(look.result() for look in looks)
 
     def role(
         self,
@@ -312,8 +379,8 @@ class Collector:
             # A job's own secret is read by its execution role.
             return [read for read in secrets.result() or () if {read.arn, read.name} & {*arns}]
 
-        holder = credentials.Holder(place.profile, origin.outputs.get("InstanceRoleArn", ""))
-        return credentials.role(self.caller, holder, self.scope.region, arns, reads)
+        holder = roles.Holder(place.profile, origin.outputs.get("InstanceRoleArn", ""))
+        return roles.role(self.caller, holder, self.scope.region, arns, reads)
 
     def templates(self, origin: Origin, place: Place) -> facts.LaunchTemplate | None:
         """Look at the launch template of a compute environment, in the version that it uses."""
@@ -366,31 +433,30 @@ class Collector:
         if not place.profile:
             return None, False
         raw = self.begin(instances.running, place.profile)
-        connected: dict[str, bool] | None = None
+        agents: instances.Agents | None = None
         lost = False
         if place.cluster:
             try:
-                connected = instances.agents(self.caller, place.cluster)
+                agents = instances.agents(self.caller, place.cluster)
             except Absent:
-                connected, lost = {}, True
+                agents, lost = {}, True
             except Unseen:
                 pass
-        machines = raw.result()
-        if machines is None:
+        found = raw.result()
+        if found is None:
             return None, lost
         if origin.kind != "batchreg":  # whose instance profile is its own
-            machines = instances.of(machines, place.name, connected)
+            found = instances.of(found, place.name, agents)
         # Those without a connected agent first; one without credentials may be connected all the same.
-        doubtful = sorted(
-            machines, key=lambda one: bool(connected and connected.get(one["InstanceId"]))
-        )
+        connected = {name for name, agent in (agents or {}).items() if agent.connected}
+        doubtful = sorted(found, key=lambda one: one["InstanceId"] in connected)
         consoles = {
             one["InstanceId"]: self.begin(instances.console, one["InstanceId"])
             for one in doubtful[: instances.CONSOLES]
         }
         return tuple(
-            instances.instance(one, connected, consoles.get(one["InstanceId"], DONE).result())
-            for one in machines
+            instances.instance(one, agents, consoles.get(one["InstanceId"], DONE).result())
+            for one in found
         ), lost
 
     def image(
@@ -450,12 +516,14 @@ def _computing(arns: Sequence[str], raws: Mapping[str, Any] | None, profile: str
     return Computing(names=names, raws=raws, places=places(names, raws or {}, profile))
 
 
-def _environments(computing: Computing, lost: set[str]) -> tuple[facts.Environment, ...] | None:
+def _environments(
+    computing: Computing, more: Mapping[str, Mapping[str, Any]]
+) -> tuple[facts.Environment, ...] | None:
     raws = computing.raws
     if raws is None:
         return None
     made = [batch.environment(name, raws.get(name)) for name in computing.names]
-    return tuple(replace(one, cluster_exists=one.name not in lost) for one in made)
+    return tuple(replace(one, **more.get(one.name, {})) for one in made)
 
 
 def _quota(caller: Caller, main: Mapping[str, Any]) -> facts.Quota | None:

@@ -107,9 +107,13 @@ def environment(name: str, raw: dict[str, Any] | None) -> facts.Environment:
         status=raw.get("status", ""),
         reason=raw.get("statusReason", ""),
         max_vcpus=resources.get("maxvCpus", 0),
+        desired_vcpus=resources.get("desiredvCpus", 0),
+        strategy=known.allocation_strategy,
         instance_types=tuple(resources.get("instanceTypes", ())),
         image_type=configured[0].get("imageType", ""),
+        custom_image=known.custom_image,
         service_role=raw.get("serviceRole", ""),
+        cluster=name_of(raw.get("ecsClusterArn", "")),
     )
 
 
@@ -223,6 +227,8 @@ def job(raw: dict[str, Any], *, asked: bool) -> facts.Job:
         memory=int(needs.get("MEMORY", container.get("memory", 0))),
         gpus=int(needs.get("GPU", 0)),
         fargate="FARGATE" in raw.get("platformCapabilities", ()),
+        execution_role=container.get("executionRoleArn", ""),
+        role=container.get("jobRoleArn", ""),
         own_credentials=bool(own_secret(raw)),
         created=_iso(raw.get("createdAt")),
     )

@@ -31,6 +31,17 @@ FETCHES = re.compile(
     re.MULTILINE,
 )
 
+# The ECS cluster that the agent is told to join; AWS Batch tells it by itself.
+CLUSTER = re.compile(r"^(?!\s*#).*?\bECS_CLUSTER\s*=\s*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)
+# The last such command counts: people stop the agent to configure it, and start it again.
+AGENT = re.compile(
+    r"^(?!\s*#)[^\n]*?(?P<command>systemctl\b[^\n;&|#]*\b(?P<verb>start|restart|enable|stop|disable|"
+    r"mask)\b[^\n;&|#]*\becs\b)",
+    re.MULTILINE,
+)
+STOPS = ("stop", "disable", "mask")
+INSTALLS = re.compile(r"\b(amazon-)?ecs-(init|agent)\b")
+
 SECRET_IDS = re.compile(
     r"^(?:-s|--secret-id=)(?P<line>[^\s$]+)|registry_login\.py\b[^\n;&|]*", re.MULTILINE
 )
@@ -138,6 +149,8 @@ def user_data(encoded: str, written: str | None) -> Raw:
     text = raw.decode(errors="replace")
     leaves = [leaf.get_payload(decode=True) for leaf in archive.walk() if not leaf.is_multipart()]
     scripts = "\n".join(leaf.decode(errors="replace") for leaf in leaves if isinstance(leaf, bytes))
+    clusters = CLUSTER.findall(scripts)
+    agent = [(found["verb"], found["command"]) for found in AGENT.finditer(scripts)][-1:]
     commands = [found[0] for found in BLOCKS.finditer(scripts) if "--no-block" not in found[0]]
     return {
         "mime": not raw or (archive.is_multipart() and not archive.defects),
@@ -146,6 +159,9 @@ def user_data(encoded: str, written: str | None) -> Raw:
         "differs": None if written is None else text != written,
         "blocks": commands[0][:80] if commands else "",
         "proxy": bool(PROXY.search(scripts)),
+        "cluster": clusters[-1] if clusters else "",
+        "stops": next((text[:80] for verb, text in agent if verb in STOPS), ""),
+        "installs_agent": INSTALLS.search(scripts) is not None,
         "secret_ids": _secret_ids(scripts),
         "sets_credentials": SETS.search(scripts) is not None and not FETCHES.search(scripts),
     }

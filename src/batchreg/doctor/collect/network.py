@@ -83,7 +83,7 @@ def _in_vpcs(
     prefixes = _begin(caller, _all, "prefix lists", "PrefixLists")
     dns = _begin(caller, _attribute, vpcs, "enableDnsSupport")
     names = _begin(caller, _attribute, vpcs, "enableDnsHostnames")
-    resolvers = _begin(caller, _resolvers, vpcs)
+    servers = _begin(caller, resolvers, vpcs)
     of_endpoints = _map(_endpoint, _inside(endpoints, vpcs))
     of_nats = _map(_nat_gateway, _inside(nats, vpcs))
     known = hosts.result()
@@ -110,7 +110,7 @@ def _in_vpcs(
         "hosts": tuple(known),
         "dns": dns.result(),
         "dns_hostnames": names.result(),
-        "resolvers": resolvers.result(),
+        **(servers.result() or {}),
     }
 
 
@@ -152,6 +152,7 @@ def subnet(name: str, raw: Raw | None, tables: list[Raw] | None, lists: list[Raw
         id=name,
         vpc=raw["VpcId"],
         cidr=raw.get("CidrBlock", ""),
+        zone=raw.get("AvailabilityZone", ""),
         public=raw.get("MapPublicIpOnLaunch", False),
         ipv6_only=raw.get("Ipv6Native", False),
         free=raw.get("AvailableIpAddressCount", 1),
@@ -218,23 +219,32 @@ def _attribute(caller: Caller, vpcs: Sequence[str], name: str) -> bool:
     )
 
 
-def _resolvers(caller: Caller, vpcs: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the VPCs' own name servers, from their DHCP options."""
+def resolvers(caller: Caller, vpcs: Sequence[str]) -> dict[str, Any] | None:
+    """Return the VPCs' own name servers, and whether they have any, from their DHCP options.
+
+    A VPC whose set is called "default" has no options at all.
+    """
     asked = _begin(caller, _all, "DHCP options", "DhcpOptions")
     found = _all(caller, "VPCs", "Vpcs", Filters=[{"Name": "vpc-id", "Values": list(vpcs)}])
     options = asked.result()
     if options is None:
         return None
     used = {one.get("DhcpOptionsId") for one in found if one["VpcId"] in vpcs}
-    return tuple(
-        value["Value"]
+    servers = {
+        one["DhcpOptionsId"]: [
+            value["Value"]
+            for setting in one.get("DhcpConfigurations", [])
+            if setting["Key"] == "domain-name-servers"
+            for value in setting["Values"]
+        ]
         for one in options
-        if one["DhcpOptionsId"] in used
-        for setting in one.get("DhcpConfigurations", [])
-        if setting["Key"] == "domain-name-servers"
-        for value in setting["Values"]
-        if value["Value"] != "AmazonProvidedDNS"
-    )
+    }
+    known = {**servers, "default": []}
+    named = [name for each in used for name in known.get(each, [])]
+    return {
+        "resolvers": tuple(name for name in named if name != "AmazonProvidedDNS"),
+        "name_servers": all(known[each] for each in used) if used <= known.keys() else None,
+    }
 
 
 def _addresses(host: str) -> tuple[str, ...]:

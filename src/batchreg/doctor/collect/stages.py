@@ -97,12 +97,23 @@ class Place:
     """Where jobs run on EC2: a compute environment's resources as AWS Batch describes them.
 
     `profile`: the instance profile, by name or ARN. `cluster`: the ARN of its ECS cluster.
+    `service_role`: the ARN of the role that AWS Batch takes for it.
     """
 
     name: str = ""
     resources: Mapping[str, Any] = field(default_factory=dict)
     profile: str = ""
     cluster: str = ""
+    service_role: str = ""
+
+    @property
+    def on_spot(self) -> bool:
+        return self.resources.get("type") == "SPOT"
+
+    @property
+    def by_fleet(self) -> bool:
+        """Tell whether a Spot Fleet starts its instances, and not an Auto Scaling group."""
+        return self.on_spot and self.resources.get("allocationStrategy", "BEST_FIT") == "BEST_FIT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +141,7 @@ def places(names: Sequence[str], raws: Mapping[str, Raw], profile: str) -> tuple
             resources=resources,
             profile=resources.get("instanceRole") or profile,
             cluster=raws[name].get("ecsClusterArn", ""),
+            service_role=raws[name].get("serviceRole", ""),
         )
         for name in names
         if name in raws

@@ -10,6 +10,7 @@ from batchreg.doctor.hops import Hop, Kind
 from batchreg.doctor.page.traces import Figure, Mark, Node, Trace, until_broken
 from batchreg.doctor.path import Path, paths
 from batchreg.doctor.rules.breaks import listed
+from batchreg.doctor.rules.joining import none_joins
 from batchreg.doctor.topology import Subnet
 
 SERVICES = {
@@ -60,12 +61,16 @@ def _packets_from(facts: Facts, subnet: Subnet) -> Iterator[Trace]:
     nowhere = not subnet.exists or subnet.free == 0
     ways = [one for one in paths(facts) if one.subnet.id == subnet.id] if subnet.exists else []
     missing = ", ".join(facts.groups_missing or ())
-    names_fail = facts.dns is False and facts.resolvers == ()
+    no_names = ""
+    if facts.dns is False and facts.resolvers == ():
+        no_names = "DNS is off"
+    elif facts.name_servers is False and none_joins(facts):
+        no_names = "the VPC names no DNS server"
     for path in ways:
         nodes = _nodes(facts, path)
-        if names_fail:
+        if no_names:
             nodes[HOST] = Node(
-                PACKETS[HOST], Mark.BROKEN, subnet.vpc, "its name is not resolved: DNS is off"
+                PACKETS[HOST], Mark.BROKEN, subnet.vpc, f"its name is not resolved: {no_names}"
             )
         if missing:
             nodes[GROUPS] = Node(PACKETS[GROUPS], Mark.BROKEN, missing, f"{missing} does not exist")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from batchreg.doctor.facts import Environment, Facts
+from batchreg.doctor.facts import Environment, Facts, Job
 
 
 class Layer(Flag):
@@ -90,3 +90,13 @@ def main(facts: Facts) -> Environment | None:
 def present(facts: Facts) -> Iterator[Environment]:
     """Yield the compute environments that exist."""
     return (environment for environment in facts.environments or () if environment.exists)
+
+
+def stuck(facts: Facts) -> Iterator[Job]:
+    """Yield the jobs that wait or have failed."""
+    return (job for job in facts.jobs or () if job.stuck)
+
+
+def waiting(facts: Facts) -> Iterator[Job]:
+    """Yield the jobs that wait for an instance."""
+    return (job for job in facts.jobs or () if job.status == "RUNNABLE" and not job.fargate)

@@ -6,10 +6,18 @@ import re
 from collections.abc import Iterator
 
 from batchreg.doctor.facts import Environment, Facts, Queue
-from batchreg.doctor.rules import Evidence, Found, Layer, Table, present
+from batchreg.doctor.rules import Evidence, Found, Layer, Table, main, present
 from batchreg.doctor.rules.commands import aws, deploy, diagnose
+from batchreg.doctor.rules.joining import NONE_JOINED
+from batchreg.doctor.rules.launches import nothing_starts
 from batchreg.doctor.rules.refusals import explicit
-from batchreg.doctor.rules.repairs import replace_environment, restore_launch_template
+from batchreg.doctor.rules.repairs import (
+    attach_policy,
+    replace_environment,
+    restore_launch_template,
+    unusable,
+)
+from batchreg.doctor.rules.role import refusal
 from batchreg.doctor.rules.stack import again
 
 RULES = Table()
@@ -22,10 +30,13 @@ BATCH = "docs.aws.amazon.com/batch/latest/APIReference/"
 # Where AWS begins to list what may have gone wrong in general: none of it is what has.
 POSSIBLE = re.compile(r"common issues|possible (causes|reasons)|this (can|may|might) be", re.I)
 
+# States of a machine image from which no instance starts. Source: API_Image.html of EC2
+UNUSABLE_IMAGES = ("invalid", "deregistered", "failed", "error", "disabled")
+
 # Why a compute environment is INVALID, by its reason; the first that fits. Source: INVALID, and
 # what people quote (tests/faults).
 REASONS = (
-    ("environment-invalidated", r"INVALIDATED|none of the instances joined"),
+    ("environment-invalidated", NONE_JOINED),
     ("user-data-not-mime", r"MIME"),
     ("service-role", r"sts:AssumeRole|service.?role|assume role"),
     ("cluster-missing", r"Clusters? (can ?not be blank|not found)|ClusterNotFound"),
@@ -119,6 +130,14 @@ def service_role(facts: Facts) -> Found:
         for reason in job.reasons if job.stuck else ():
             if "SERVICE_ROLE_PERMISSIONS" in reason:
                 yield Evidence(f"{job.label}: {reason}", *repair_service_role(facts))
+    role = facts.service_role
+    if not role or not role.seen:
+        return
+    if found := unusable(facts, role, "batch"):
+        yield Evidence(*found)
+    elif nothing_starts(facts):
+        for denial in role.denied:
+            yield refusal(role, denial, attach_policy(facts, role, "AWSBatchServiceRole"))
 
 
 @rule(
@@ -140,17 +159,36 @@ def cluster_missing(facts: Facts) -> Found:
 def machine_image(facts: Facts) -> Found:
     for environment in invalid(facts, "machine-image"):
         text = f"{environment.name} is INVALID: {environment.reason}"
-        if facts.launch_template and facts.launch_template.machine_image:
-            yield Evidence(text, *restore_launch_template(facts))
-        elif "AL2023" in environment.image_type:
-            yield Evidence(
-                text,
-                step="Check that the image exists and is shared with this account, then "
-                f"{again(facts)}",
-            )
-        else:
-            image_type = "ECS_AL2023_NVIDIA" if "NVIDIA" in environment.image_type else "ECS_AL2023"
-            yield Evidence(text, fix=deploy(facts, "--image-type", image_type))
+        yield Evidence(text, *_other_image(facts, environment))
+    image, environment_here = facts.machine_image, main(facts)
+    if not image or not environment_here:
+        return
+    kinds = {kind for one in environment_here.offered or () for kind in one.architectures}
+    if not image.exists:
+        text = f"EC2 has no machine image {image.id}, or does not show it to this account."
+    elif image.state in UNUSABLE_IMAGES:
+        text = f"The machine image {image.id} is {image.state}."
+    elif image.architecture and kinds and image.architecture not in kinds:
+        text = (
+            f"The machine image {image.id} is for {image.architecture}; the instance types of "
+            f"{environment_here.name} are {' and '.join(sorted(kinds))}."
+        )
+    else:
+        return
+    yield Evidence(text, *_other_image(facts, environment_here))
+
+
+def _other_image(facts: Facts, environment: Environment) -> tuple[str, str]:
+    """Return (fix, step) that give an environment a machine image that works."""
+    if facts.launch_template and facts.launch_template.machine_image:
+        return restore_launch_template(facts)
+    if "AL2023" in environment.image_type:
+        return "", (
+            "Check that the image exists, is shared with this account and fits the instance types, "
+            f"then {again(facts)}"
+        )
+    image_type = "ECS_AL2023_NVIDIA" if "NVIDIA" in environment.image_type else "ECS_AL2023"
+    return deploy(facts, "--image-type", image_type), ""
 
 
 @CONSEQUENCES.rule(

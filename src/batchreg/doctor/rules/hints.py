@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 
-from batchreg.doctor.facts import Facts, Instance
-from batchreg.doctor.rules import ANYTHING, NO_CREDENTIALS, Evidence, Found, Layer, Table, main
+from batchreg.doctor.facts import Facts, Job
+from batchreg.doctor.rules import (
+    ANYTHING,
+    NO_CREDENTIALS,
+    Evidence,
+    Found,
+    Layer,
+    Table,
+    main,
+    present,
+    waiting,
+)
 from batchreg.doctor.rules.commands import aws, batchreg, deploy
+from batchreg.doctor.rules.joining import JOIN_SECONDS, age, late, running
 from batchreg.doctor.rules.repairs import copy_version, restore_launch_template
-from batchreg.render.userdata import PATIENCE_SECONDS
 from batchreg.stack.console_lines import State, state_of
 
 RULES = Table()
@@ -17,10 +26,6 @@ rule = RULES.rule
 
 CONSOLE = "registry_login.py, what the program says on the console"
 LAUNCH_TEMPLATES = "docs.aws.amazon.com/batch/latest/userguide/launch-templates.html"
-
-# A machine boots, its user data runs, and the program may try for all of its patience.
-BOOT_SECONDS = 120
-JOIN_SECONDS = PATIENCE_SECONDS + BOOT_SECONDS
 
 # What the program says on the console, and what it calls for; the first that fits.
 STEPS = (
@@ -50,7 +55,7 @@ STEPS = (
     symptom_of=NO_CREDENTIALS | Layer.NETWORK,
 )
 def parked(facts: Facts) -> Found:
-    for instance in _running(facts):
+    for instance in running(facts):
         state, why = state_of(instance.console or ())
         if state is State.PARKED:
             yield Evidence(
@@ -70,7 +75,7 @@ def parked(facts: Facts) -> Found:
 def no_credentials(facts: Facts) -> Found:
     for instance in facts.instances or ():
         state, why = state_of(instance.console or ())
-        if state is State.WAITING and _age(instance.launched, facts) <= JOIN_SECONDS:
+        if state is State.WAITING and age(instance.launched, facts) <= JOIN_SECONDS:
             continue  # it is still trying
         if state in (State.WAITING, State.POWERED_OFF, State.WITHOUT):
             yield Evidence(f"{instance.id} reports: {why}", step=_step_for(why))
@@ -84,8 +89,8 @@ def no_credentials(facts: Facts) -> Found:
     symptom_of=Layer.NETWORK,
 )
 def agent_disconnected(facts: Facts) -> Found:
-    for instance in _running(facts):
-        young = _age(instance.launched, facts) <= JOIN_SECONDS
+    for instance in running(facts):
+        young = age(instance.launched, facts) <= JOIN_SECONDS
         if (
             instance.agent is False
             and not young
@@ -107,18 +112,73 @@ def agent_disconnected(facts: Facts) -> Found:
     symptom_of=NO_CREDENTIALS | Layer.NETWORK | Layer.ENVIRONMENT | Layer.INSTANCE,
 )
 def never_joined(facts: Facts) -> Found:
-    for instance in _running(facts):
-        if (
-            instance.agent is None
-            and instance.agent_seen
-            and _age(instance.launched, facts) > JOIN_SECONDS
-        ):
+    for instance in late(facts):
+        yield Evidence(
+            f"{instance.id} has been running since {instance.launched} and is not registered "
+            "with ECS.",
+            step="See EC2 console, Actions, Monitor and troubleshoot, Get system log: look for "
+            "errors of cloud-init and, on a custom machine image, of the ECS agent.",
+        )
+
+
+@rule(
+    "instance-draining",
+    "The instances take no new jobs",
+    layer=Layer.INSTANCE,
+    source="docs.aws.amazon.com/AmazonECS/latest/developerguide/container-instance-draining.html",
+    symptom_of=Layer.NETWORK | Layer.INSTANCE,
+)
+def instance_draining(facts: Facts) -> Found:
+    here = running(facts)
+    if not here or any(instance.status in ("", "ACTIVE") for instance in here):
+        return  # another one may take the job
+    for job in _overdue(facts):
+        for instance in here:
             yield Evidence(
-                f"{instance.id} has been running since {instance.launched} and is not registered "
-                "with ECS.",
-                step="See EC2 console, Actions, Monitor and troubleshoot, Get system log: look for "
-                "errors of cloud-init and, on a custom machine image, of the ECS agent.",
+                f"{instance.id} is {instance.status} in its ECS cluster, and {job.label} waits.",
+                step="AWS Batch ends instances in this way. If this one stays, terminate it once "
+                "its containers have finished; AWS Batch starts another: "
+                f"{aws(facts, 'ec2', 'terminate-instances', '--instance-ids', instance.id)}",
             )
+
+
+@rule(
+    "no-awslogs",
+    "The instances cannot send logs to CloudWatch",
+    layer=Layer.INSTANCE,
+    source="docs.aws.amazon.com/batch/latest/userguide/batch-ami-spec.html",
+    symptom_of=Layer.NETWORK | Layer.INSTANCE,
+)
+def no_awslogs(facts: Facts) -> Found:
+    connected = [instance for instance in running(facts) if instance.agent]
+    if not connected or not all(instance.awslogs is False for instance in connected):
+        return
+    for job in _overdue(facts):
+        yield Evidence(
+            f"{connected[0].id}'s ECS agent does not offer the log driver awslogs, which jobs "
+            f"use unless they name another, and {job.label} waits.",
+            step="Name awslogs in ECS_AVAILABLE_LOGGING_DRIVERS, where the machine image or the "
+            "user data sets that.",
+        )
+
+
+@rule(
+    "vcpus-in-use",
+    "The compute environment has all the vCPUs that it may have",
+    layer=Layer.INSTANCE,
+    source="docs.aws.amazon.com/batch/latest/APIReference/API_ComputeResource.html",
+    symptom_of=ANYTHING,
+)
+def vcpus_in_use(facts: Facts) -> Found:
+    homes = [one for one in present(facts) if not one.fargate]
+    full = homes and all(0 < one.max_vcpus <= one.desired_vcpus for one in homes)
+    for job in _overdue(facts) if full else ():
+        yield Evidence(
+            f"{homes[0].name} has {homes[0].desired_vcpus} of at most {homes[0].max_vcpus} vCPUs, "
+            f"no job of {job.queue} runs there, and {job.label} waits.",
+            step="Jobs of other queues use them. To allow more: "
+            f"{deploy(facts, '--max-vcpus', 'N')}",
+        )
 
 
 @rule(
@@ -217,11 +277,10 @@ def update_rolled_back(facts: Facts) -> Found:
     symptom_of=ANYTHING,
 )
 def job_waits(facts: Facts) -> Found:
-    busy = {queue.name for queue in facts.queues or () if queue.running != 0}
     for job in facts.jobs or ():
-        if job.queue in busy:
+        if job.queue in _busy(facts):
             continue  # the jobs that run use what there is
-        if job.status in ("RUNNABLE", "STARTING") and _age(job.created, facts) > JOIN_SECONDS:
+        if job.status in ("RUNNABLE", "STARTING") and age(job.created, facts) > JOIN_SECONDS:
             said = f": {job.reasons[0]}" if job.reasons else " without a reason."
             yield Evidence(
                 f"{job.label} has been {job.status} since {job.created}{said}",
@@ -230,17 +289,19 @@ def job_waits(facts: Facts) -> Found:
             )
 
 
-def _running(facts: Facts) -> list[Instance]:
-    return [instance for instance in facts.instances or () if instance.state == "running"]
+def _busy(facts: Facts) -> set[str]:
+    """Return the queues of which jobs run, or may run: they use what there is."""
+    return {queue.name for queue in facts.queues or () if queue.running != 0}
+
+
+def _overdue(facts: Facts) -> list[Job]:
+    """Return the jobs that wait longer than an instance takes, while no job of their queue runs."""
+    return [
+        job
+        for job in waiting(facts)
+        if job.queue not in _busy(facts) and age(job.created, facts) > JOIN_SECONDS
+    ]
 
 
 def _step_for(said: str) -> str:
     return next(step for pattern, step in STEPS if re.search(pattern, said))
-
-
-def _age(since: str, facts: Facts) -> float:
-    """Return how many seconds before the facts' time something was, 0 if that is unknown."""
-    try:
-        return (datetime.fromisoformat(facts.time) - datetime.fromisoformat(since)).total_seconds()
-    except (ValueError, TypeError):
-        return 0

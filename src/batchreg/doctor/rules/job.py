@@ -1,52 +1,25 @@
-"""The job: what it asks for, what AWS Batch says about it, and how it ended."""
+"""The job: where it is, what AWS Batch says about it, and how it ended."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from batchreg.doctor.facts import Facts, Job
-from batchreg.doctor.rules import Evidence, Found, Layer, Table, main, present
-from batchreg.doctor.rules.commands import aws, batchreg, deploy
+from batchreg.doctor.rules import Evidence, Found, Layer, Table, stuck
+from batchreg.doctor.rules.capacity import TOO_LARGE
+from batchreg.doctor.rules.commands import aws, batchreg
 from batchreg.doctor.rules.image import pull_cause
+from batchreg.doctor.rules.launches import NO_LAUNCH
 from batchreg.doctor.rules.refusals import explicit
-from batchreg.doctor.rules.repairs import attach_agent_policy
+from batchreg.doctor.rules.repairs import attach_agent_policy, unusable
+from batchreg.doctor.rules.role import refusal
 
 RULES = Table()
 rule = RULES.rule
 
 JOBS = "docs.aws.amazon.com/batch/latest/userguide/"
-STUCK = JOBS + "job_stuck_in_runnable.html"
-LAUNCHES = "docs.aws.amazon.com/autoscaling/ec2/userguide/ts-as-instancelaunchfailure.html"
 STOPPED = "docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html"
-
-TOO_LARGE = "MAX_RESOURCE|JOB_RESOURCE_REQUIREMENT"
-
-# Why no instance starts, by the words of AWS Batch (STUCK), Auto Scaling (LAUNCHES) or EC2; the
-# first that fits.
-NO_LAUNCH = (
-    (
-        "vcpu-quota",
-        r"VcpuLimitExceeded|vCPU (capacity|limit)|MaxSpotInstanceCountExceeded|"
-        r"InstanceLimitExceeded",
-    ),
-    (
-        "no-capacity",
-        r"INSUFFICIENT_INSTANCE_CAPACITY|InsufficientInstanceCapacity|UnfulfillableCapacity|"
-        r"do not have sufficient .*capacity",
-    ),
-    (
-        "instance-types-unsupported",
-        r"EC2_INSTANCE_CONFIGURATION_UNSUPPORTED|is not supported in your requested "
-        r"Availability Zone|instance type .* (is )?not supported",
-    ),
-    (
-        "volume-key",
-        r"InvalidKMSKey|KMSKeyNotAccessible|Client\.InternalError|Client error on launch",
-    ),
-    ("launch-failed", r""),
-)
 
 
 @rule(
@@ -83,133 +56,6 @@ def job_elsewhere(facts: Facts) -> Found:
                 f"{job.label} is in {job.queue}; the stack's queue is {' or '.join(ours)}.",
                 step=f"Submit it to {ours[0]}, or give the right --stack-name.",
             )
-
-
-@rule(
-    "no-gpu",
-    "The job asks for a GPU, and the compute environment has none",
-    layer=Layer.JOB,
-    source=JOBS + "gpu-jobs.html",
-)
-def no_gpu(facts: Facts) -> Found:
-    have = [environment for environment in present(facts) if not environment.fargate]
-    for job in _without_gpu(facts):
-        yield Evidence(
-            f"{job.label} asks for {job.gpus} GPU; the instances are "
-            f"{', '.join(have[0].instance_types)} on {have[0].image_type}.",
-            step="Submit it to a stack with GPU instances, created with --image-type "
-            "ECS_AL2023_NVIDIA --instance-type g4dn. Changing this stack would move its other jobs "
-            "to GPU instances too."
-            if facts.ours
-            else "Submit it to a queue whose compute environment has GPU instances and the image "
-            "type ECS_AL2023_NVIDIA.",
-        )
-
-
-@rule(
-    "job-too-large",
-    "The job asks for more than the compute environment has",
-    layer=Layer.JOB,
-    source=STUCK,
-)
-def job_too_large(facts: Facts) -> Found:
-    for job in _stuck(facts):
-        most = max(
-            (
-                environment.max_vcpus
-                for environment in present(facts)
-                if environment.fargate == job.fargate
-            ),
-            default=0,
-        )
-        if most and job.vcpus > most:
-            yield Evidence(
-                f"{job.label} asks for {job.vcpus:g} vCPUs; the compute environment is limited to "
-                f"{most}.",
-                fix=deploy(facts, "--max-vcpus", str(math.ceil(job.vcpus))),
-            )
-    without_gpu = list(_without_gpu(facts))
-    for job, reason in _said(facts, TOO_LARGE):
-        if job not in without_gpu:
-            yield Evidence(
-                f"{job.label}, with {job.vcpus:g} vCPUs and {job.memory} MiB: {reason}",
-                step="Ask for less in the job definition, or use larger instance types: "
-                f"{deploy(facts, '--instance-type', 'TYPE')}",
-            )
-
-
-@rule(
-    "vcpu-quota",
-    "The account is not allowed to run that many vCPUs",
-    layer=Layer.JOB,
-    source="docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html",
-)
-def vcpu_quota(facts: Facts) -> Found:
-    quota, wanted = facts.quota, max([2.0, *(job.vcpus for job in _stuck(facts))])
-    if quota and quota.value < wanted:
-        yield Evidence(
-            f"{quota.name} is {quota.value:g} vCPUs; {wanted:g} are needed.",
-            step=f"Request an increase of {quota.name} ({quota.code}) in the Service Quotas console.",
-        )
-    for failure in _no_launch(facts, "vcpu-quota"):
-        yield Evidence(
-            failure,
-            step="Request an increase in the Service Quotas console, Amazon EC2, Running On-Demand "
-            "instances or Spot Instance Requests.",
-        )
-
-
-@rule(
-    "no-capacity",
-    "AWS has no free capacity for these instance types",
-    layer=Layer.JOB,
-    source=JOBS + "job_stuck_in_runnable_capacity.html",
-)
-def no_capacity(facts: Facts) -> Found:
-    for failure in _no_launch(facts, "no-capacity"):
-        yield Evidence(
-            failure,
-            step="AWS Batch keeps trying. More instance types or subnets raise the chance: "
-            f"{_more_types(facts)}",
-        )
-
-
-@rule(
-    "instance-types-unsupported",
-    "The instance types are not available in the subnets' zones",
-    layer=Layer.JOB,
-    source=STUCK,
-)
-def instance_types_unsupported(facts: Facts) -> Found:
-    for failure in _no_launch(facts, "instance-types-unsupported"):
-        yield Evidence(
-            failure, step=f"Deploy types that the subnets' zones have: {_more_types(facts)}"
-        )
-
-
-@rule(
-    "volume-key",
-    "EC2 cannot use the KMS key of the instances' disks",
-    layer=Layer.JOB,
-    source="docs.aws.amazon.com/autoscaling/ec2/userguide/"
-    "key-policy-requirements-EBS-encryption.html",
-)
-def volume_key(facts: Facts) -> Found:
-    for failure in _no_launch(facts, "volume-key"):
-        yield Evidence(
-            failure,
-            step="In the KMS console, let AWSServiceRoleForAutoScaling use the account's default "
-            "key for EBS: docs.aws.amazon.com/autoscaling/ec2/userguide/"
-            "key-policy-requirements-EBS-encryption.html",
-        )
-
-
-@rule("launch-failed", "EC2 cannot start instances", layer=Layer.JOB, source=LAUNCHES)
-def launch_failed(facts: Facts) -> Found:
-    for failure in _no_launch(facts, "launch-failed"):
-        yield Evidence(
-            failure, step="See EC2 console, Auto Scaling groups, Activity for the whole message."
-        )
 
 
 def _execution_role(facts: Facts, _job: Job) -> str:
@@ -360,7 +206,7 @@ def _enter(
 ) -> None:
     @rule(cause, text, layer=Layer.JOB, source=source)
     def ended(facts: Facts) -> Found:
-        for job in _stuck(facts):
+        for job in stuck(facts):
             end = end_of(job)
             if end and end[0] == cause:
                 found = step(facts, job)
@@ -370,6 +216,40 @@ def _enter(
 
 for _end in ENDS:
     _enter(*_end)
+
+
+@rule(
+    "execution-role",
+    "The job's execution role or its secret cannot be used",
+    layer=Layer.JOB,
+    source=JOBS + "execution-IAM-role.html",
+)
+def execution_role(facts: Facts) -> Found:
+    yield from _roles(facts, lambda job: job.execution_role)
+
+
+@rule(
+    "job-role",
+    "The job's role cannot be used",
+    layer=Layer.JOB,
+    source="docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html",
+)
+def job_role(facts: Facts) -> Found:
+    yield from _roles(facts, lambda job: job.role)
+
+
+def _roles(facts: Facts, role_of: Callable[[Job], str]) -> Found:
+    """Yield what keeps ECS from using the roles of jobs that wait or have failed."""
+    known = {role.name: role for role in facts.job_roles or () if role.seen}
+    for job in stuck(facts):
+        role = known.get(role_of(job).rsplit("/", 1)[-1])
+        if not role or pull_cause(job):
+            continue
+        if found := unusable(facts, role, "ecs-tasks"):
+            text, *repair = found
+            yield Evidence(f"{job.label}: {text}", *repair)
+        for denial in role.denied:
+            yield refusal(role, denial, "", f"Allow {role.name} {denial.action} on that secret.")
 
 
 # What a shell or the kernel means by them.
@@ -424,54 +304,3 @@ def _is_explained(job: Job) -> bool:
         )
         or any("SERVICE_ROLE_PERMISSIONS" in reason for reason in job.reasons)
     )
-
-
-def _stuck(facts: Facts) -> Iterator[Job]:
-    return (job for job in facts.jobs or () if job.stuck)
-
-
-def _without_gpu(facts: Facts) -> Iterator[Job]:
-    """Yield the jobs that wait for a GPU which no compute environment on EC2 has."""
-    have = [environment for environment in present(facts) if not environment.fargate]
-    if have and not any("NVIDIA" in environment.image_type for environment in have):
-        yield from (job for job in _stuck(facts) if job.gpus and not job.fargate)
-
-
-def _said(facts: Facts, pattern: str) -> Iterator[tuple[Job, str]]:
-    for job in _stuck(facts):
-        for reason in job.reasons:
-            if re.search(pattern, reason, re.IGNORECASE) and not explicit(reason):
-                yield job, reason
-                break
-
-
-def _more_types(facts: Facts) -> str:
-    environment = main(facts)
-    have = environment.instance_types if environment else ()
-    words = [word for kind in have for word in ("--instance-type", kind)]
-    return deploy(facts, *words, "--instance-type", "TYPE")
-
-
-def _no_launch(facts: Facts, cause: str) -> Iterator[str]:
-    """Yield what AWS Batch, Auto Scaling and EC2 say about instances that did not start."""
-
-    def fits(text: str) -> bool:
-        return not explicit(text) and cause == next(
-            name for name, pattern in NO_LAUNCH if re.search(pattern, text, re.IGNORECASE)
-        )
-
-    for job in _stuck(facts):
-        for reason in job.reasons:
-            if cause != "launch-failed" and fits(reason):
-                yield f"{job.label}: {reason}"
-                break
-    for failure in facts.launch_failures or ():
-        if fits(failure):
-            yield f"Auto Scaling: {failure}"
-    for instance in facts.instances or ():
-        if (
-            instance.reason.startswith("Client.")
-            and "Shutdown" not in instance.reason
-            and fits(instance.reason)
-        ):
-            yield f"{instance.id}: {instance.reason}"

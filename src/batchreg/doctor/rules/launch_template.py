@@ -5,6 +5,7 @@ from __future__ import annotations
 from batchreg.doctor.facts import Facts, LaunchTemplate
 from batchreg.doctor.rules import Evidence, Found, Layer, Table, main
 from batchreg.doctor.rules.commands import attach_again, deploy, second_stack
+from batchreg.doctor.rules.joining import none_joins
 from batchreg.doctor.rules.repairs import restore_launch_template
 
 RULES = Table()
@@ -107,6 +108,65 @@ def metadata_off(facts: Facts) -> Found:
             f"The launch template {template.id} disables the instance metadata service.",
             *restore_launch_template(facts),
         )
+
+
+@rule(
+    "user-data-stops-agent",
+    "The instances' user data stops the ECS agent",
+    layer=Layer.LAUNCH,
+    source="docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-agent-config.html",
+)
+def user_data_stops_agent(facts: Facts) -> Found:
+    template = _existing(facts)
+    if template and template.stops and none_joins(facts):
+        yield Evidence(
+            f"It runs `{template.stops}` and does not start the agent again, and no instance joins "
+            "the cluster.",
+            *_corrected(facts, "Remove that from your part of the user data"),
+        )
+
+
+@rule(
+    "user-data-other-cluster",
+    "The instances' user data names another ECS cluster",
+    layer=Layer.LAUNCH,
+    source="docs.aws.amazon.com/batch/latest/userguide/launch-templates.html",
+)
+def user_data_other_cluster(facts: Facts) -> Found:
+    template, environment = _existing(facts), main(facts)
+    if not template or not environment or not template.cluster or not none_joins(facts):
+        return
+    if environment.cluster and template.cluster != environment.cluster:
+        yield Evidence(
+            f"It sets ECS_CLUSTER to {template.cluster}; the cluster of {environment.name} is "
+            f"{environment.cluster}, and no instance joins that.",
+            *_corrected(facts, "Leave ECS_CLUSTER to AWS Batch"),
+        )
+
+
+@rule(
+    "machine-image-without-agent",
+    "The machine image has no ECS agent",
+    layer=Layer.LAUNCH,
+    source="docs.aws.amazon.com/batch/latest/userguide/batch-ami-spec.html",
+)
+def machine_image_without_agent(facts: Facts) -> Found:
+    image, template = facts.machine_image, facts.launch_template
+    if image and image.without_agent and none_joins(facts):
+        if template and template.installs_agent:
+            return
+        yield Evidence(
+            f"{image.id} is {image.name}, which is not made for ECS, and no instance joins the "
+            "cluster.",
+            step="Use an image that is optimized for ECS, or leave the choice to AWS Batch.",
+        )
+
+
+def _corrected(facts: Facts, change: str) -> tuple[str, str]:
+    """Return (fix, step) for user data that does not work."""
+    if _not_as_deployed(facts):
+        return restore_launch_template(facts)
+    return "", f"{change}, then deploy it: {deploy(facts, '--user-data')} FILE"
 
 
 def _not_as_deployed(facts: Facts) -> bool:

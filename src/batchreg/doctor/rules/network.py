@@ -18,6 +18,7 @@ from batchreg.doctor.rules.breaks import (
     without_route,
 )
 from batchreg.doctor.rules.commands import aws, deploy, repeated
+from batchreg.doctor.rules.joining import none_joins
 from batchreg.doctor.topology import ALL_ADDRESSES, Endpoint, Subnet
 
 RULES = Table()
@@ -79,6 +80,12 @@ def dns_off(facts: Facts) -> Found:
             text,
             fix=aws(facts, *command) if vpc else "",
             step="" if vpc else "Turn on DNS resolution of the VPC, in the VPC console.",
+        )
+    elif facts.name_servers is False and none_joins(facts):
+        yield Evidence(
+            "The DHCP options of the VPC name no DNS server, and no instance joins the cluster.",
+            step="Give the VPC DHCP options with domain-name-servers AmazonProvidedDNS, in the VPC "
+            "console. Instances that run need a new lease: terminate them.",
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from batchreg.doctor.facts import Environment, Facts, LaunchTemplate, Role, Secret
 from batchreg.doctor.rules import main
 from batchreg.doctor.rules.commands import aws, batchreg, deploy, repeated, second_stack
@@ -84,9 +86,41 @@ def rewrite(facts: Facts, secret: Secret) -> tuple[str, str]:
 
 def attach_agent_policy(facts: Facts, role: Role) -> str:
     """Return the command that lets a role register instances and write the jobs' logs."""
-    name = "service-role/AmazonEC2ContainerServiceforEC2Role"
+    return attach_policy(facts, role, "AmazonEC2ContainerServiceforEC2Role")
+
+
+def attach_policy(facts: Facts, role: Role, name: str) -> str:
+    """Return the command that gives a role one of AWS's own policies for services."""
     return aws(
         facts,
         *("iam", "attach-role-policy", "--role-name", role.name),
-        *("--policy-arn", f"arn:{role.partition}:iam::aws:policy/{name}"),
+        *("--policy-arn", f"arn:{role.partition}:iam::aws:policy/service-role/{name}"),
     )
+
+
+def trust(facts: Facts, role: Role, service: str) -> tuple[str, str]:
+    """Return (fix, step) that let a service take a role; whoever else is trusted stays so."""
+    if not role.trust:
+        return "", f"Add {service}.amazonaws.com to the trust policy, in the IAM console."
+    policy = json.loads(role.trust)
+    statements = policy.get("Statement", [])
+    policy["Statement"] = [
+        *([statements] if isinstance(statements, dict) else statements),
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": f"{service}.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        },
+    ]
+    command = ("iam", "update-assume-role-policy", "--role-name", role.name)
+    return aws(facts, *command, "--policy-document", json.dumps(policy)), ""
+
+
+def unusable(facts: Facts, role: Role, service: str) -> tuple[str, str, str] | None:
+    """Return (text, fix, step) where a service cannot take a role, None where it can."""
+    if not role.exists:
+        return f"IAM has no role named {role.name}.", "", "Create it again under the same name."
+    if not role.trusted:
+        text = f"The trust policy of {role.name} does not allow {service}.amazonaws.com."
+        return text, *trust(facts, role, service)
+    return None

@@ -8,7 +8,7 @@ from batchreg.doctor.facts import Denial, Facts, Role
 from batchreg.doctor.rules import Evidence, Found, Layer, Table
 from batchreg.doctor.rules.commands import aws, deploy, second_stack
 from batchreg.doctor.rules.refusals import explicit
-from batchreg.doctor.rules.repairs import attach_agent_policy
+from batchreg.doctor.rules.repairs import attach_agent_policy, trust
 
 RULES = Table()
 rule = RULES.rule
@@ -61,30 +61,7 @@ def role_not_trusted(facts: Facts) -> Found:
     role = facts.role
     if role and role.exists and not role.trusted:
         text = f"The trust policy of {role.name} does not allow ec2.amazonaws.com."
-        if not role.trust:
-            yield Evidence(
-                text, step="Add ec2.amazonaws.com to the trust policy, in the IAM console."
-            )
-            return
-        # Whoever else is trusted stays so.
-        policy = json.loads(role.trust)
-        statements = policy.get("Statement", [])
-        policy["Statement"] = [
-            *([statements] if isinstance(statements, dict) else statements),
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": "ec2.amazonaws.com"},
-                "Action": "sts:AssumeRole",
-            },
-        ]
-        yield Evidence(
-            text,
-            fix=aws(
-                facts,
-                *("iam", "update-assume-role-policy", "--role-name", role.name),
-                *("--policy-document", json.dumps(policy)),
-            ),
-        )
+        yield Evidence(text, *trust(facts, role, "ec2"))
 
 
 @rule(
@@ -109,7 +86,7 @@ def role_denied(facts: Facts) -> Found:
             *("iam", "put-role-policy", "--role-name", role.name),
             *("--policy-name", READ_POLICY, "--policy-document", json.dumps(policy)),
         )
-        yield _refusal(role, denial, fix if arns else "")
+        yield refusal(role, denial, fix if arns else "")
 
 
 @rule(
@@ -122,7 +99,7 @@ def key_denied(facts: Facts) -> Found:
     for role, denial in _denied(facts, "kms:"):
         known = facts.stack.kms_key if facts.stack and facts.ours else "unknown"
         fix = deploy(facts, "--kms-key-arn", denial.resource) if not known else ""
-        yield _refusal(
+        yield refusal(
             role,
             denial,
             fix,
@@ -166,7 +143,7 @@ def role_without_ecs(facts: Facts) -> Found:
     if any(instance.agent and instance.agent_seen for instance in facts.instances or ()):
         return  # a connected agent shows that it is allowed
     for role, denial in _denied(facts, "ecs:"):
-        yield _refusal(role, denial, attach_agent_policy(facts, role))
+        yield refusal(role, denial, attach_agent_policy(facts, role))
 
 
 def _denied(facts: Facts, service: str) -> list[tuple[Role, Denial]]:
@@ -176,7 +153,7 @@ def _denied(facts: Facts, service: str) -> list[tuple[Role, Denial]]:
     return [(role, denial) for denial in role.denied if denial.action.startswith(service)]
 
 
-def _refusal(role: Role, denial: Denial, fix: str, step: str = "") -> Evidence:
+def refusal(role: Role, denial: Denial, fix: str, step: str = "") -> Evidence:
     """Return what IAM said and what helps: an allow statement helps only where nothing allows."""
     what = f"{denial.action} on {denial.resource}"
     match denial.by:
