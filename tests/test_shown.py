@@ -118,9 +118,10 @@ class Reader:
         return done.stdout
 
 
-@pytest.fixture
-def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
-    """A reader with an AWS of its own."""
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, template: str) -> Iterator[Reader]:
+    """A reader who goes from page to page, in one AWS."""
+    tmp_path = tmp_path_factory.mktemp("reader")
     names = ("ghcr.io", "registry-1.docker.io", "auth.docker.io")
     cert = certificate(tmp_path / "cert.pem", ",".join(f"DNS:{name}" for name in names))
     images = {
