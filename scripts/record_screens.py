@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -64,6 +65,7 @@ OUTPUTS = r"^[A-Z]\w+: (arn:|lt-|\w+/|\d)"  # of a stack
 Answers = tuple[tuple[str, "str | Callable[[World], None]"], ...]
 ASK_PASSWORD = ("Password or access token:", PASSWORD)
 CONFIRM = ("[y/N]:", "y")
+NOT_SAVED = ("Save these settings to batchreg.yaml?", "n")  # which would change what follows
 
 
 @dataclass
@@ -203,6 +205,7 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
             ("Subnets (", "1,2"),
             ("Security groups (", "1"),
             CONFIRM,
+            NOT_SAVED,
         ),
         cut=OUTPUTS,
     ),
@@ -238,7 +241,7 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
         "cache-deploy",
         "batchreg deploy --stack-name cached --registry-url ghcr.io --username lab "
         "--pull-through-cache --default-vpc",
-        (("Password or access token:", NEW_PASSWORD), CONFIRM),
+        (("Password or access token:", NEW_PASSWORD), CONFIRM, NOT_SAVED),
         cut=OUTPUTS,
     ),
     Screen("image", "batchreg image --stack-name cached ghcr.io/lab/align:3 quay.io/lab/sort:1"),
@@ -300,6 +303,8 @@ def record(there: World, screen: Screen) -> str:
             else:
                 answer(there)
         status = terminal.wait()
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{screen.command} waits for something:\n{terminal.output}") from None
     finally:
         terminal.close()
     lines = [each.rstrip() for each in terminal.screen]

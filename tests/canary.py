@@ -7,6 +7,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
+import schemas
 from account import BATCHREG, Account
 from lab.environ import clean
 from wire import Wire
@@ -68,6 +69,7 @@ class Watched:
                     }
                 ),
             )
+        schemas.check_lines(arguments, result.stdout)
         self.carriers = {sent.operation for sent in wire.sent if sung(sent.text)}
         assert self.carriers <= {self.road}
         assert not sung(result.stdout, result.stderr)

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import schemas
 from account import BATCHREG, Account, Run
 from checks import IMAGES, PASSWORD
 from lab.environ import clean
@@ -28,15 +29,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture
 def batchreg(tmp_path: Path) -> Run:
-    """Run `batchreg` as a subprocess in an empty folder, with no settings from outside."""
+    """Run `batchreg` as a subprocess in an empty folder, with no settings from outside.
+
+    Whatever --json prints must be in its schema, and a refused batchreg.yaml must not be.
+    """
 
     def run(
         *arguments: str, environ: dict[str, str] | None = None, **options: object
     ) -> subprocess.CompletedProcess[str]:
         options = {"capture_output": True, "cwd": tmp_path, **options}
-        return subprocess.run(
+        done = subprocess.run(
             [BATCHREG, *arguments], text=True, timeout=60, env=clean(**(environ or {})), **options
         )
+        schemas.check_lines(arguments, done.stdout)
+        schemas.check_settings(tmp_path / "batchreg.yaml", done.stderr)
+        return done
 
     return run
 

@@ -11,6 +11,7 @@ import botocore.session
 import click
 import hcl2
 import pytest
+import schemas
 import write_reference
 import yaml
 from pages import NAMES, PAGES, ROOT, shown, words_of
@@ -126,7 +127,7 @@ def test_settings_files_are_valid(page, tmp_path):
         text = re.sub(r"(?m)^ {4}", "", block)
         if not set(re.findall(r"(?m)^(\w+):", text)) & KEYS.keys():
             continue
-        yaml.safe_load(text)
+        assert list(schemas.of_settings().iter_errors(yaml.safe_load(text))) == []
         (tmp_path / "batchreg.yaml").write_text(text)
         config.read(tmp_path / "batchreg.yaml", KEYS)
 

@@ -85,7 +85,7 @@ class Reader:
         """Run a line as it stands there, answering questions with yes; see that it works."""
         words = words_of(line)
         name = words[0]
-        if words in (["attach"], ["detach"], ["engine"], ["image"], ["job-definition"]):
+        if words in (["attach"], ["detach"], ["engine"], ["image"], ["init"], ["job-definition"]):
             return  # a sentence names the command
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)

@@ -64,9 +64,9 @@ def answer(terminal: Terminal, questions: list[tuple[str, str]]) -> None:
 def test_newcomer_answers_five_questions(open_terminal, account, columns):
     """No flag at all: what a stack needs is asked for, shown in lists, and confirmed."""
     terminal = open_terminal("deploy", columns=columns)
-    answer(terminal, QUESTIONS)
+    answer(terminal, [*QUESTIONS, ("Save these settings to batchreg.yaml? [y/N]: ", "n")])
     assert terminal.wait() == 0, terminal.output
-    assert terminal.lines[-2] == f"{account.name} is up."
+    assert terminal.lines[-3] == f"{account.name} is up."
     assert dict(line.split(": ") for line in terminal.stdout.splitlines()) == account.outputs
     assert account.secret == {
         "username": "lab",

@@ -14,7 +14,7 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, as by nohup
         signal.signal(signal.SIGINT, _end)
     # Imports leave no garbage, and the search for it takes a seventh of the time of `render`.
-    gc.set_threshold(100_000)
+    gc.set_threshold(1_000_000)
     from batchreg.cli.main import main as run
 
     status = run()

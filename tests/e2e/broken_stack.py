@@ -13,6 +13,7 @@ from email.mime.text import MIMEText
 from itertools import count
 from typing import Any
 
+import schemas
 from account import BATCHREG, Account
 from lab.environ import clean
 from lab.parts import Registry
@@ -98,7 +99,7 @@ class Lab:
         self, *arguments: str, image: bool = True, endpoint: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         more = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
-        return subprocess.run(
+        done = subprocess.run(
             [
                 BATCHREG,
                 "doctor",
@@ -112,6 +113,8 @@ class Lab:
             timeout=60,
             env={**self.environ, **more},
         )
+        schemas.check_lines(arguments, done.stdout)
+        return done
 
     def findings(self, *arguments: str, **options: Any) -> list[dict[str, Any]]:
         """Return what doctor finds, the exit status checked."""

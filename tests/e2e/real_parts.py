@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import schemas
 from lab.environ import clean
 from lab.instance import Instance
 from lab.parts import Registry, missing
@@ -26,7 +27,7 @@ Launch = Callable[..., Instance]
 def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `batchreg` as a user does, with no settings from outside but these."""
     program = Path(sys.executable).with_name("batchreg")
-    return subprocess.run(
+    done = subprocess.run(
         [program, *arguments],
         text=True,
         capture_output=True,
@@ -34,6 +35,8 @@ def batchreg(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
         cwd="/",
         env=clean(**environ),
     )
+    schemas.check_lines(arguments, done.stdout)
+    return done
 
 
 def deployed(aws: LocalAws, *arguments: str, **environ: str) -> tuple[dict[str, str], bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import schemas
 from lab.environ import clean
 from local_aws import LocalAws
 
@@ -59,6 +60,7 @@ def run(aws: LocalAws, *arguments: str, **more: str) -> Run:
         timeout=60,
         cwd="/",
     )
+    schemas.check_lines(arguments, done.stdout)
     return Run(done.returncode, done.stdout, done.stderr)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schemas
 from local_aws import LocalAws
 from submitting import (
     BATCHREG,
@@ -47,6 +48,7 @@ class Followed:
     ) -> None:
         self.aws = aws
         self._files = folder / "out", folder / "err"
+        self._arguments = arguments
         command = [BATCHREG, *arguments]
         if one_line:  # read by a reader that then leaves
             pipe = '"$@" | head -1; exit ${PIPESTATUS[0]}'
@@ -99,6 +101,7 @@ class Followed:
 
     def end(self) -> Run:
         self.process.wait(timeout=60)
+        schemas.check_lines(self._arguments, self.out)
         return Run(self.process.returncode, self.out, self.err)
 
 

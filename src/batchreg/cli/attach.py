@@ -126,7 +126,9 @@ class Attach:
         if self.how.emit:
             from batchreg.attach import emit
 
-            self.screen.product("code", emit.emit(self.how.emit, plan.attachment))
+            code = emit.emit(self.how.emit, plan.attachment)
+            self.screen.product("code", code, text=code)
+            self.screen.emit("result", stack=plan.stack.name, status=None, outputs={})
             return 0
         for line in () if plan.is_attached else attaching.lines(plan):
             self.screen.note(line)

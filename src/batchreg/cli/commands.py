@@ -16,11 +16,13 @@ from batchreg.cli.grammar import (
     help_option,
     option,
     setting,
+    settings_of,
     under,
     variable,
     version_option,
 )
 from batchreg.cli.options import (
+    CONFIG_FILE,
     aws_options,
     cache_option,
     completed,
@@ -133,6 +135,39 @@ def deploy(**options: Any) -> int:
     give stays as it is.
     """
     from batchreg.cli import deploy as command
+
+    return command.run(**options)
+
+
+@cli.add(STACK, example="batchreg init")
+@under(
+    "Init options",
+    option(
+        "--attach",
+        metavar="NAME",
+        **completed("attachable"),
+        help="Write the settings for batchreg attach: for a compute environment or job queue that you "
+        "already have, by name or ARN.",
+    ),
+    option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        default=CONFIG_FILE,
+        show_default=True,
+        **completed("files"),
+        help="Write to this file; - is stdout.",
+    ),
+    option("-y", "--yes", is_flag=True, help="Replace a file that exists, without a prompt."),
+)
+@settings_of(deploy, "endpoint-url", "default-vpc")
+def init(**options: Any) -> int:
+    """Ask what deploy or attach needs, and write it to batchreg.yaml.
+
+    It changes nothing in AWS, and works without it. Values that are given are not asked for; without
+    a terminal all must be. A password is never written, only where it comes from.
+    """
+    from batchreg.cli import init as command
 
     return command.run(**options)
 
@@ -706,3 +741,18 @@ def job_definition(**options: Any) -> None:
     from batchreg.cli import jobs as job_commands
 
     job_commands.job_definition(**options)
+
+
+@cli.add(TEMPLATE, example="batchreg schema --output batchreg.schema.json")
+@argument("what", type=click.Choice(["settings", "output"]), default="settings", metavar="[WHAT]")
+@output_option()
+def schema(what: str, output: str | None) -> None:
+    """Print the JSON Schema of batchreg.yaml, or of the lines of --json.
+
+    WHAT is settings, which is the default, or output. Editors check and complete batchreg.yaml with
+    the first: `batchreg init` writes it next to the file. The other describes every line that --json
+    prints, by its type.
+    """
+    from batchreg.cli import schema as command
+
+    command.run(what, cli, output)

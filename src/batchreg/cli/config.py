@@ -13,6 +13,8 @@ from batchreg.cli.grammar import Commands
 from batchreg.errors import BatchregError
 from batchreg.registry.logins import RegistrySpec
 
+NULL = "tag:yaml.org,2002:null"
+
 
 class Key(NamedTuple):
     """What a key sets: the parameter of a command, and whether it takes several values."""
@@ -23,13 +25,9 @@ class Key(NamedTuple):
 
 def keys(commands: Commands) -> dict[str, Key]:
     """Return the keys that the options of all commands declare; a file may serve them all."""
-    found = {}
-    for declared in commands.declarations():
-        if key := declared.attributes.get("key"):
-            own = [name for name in declared.names if not name.startswith("-")]
-            parameter = own[0] if own else declared.name.replace("-", "_")
-            found[key] = Key(parameter, bool(declared.attributes.get("multiple")))
-    return found
+    return {
+        each.key: Key(each.parameter, each.multiple) for each in commands.declarations() if each.key
+    }
 
 
 def read(path: Path, keys: Mapping[str, Key]) -> dict[str, tuple[str | list[str], str]]:
@@ -87,7 +85,7 @@ def _pairs(path: Path) -> list[tuple[Any, Any]]:
 
 def _value(place: str, key: str, node: Any, multiple: bool) -> str | list[str]:
     nodes = node.value if multiple and isinstance(node, yaml.SequenceNode) else [node]
-    if not all(isinstance(item, yaml.ScalarNode) and item.value for item in nodes):
+    if not all(_is_text(item) and item.value for item in nodes):
         raise BatchregError(
             f"{place}: {key} takes {'a list of strings' if multiple else 'one string'}."
         )
@@ -95,11 +93,16 @@ def _value(place: str, key: str, node: Any, multiple: bool) -> str | list[str]:
     return values if multiple else values[0]
 
 
+def _is_text(node: Any) -> bool:
+    """Tell whether a node is one value; `null` is none, and not a text that spells it."""
+    return isinstance(node, yaml.ScalarNode) and node.tag != NULL
+
+
 def _registry(path: Path, node: Any) -> str:
     """Return an entry of `registries` in the form that --registry takes, checked."""
     place = f"{path}, line {node.start_mark.line + 1}"
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    fields = {str(key.value): value.value for key, value in pairs}
+    fields = {str(key.value): value.value if value.tag != NULL else None for key, value in pairs}
     if isinstance(node, yaml.ScalarNode):
         text = str(node.value)
     elif (
@@ -112,7 +115,7 @@ def _registry(path: Path, node: Any) -> str:
             "(prompt, docker-config or env:NAME)."
         )
     else:
-        text = ",".join([fields.pop("url"), *(f"{key}={value}" for key, value in fields.items())])
+        text = ",".join([str(fields.pop("url")), *(f"{key}={fields[key]}" for key in fields)])
     try:
         RegistrySpec.parse(text).key  # noqa: B018  a wrong one raises
     except BatchregError as error:

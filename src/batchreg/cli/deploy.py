@@ -32,7 +32,7 @@ from typing import Any
 
 from batchreg.aws import Connect, Session
 from batchreg.cli import inputs, prompts, runner, target
-from batchreg.cli.console import AnyScreen, screen
+from batchreg.cli.console import AnyScreen, TextScreen, screen
 from batchreg.cli.target import Target
 from batchreg.errors import Interrupted
 from batchreg.stack import repair
@@ -202,4 +202,8 @@ class Deploy:
         except KeyboardInterrupt:
             status = self.screen.command("status", "--stack-name", plan.name)
             raise Interrupted(f"interrupted; the work is done. For its status: {status}") from None
+        if done and not plan.stack and not self.how.yes and isinstance(self.screen, TextScreen):
+            from batchreg.cli import settings_file
+
+            settings_file.offer(plan, found.region, self.screen)
         return 0

@@ -15,6 +15,17 @@ Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
 
+class Checked:
+    """Reads a value and raises what is wrong with it; `schema` says the same in JSON Schema."""
+
+    def __init__(self, read: Function, **schema: Any) -> None:
+        self.read, self.schema = read, schema
+        self.__name__ = read.__name__
+
+    def __call__(self, text: Any) -> Any:
+        return self.read(text)
+
+
 class OnOff(click.types.BoolParamType):
     """A switch whose message does not list the nine spellings of each position."""
 
@@ -52,6 +63,29 @@ class Declaration:
         """The long name without dashes: "max-vcpus"."""
         long = next(name for name in self.names if name.startswith("--"))
         return long.split("/")[0].removeprefix("--")
+
+    @property
+    def key(self) -> str:
+        """The key of batchreg.yaml, "" if there is none."""
+        return str(self.attributes.get("key", ""))
+
+    @property
+    def parameter(self) -> str:
+        """The name of the function's parameter: "max_vcpus"."""
+        own = [name for name in self.names if not name.startswith("-")]
+        return own[0] if own else self.name.replace("-", "_")
+
+    @property
+    def multiple(self) -> bool:
+        return bool(self.attributes.get("multiple"))
+
+    @property
+    def is_switch(self) -> bool:
+        return any("/" in name for name in self.names) or bool(self.attributes.get("is_flag"))
+
+    @property
+    def help(self) -> str:
+        return " ".join(str(self.attributes.get("help", "")).split())
 
     def make(self) -> click.Parameter:
         return self.kind(self.names, **self.attributes)
@@ -112,6 +146,12 @@ def together(*declared: Decorator) -> Decorator:
         return function
 
     return decorate
+
+
+def settings_of(command: Command, *more: str) -> Decorator:
+    """Declare the settings of another command, and those of its other options that are named."""
+    names = {f"--{name}" for name in more}
+    return together(*(each for each in command.declared if each.key or names & {*each.names}))
 
 
 def under(heading: str, *declared: Decorator) -> Decorator:

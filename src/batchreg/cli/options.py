@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchreg.cli.grammar import Command, Decorator, option, setting, together, under, variable
+from batchreg.cli.grammar import (
+    Checked,
+    Command,
+    Decorator,
+    option,
+    setting,
+    together,
+    under,
+    variable,
+)
 from batchreg.cli.output import report
 from batchreg.render import constraints
 
@@ -30,8 +38,8 @@ def completed(what: str) -> dict[str, Any]:
     return {"shell_complete": complete}
 
 
-def number(least: float, most: float | None = None, *, whole: bool = True) -> Callable[[Any], Any]:
-    """Return a function that reads a number from `least` to `most`, whole unless told otherwise."""
+def number(least: float, most: float | None = None, *, whole: bool = True) -> Checked:
+    """Return what reads a number from `least` to `most`, whole unless told otherwise."""
 
     def read(text: Any) -> int | float:
         try:
@@ -45,7 +53,8 @@ def number(least: float, most: float | None = None, *, whole: bool = True) -> Ca
             raise click.BadParameter(f"{text} is not a number of at least {least}.")
         return value
 
-    return read
+    upper = {} if most is None else {"maximum": most}
+    return Checked(read, type="integer" if whole else "number", minimum=least, **upper)
 
 
 def mebibytes(value: str) -> int:
@@ -74,7 +83,7 @@ def moment(text: str) -> int:
         ) from None
 
 
-def cache_prefix(text: str) -> str:
+def _cache_prefix(text: str) -> str:
     """Return the prefix of a pull-through cache, if ECR accepts it with a registry after it."""
     import re
 
@@ -90,6 +99,15 @@ def cache_prefix(text: str) -> str:
             "says which registry an image is from."
         )
     return text
+
+
+cache_prefix = Checked(
+    _cache_prefix,
+    type="string",
+    pattern=f"^({constraints.CACHE_PREFIX})$",
+    minLength=constraints.CACHE_PREFIX_LENGTH[0],
+    maxLength=constraints.CACHE_PREFIX_LENGTH[1],
+)
 
 
 def file_path(text: str) -> Path:

@@ -34,6 +34,8 @@ def write(text: str, output: str | None, *, private: bool = False) -> None:
             if private:
                 scratch.touch(0o600, exist_ok=False)
             scratch.write_text(text, encoding="utf-8")
+            if path.exists() and not private:  # who could read the file can do so afterwards
+                scratch.chmod(path.stat().st_mode & 0o777)
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)

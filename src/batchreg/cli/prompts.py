@@ -63,9 +63,9 @@ def complete(plan: Plan, session: Session, *, yes: bool) -> Plan:
     values = _from_docker(plan.missing)
     for missing in plan.missing:
         if missing.source == PROMPT and missing.parameter not in NETWORK.values():
-            values[missing.parameter] = _ask_credential(missing)
+            values[missing.parameter] = ask_credential(missing)
     if any(missing.parameter in NETWORK.values() for missing in plan.missing):
-        values |= _network(plan, session)
+        values |= network_values(plan, session)
     return plan.complete(values)
 
 
@@ -106,7 +106,7 @@ def _require_complete(plan: Plan, yes: bool) -> None:
         raise click.UsageError(f"Missing {', '.join(dict.fromkeys(found))}.")
 
 
-def _ask_credential(missing: Missing) -> str:
+def ask_credential(missing: Missing) -> str:
     """Ask for a user name or a password; again after a user name that no registry can have."""
 
     def username(text: str) -> str:
@@ -144,7 +144,7 @@ def _from_docker(missing: Sequence[Missing]) -> dict[str, str]:
     return values
 
 
-def _network(plan: Plan, session: Session) -> dict[str, str]:
+def network_values(plan: Plan, session: Session) -> dict[str, str]:
     """Return subnets and security groups: the default VPC's, or chosen from a list."""
     from batchreg.stack import network
 
@@ -183,7 +183,7 @@ def _network(plan: Plan, session: Session) -> dict[str, str]:
             ],
         )
         values["SecurityGroupIDs"] = ",".join(
-            group.id for group in _chosen("Security groups", groups)
+            group.id for group in choose("Security groups", groups)
         )
     return values
 
@@ -212,7 +212,7 @@ def _choose_subnets(screen: TextScreen, ec2: Any, subnets: list[Subnet]) -> str:
         ],
     )
     while True:
-        chosen = [subnet.id for subnet in _chosen("Subnets", mine)]
+        chosen = [subnet.id for subnet in choose("Subnets", mine)]
         doubtful = [one for one in chosen if one in closed]
         if not doubtful:
             return ",".join(chosen)
@@ -242,11 +242,11 @@ def _choose_vpc(screen: TextScreen, ec2: Any, subnets: list[Subnet]) -> str:
                 for number, vpc in enumerate(vpcs, 1)
             ],
         )
-    (chosen,) = _chosen("VPC", vpcs, single=True)
+    (chosen,) = choose("VPC", vpcs, single=True)
     return str(chosen.id)
 
 
-def _chosen(what: str, items: list[Any], *, single: bool = False) -> list[Any]:
+def choose(what: str, items: list[Any], *, single: bool = False) -> list[Any]:
     """Ask for some of a list, or for a single one of it; again after a mistake."""
     if not items:
         raise BatchregError(

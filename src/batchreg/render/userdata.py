@@ -54,7 +54,7 @@ SCRIPT_PATH = "/opt/batchreg/registry_login.py"
 # other part can undo it, and it is in nobody's way.
 NAME = "zzzz-batchreg"
 # Version 0.1.0 had it first.
-OURS = re.compile(rf'\A.*\n.*filename="(00-batchreg|{NAME})"')
+OURS = rf'\A.*\n.*filename="(00-batchreg|{NAME})"'
 HEADER = f"""\
 Content-Type: text/x-shellscript
 Content-Disposition: attachment; filename="{NAME}"
@@ -148,7 +148,7 @@ WantedBy=timers.target
 """
 
 # A ${ within ${...}, or one that nothing closes. How CloudFormation reads these is not documented.
-NESTED = re.compile(r"\$\{[^}]*(\$\{|$)")
+NESTED = r"\$\{[^}]*(\$\{|$)"
 
 # What cloud-init makes of a file's first line, and the types that it acts on.
 # Source: cloudinit.readthedocs.io/en/latest/explanation/format.html
@@ -326,13 +326,13 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
 
 def user_parts(text: str) -> tuple[str, ...]:
     """Return the user's own parts of what `build` returned."""
-    theirs = (part for part in _parts(text) if not OURS.search(part))
+    theirs = (part for part in _parts(text) if not re.search(OURS, part))
     return tuple(part.rstrip().replace("${!", "${") for part in theirs)
 
 
 def on_failure(text: str) -> str:
     """Return the `on_failure` of what `build` returned."""
-    ours = "".join(part for part in _parts(text) if OURS.search(part))
+    ours = "".join(part for part in _parts(text) if re.search(OURS, part))
     found = re.search(r"(?m)^--on-failure=(\w+)$", ours)
     return found[1] if found else "park"
 
@@ -390,7 +390,7 @@ def _ascii(leaf: Message) -> str:
     from email.base64mime import body_encode
 
     body, content = str(leaf.get_payload()), leaf.get_payload(decode=True)
-    if isinstance(content, bytes) and (not body.isascii() or NESTED.search(body)):
+    if isinstance(content, bytes) and (not body.isascii() or re.search(NESTED, body)):
         body = body_encode(content)
         del leaf["Content-Transfer-Encoding"]
         leaf["Content-Transfer-Encoding"] = "base64"
@@ -408,11 +408,16 @@ def escape(text: str) -> str:
 def script() -> str:
     """Return `registry_login.py` as the instance gets it: without comments, one blank an indent."""
     path = os.path.join(os.path.dirname(os.path.dirname(__file__)), "registry_login.py")
+    kept, in_docstring = [], False
     with open(path, encoding="ascii") as file:
-        text = file.read()
-    for pattern in (r'(?ms)^ *""".*?"""\n', r"(?m)^ *#(?!!).*\n", r"(?m)  # .*$", r"(?m)^\n"):
-        text = re.sub(pattern, "", text)
-    return re.sub(r"(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), text)
+        for line in file:  # not by patterns, which take ten times as long
+            text = line.split("  # ")[0].rstrip()
+            code = text.lstrip()
+            if in_docstring or code.startswith('"""'):
+                in_docstring = not code[0 if in_docstring else 3 :].endswith('"""')
+            elif code and (code[0] != "#" or code[1] == "!"):
+                kept.append(" " * ((len(text) - len(code)) // 4) + code + "\n")
+    return "".join(kept)
 
 
 def _written(path: str, content: str) -> str:
