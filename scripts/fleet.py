@@ -150,8 +150,11 @@ def a_second(times: list[float]) -> list[int]:
 
 # The picture, in pixels.
 WIDTH, LEFT, RIGHT = 760, 70, 740
-INK, LIMIT, OURS, GRID = "#333333", "#c0392b", "#1f6fb2", "#e4e4e4"
-DASHES = f'stroke="{LIMIT}" stroke-width="1.5" stroke-dasharray="6 4"'
+# Its colors are classes, so that it is dark where the reader's system is.
+INK, LIMIT, OURS, GRID = "ink", "limit", "ours", "grid"
+LIGHT = {"ground": "#ffffff", INK: "#333333", LIMIT: "#c0392b", OURS: "#1f6fb2", GRID: "#e4e4e4"}
+DARK = {"ground": "#14171a", INK: "#dde3e8", LIMIT: "#ff8a7a", OURS: "#6cb4ee", GRID: "#333a41"}
+DASHES = f'class="{LIMIT}" stroke-width="1.5" stroke-dasharray="6 4"'
 
 
 @dataclass(frozen=True)
@@ -173,10 +176,10 @@ class Panel:
         """Yield the title, a line for each of the values, and one for each eighth of the time."""
         yield _text(LEFT, self.top - 7, title)
         for value in values:
-            yield _line(LEFT, self.y(value), RIGHT, self.y(value), f'stroke="{GRID}"')
+            yield _line(LEFT, self.y(value), RIGHT, self.y(value), f'class="{GRID}"')
             yield _text(LEFT - 8, self.y(value) + 4, f"{value:,}", anchor="end")
         for second in range(0, self.seconds + 1, max(self.seconds // 8, 1)):
-            yield _line(self.x(second), self.top, self.x(second), self.bottom, f'stroke="{GRID}"')
+            yield _line(self.x(second), self.top, self.x(second), self.bottom, f'class="{GRID}"')
             yield _text(self.x(second), self.bottom + 16, f"{second} s", anchor="middle")
 
 
@@ -190,13 +193,19 @@ def draw(fleet: Fleet) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 530" '
             'font-family="Helvetica, Arial, sans-serif" font-size="12">',
-            '<rect width="100%" height="100%" fill="white"/>',
+            "<style>",
+            *_rules(LIGHT),
+            "@media (prefers-color-scheme: dark) {",
+            *_rules(DARK),
+            "}",
+            "</style>",
+            '<rect class="ground" width="100%" height="100%"/>',
             _text(
                 LEFT,
                 24,
                 f"{fleet.size:,} instances boot at the same moment, and Secrets Manager allows "
                 f"{fleet.rate} calls per second",
-                size=15,
+                size=13,
             ),
             *above.grid("instances with credentials", range(0, fleet.size + 1, fleet.size // 4)),
             *_curve(fleet, above),
@@ -213,6 +222,13 @@ def draw(fleet: Fleet) -> str:
     )
 
 
+def _rules(colors: dict[str, str]) -> Iterator[str]:
+    """Yield CSS: lines and shapes of a class in its color."""
+    for name, color in colors.items():
+        yield f"line.{name}, polyline.{name} {{ stroke: {color} }}"
+        yield f"rect.{name}, circle.{name}, text.{name} {{ fill: {color} }}"
+
+
 def _curve(fleet: Fleet, panel: Panel) -> Iterator[str]:
     x, y = panel.x, panel.y
     shares = [number / 100 for number in range(1, 101)]
@@ -220,7 +236,7 @@ def _curve(fleet: Fleet, panel: Panel) -> Iterator[str]:
         f"{x(fleet.until(share)):.1f},{y(share * fleet.size):.1f}" for share in shares
     )
     yield (
-        f'<polyline points="{x(0):.1f},{y(0):.1f} {points}" fill="none" stroke="{OURS}" '
+        f'<polyline points="{x(0):.1f},{y(0):.1f} {points}" fill="none" class="{OURS}" '
         'stroke-width="2.5"/>'
     )
     full = (fleet.size - fleet.burst) / fleet.rate
@@ -228,7 +244,7 @@ def _curve(fleet: Fleet, panel: Panel) -> Iterator[str]:
     yield _text(x(full / 2) + 8, y(fleet.size / 2) + 24, "the limit", LIMIT)
     for share, name, down in ((0.5, "half", -6), (0.99, "99 %", 36), (1.0, "all", 18)):
         left, height = x(fleet.until(share)), y(share * fleet.size)
-        yield f'<circle cx="{left:.1f}" cy="{height:.1f}" r="4" fill="{OURS}"/>'
+        yield f'<circle cx="{left:.1f}" cy="{height:.1f}" r="4" class="{OURS}"/>'
         yield _text(
             left + (8 if share > 0.5 else -8),
             height + down,
@@ -243,7 +259,7 @@ def _bars(fleet: Fleet, panel: Panel) -> Iterator[str]:
         top, width = panel.y(calls), panel.x(1) - panel.x(0) - 2
         yield (
             f'<rect x="{panel.x(second) + 1:.1f}" y="{top:.1f}" width="{width:.1f}" '
-            f'height="{panel.bottom - top:.1f}" fill="{OURS}" fill-opacity="0.7"/>'
+            f'height="{panel.bottom - top:.1f}" class="{OURS}" fill-opacity="0.7"/>'
         )
     yield _line(LEFT, panel.y(fleet.rate), RIGHT, panel.y(fleet.rate), DASHES)
     yield _text(RIGHT - 4, panel.y(fleet.rate) - 5, f"the limit: {fleet.rate}", LIMIT, anchor="end")
@@ -257,7 +273,7 @@ def _text(
     x: float, y: float, words: str, color: str = INK, *, anchor: str = "start", size: int = 12
 ) -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" text-anchor="{anchor}" '
+        f'<text x="{x:.1f}" y="{y:.1f}" class="{color}" text-anchor="{anchor}" '
         f'font-size="{size}">{words}</text>'
     )
 

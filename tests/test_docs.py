@@ -30,6 +30,7 @@ FOREIGN = {
     "--cli-input-json",
     "--compute-resources",
     "--no-block",
+    "--query",
     "--scripted",
     "--unit",
     "--with",

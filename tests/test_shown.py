@@ -1,4 +1,5 @@
-"""What the documents show runs: every command, page by page, in the order of the page.
+"""What the documents show runs: every command, page by page, in the order of the page. Those on
+screens are in test_screens.py.
 
 The AWS is the embedded one. Under the names ghcr.io and Docker Hub's a test registry answers.
 """
@@ -21,7 +22,7 @@ import pytest
 from account import Account
 from attach_lab import Lab
 from local_aws import LocalAws
-from pages import NAMES, PAGES, shown, words_of
+from pages import PAGES, typed, words_of
 from registry_server import Proxy, RegistryServer, index
 from secrets_server import certificate
 
@@ -84,8 +85,8 @@ class Reader:
         """Run a line as it stands there, answering questions with yes; see that it works."""
         words = words_of(line)
         name = words[0]
-        if words in (["attach"], ["detach"], ["init"]):  # a sentence names the command
-            return
+        if words in (["attach"], ["detach"], ["engine"], ["image"], ["init"], ["job-definition"]):
+            return  # a sentence names the command
         stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else "genomics"
         account = Account(self.aws, stack)
         if account.stack is None and name != "deploy":  # an earlier line of the page destroyed it
@@ -117,9 +118,10 @@ class Reader:
         return done.stdout
 
 
-@pytest.fixture
-def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
-    """A reader with an AWS of its own."""
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, template: str) -> Iterator[Reader]:
+    """A reader who goes from page to page, in one AWS."""
+    tmp_path = tmp_path_factory.mktemp("reader")
     names = ("ghcr.io", "registry-1.docker.io", "auth.docker.io")
     cert = certificate(tmp_path / "cert.pem", ",".join(f"DNS:{name}" for name in names))
     images = {
@@ -169,10 +171,13 @@ def reader(tmp_path: Path, template: str) -> Iterator[Reader]:
         yield reader
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+WITH_COMMANDS = [page for page in PAGES if any(typed(page))]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_commands_of_a_page_run(page, reader):
     """As somebody would type them who reads it from its top to its end."""
-    for line in shown(page):
+    for line in typed(page):
         if "[OPTIONS]" not in line and not re.match(r"batchreg (COMMAND|[a-z]*:)", line):
             reader.type(line)
     # What takes it from there.
