@@ -64,6 +64,26 @@ def test_creation_template_of_the_prefix_is_refused(deploy, account, ecr):
     ecr.delete_repository_creation_template(prefix=account.name)
 
 
+def test_prefix_with_somebodys_rule_below_it_is_refused(deploy, account, ecr):
+    """Our expiry would delete their images: ECR applies the template to all below its prefix."""
+    somebodys_rule(account, f"{account.name}/theirs")
+    refused = deploy(*GHCR, status=1)
+    assert f"with the prefix {account.name} already: {account.name}/theirs" in refused.stderr
+    assert account.stack is None
+    ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix=f"{account.name}/theirs")
+    deploy(*GHCR)
+
+
+def test_secrets_of_ones_own_are_refused_with_a_cache(deploy, account):
+    """In words that are about them, not about a list of registries that is empty."""
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:own-AbCdEf"
+    for value in ("all", "ghcr.io"):
+        refused = deploy(
+            *("--secret-arn", arn, "--default-vpc", "--pull-through-cache", value), status=1
+        )
+        assert "--pull-through-cache cannot be used with --secret-arn" in refused.stderr
+
+
 def test_deploy_again_finds_its_own_rule_in_order(deploy, account):
     """And a new prefix makes new rules before the old ones go."""
     deploy(*GHCR)
@@ -74,10 +94,12 @@ def test_deploy_again_finds_its_own_rule_in_order(deploy, account):
 
 
 def test_secret_that_was_changed_by_hand_is_repaired_in_ecrs_form(deploy, account, batchreg):
-    """Rotate writes it as the template does."""
+    """Rotate writes it as the template does; ECR does not read the form of the instances."""
     deploy(*GHCR)
+    instances = {"username": "lab", "password": LOGIN["BATCHREG_PASSWORD"]}
+    instances["registry_url"] = "ghcr.io"
     account.aws.client("secretsmanager").put_secret_value(
-        SecretId=account.outputs["RegistrySecretArn"], SecretString='{"username": "lab"}'
+        SecretId=account.outputs["RegistrySecretArn"], SecretString=json.dumps(instances)
     )
     rotated = batchreg(
         *("rotate", "--stack-name", account.name, "--yes", "--no-check"),
@@ -97,7 +119,7 @@ def test_regions_without_a_cache_are_refused(deploy, account):
 def test_destroy_says_how_to_delete_what_ecr_has_cached(deploy, account, batchreg, ecr):
     """The command that it prints does that, and no more."""
     deploy(*GHCR)
-    names = [f"{account.name}/ghcr/lab/align", f"{account.name}x/other"]
+    names = [f"{account.name}/ghcr/lab/align", f"{account.name}/own", f"{account.name}x/other"]
     for name in names:
         ecr.create_repository(repositoryName=name)
     gone = batchreg("destroy", "--stack-name", account.name, "--yes", environ=account.aws.environ)

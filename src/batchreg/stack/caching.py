@@ -43,6 +43,12 @@ def choose(wanted: tuple[str, ...] | None, present: Cached, keys: Mapping[int, s
     """
     if wanted is None:
         return tuple((slot, key) for slot, key in present if keys.get(slot) == key)
+    if wanted and not keys:
+        raise BatchregError(
+            "--pull-through-cache cannot be used with --secret-arn: ECR reads credentials from "
+            "secrets of its own form, which the stack creates.",
+            "Give the credentials with --registry instead of --secret-arn.",
+        )
     if wanted == ALL:
         found = {slot: upstream_of(key) for slot, key in keys.items()}
         usable = tuple((slot, keys[slot]) for slot, one in found.items() if one and one.credentials)
