@@ -113,6 +113,8 @@ def attachment(survey: Survey, choices: Choices, settings: Settings) -> Attachme
     if green:  # raises where a queue has no room
         queue_requests(survey.queues, survey.present, _green_arn(survey.stack))
     image_type = choices.image_type or (recorded.image_type if recorded else "")
+    if cache_alone:  # the environment has its own again, and a later attach asks for another one
+        image_type = ""
     before = recorded.queues if recorded and recorded.blue_green else {}
     return Attachment(
         environment=survey.original,
@@ -275,9 +277,18 @@ def attach(
     batch = clients("batch")
     if plan.cache_alone:
         _give_back(batch, plan, screen, sleep)
-    stack = stack_deploy.deploy(
-        clients("cloudformation"), plan.stack, screen, lambda question: True, sleep=sleep
-    )
+    try:
+        stack = stack_deploy.deploy(
+            clients("cloudformation"), plan.stack, screen, lambda question: True, sleep=sleep
+        )
+    except BatchregError:
+        if plan.cache_alone and plan.survey.recorded and plan.survey.recorded.updates:
+            again = screen.command("attach", plan.name, "--pull-through-cache", "none")
+            screen.note(
+                f"{plan.name} has its own launch template again, and new instances get no registry "
+                f"credentials. To give them back: {again}"
+            )
+        raise
     assert stack  # it is no dry run
     if plan.cache_alone:
         screen.note(f"ECR pulls the images of {plan.name}.")
@@ -307,14 +318,18 @@ def attach(
 
 
 def _give_back(batch: Any, plan: Plan, screen: Screen, sleep: Sleep) -> None:
-    """Let the environment use its own launch template, before the companion's is deleted."""
+    """Let the environment use its own launch template again; in the user's time for its jobs."""
     survey = plan.survey
     if not survey.stack or not survey.recorded or not survey.recorded.updates:
         return
-    back = detach.plan(survey.stack, survey.recorded, survey.present)
-    if back.restore is not None:
-        now = read(following.until_settled(batch, survey.present.arn, screen, sleep=sleep))
-        detach.restore(batch, back, now, screen, sleep)
+    back = detach.plan(
+        survey.stack,
+        survey.recorded,
+        survey.present,
+        job_timeout_minutes=plan.policy.job_timeout_minutes,
+        terminate_jobs=plan.policy.terminate_jobs,
+    )
+    detach.give_back(batch, back, screen, sleep)
 
 
 def queue_requests(

@@ -140,15 +140,7 @@ def detach(
     for request in queue_requests(plan):
         batch.update_job_queue(**request)
     if plan.present and not plan.recorded.blue_green:
-        arn = plan.present.arn
-        now = environment.read(following.until_settled(batch, arn, screen, sleep=sleep))
-        if plan.restore is not None:
-            restore(batch, plan, now, screen, sleep)
-        elif survey.ids_of(plan.stack) & {each.id for each in (now.template, *now.overrides)}:
-            raise BatchregError(
-                f"The launch template of {plan.name} was changed while batchreg worked.",
-                "Run the same command again: it starts from what is there now.",
-            )
+        give_back(batch, plan, screen, sleep)
     stack_destroy.destroy(
         clients("cloudformation"),
         batch,
@@ -187,7 +179,22 @@ def queue_requests(plan: Plan) -> list[dict[str, Any]]:
     return requests
 
 
-def restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sleep) -> None:
+def give_back(batch: Any, plan: Plan, screen: Screen, sleep: Sleep) -> None:
+    """Let the environment use nothing of the companion's any more, so that it can be deleted."""
+    assert plan.present
+    now = environment.read(following.until_settled(batch, plan.present.arn, screen, sleep=sleep))
+    if plan.restore is not None:
+        _restore(batch, plan, now, screen, sleep)
+    elif survey.ids_of(plan.stack) & {each.id for each in (now.template, *now.overrides)}:
+        raise BatchregError(
+            f"The launch template of {plan.name} was changed while batchreg worked.",
+            "Run the same command again: it starts from what is there now.",
+        )
+    elif plan.recorded.updates and not plan.foreign and now.update_policy == plan.policy:
+        _restore_policy(batch, plan)  # an earlier run was killed before it did that
+
+
+def _restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sleep) -> None:
     """Give the environment back its launch template, and wait until it is VALID."""
     assert plan.present
     if not update.same_templates(now.specification, plan.restore):
