@@ -55,6 +55,26 @@ def test_prefix_that_a_rule_has_already_is_refused(deploy, account, ecr):
     ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix=f"{account.name}/ghcr")
 
 
+def test_prefix_of_one_more_cached_registry_is_checked_as_well(deploy, account, ecr, tmp_path):
+    """It brings no parameter, so that nothing else would be looked at."""
+    registries = [f"{host},username=lab,password=env:P" for host in ("ghcr.io", "docker-hub")]
+    both = [word for one in registries for word in ("--registry", one)]
+    environ = {"BATCHREG_USERNAME": "", "BATCHREG_PASSWORD": "", "P": "secret-of-the-lab"}
+    deploy("--default-vpc", *both, "--pull-through-cache", "ghcr.io", **environ)
+    ecr.create_pull_through_cache_rule(
+        ecrRepositoryPrefix=f"{account.name}/hub", upstreamRegistryUrl="quay.io"
+    )
+    settings = tmp_path / "batchreg.yaml"
+    settings.write_text("pull_through_cache: true\n")
+    refused = deploy("--config", str(settings), status=1, **environ)
+    assert f"with the prefix {account.name}/hub already" in refused.stderr
+    assert "No changes were made" in refused.stderr
+    ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix=f"{account.name}/hub")
+    settings.write_text("pull_through_cache: false\n")
+    deploy("--config", str(settings), **environ)
+    assert "CacheRepositoryPrefix" not in account.outputs
+
+
 def test_creation_template_of_the_prefix_is_refused(deploy, account, ecr):
     """It would decide what our repositories are like."""
     ecr.create_repository_creation_template(prefix=account.name, appliedFor=["PULL_THROUGH_CACHE"])

@@ -152,7 +152,7 @@ def _refuse_beside_cache(choices: Choices, recorded: companion.Recorded | None) 
         )
     if choices.emit:
         raise BatchregError(
-            "--emit writes what instances need, and a pull-through cache is beside them.",
+            "--emit writes code for instances, which a pull-through cache does not need.",
             "Take its resources from:",
             ("render", "--pull-through-cache"),
         )
