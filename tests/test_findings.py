@@ -10,6 +10,7 @@ import shlex
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import near_faults
 import pytest
@@ -353,8 +354,15 @@ def together(one: Fault, other: Fault, alone: dict[str, Facts]) -> Facts:
 
 
 def test_two_faults_at_once_are_both_named() -> None:
-    """One cause does not hide another, unless it explains what the other's rule sees."""
-    pairs = [pair for pair in itertools.combinations(FAULTS, 2) if compatible(*pair)]
+    """One cause does not hide another, unless it explains what the other's rule sees.
+
+    Of some 20,000 pairs a quarter is tried, always the same one: a minute is enough.
+    """
+    pairs = [
+        (one, other)
+        for one, other in itertools.combinations(FAULTS, 2)
+        if crc32(f"{one.name} {other.name}".encode()) % 4 == 0 and compatible(one, other)
+    ]
     assert len(pairs) > 3000
     layers = {rule.cause: rule.layer for rule in RULES}
     explained_by = dict.fromkeys(layers, NOTHING)

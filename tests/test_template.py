@@ -1,4 +1,4 @@
-"""The template: what it holds, what it leaves out, and what cfn-lint says."""
+"""The template: what it holds, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -46,26 +46,14 @@ def test_committed_template_is_fresh(name):
     assert (write_templates.FOLDER / name).read_text() == write_templates.rendered()[name]
 
 
-def test_no_finding_from_cfn_lint_in_any_region(tmp_path):
-    """Informational findings included: whoever lints our template must find nothing."""
-    paths = []
-    for name, settings in STRUCTURES.items():
-        built = template.build(settings)
-        for suffix, text in (("yaml", to_yaml(built)), ("json", to_json(built))):
-            paths.append(tmp_path / f"{name}.{suffix}")
-            paths[-1].write_text(text)
-    result = lint_templates.lint(*map(str, paths))
-    assert (result.returncode, result.stdout) == (0, "")
-    assert len(lint_templates.batch_regions()) > 30
-
-
 def test_linter_would_find_something(tmp_path):
-    """The check above can fail."""
+    """`make check` lints every kind of template; here is one that cfn-lint refuses."""
     broken = json.loads(to_json(template.build(Settings())))
     broken["Resources"]["JobQueue"]["Properties"]["Priority"] = "high"
     path = tmp_path / "broken.json"
     path.write_text(json.dumps(broken))
     assert lint_templates.lint(str(path)).returncode != 0
+    assert len(lint_templates.batch_regions()) > 30
 
 
 @pytest.mark.parametrize("settings", STRUCTURES.values(), ids=STRUCTURES)

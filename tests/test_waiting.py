@@ -164,6 +164,16 @@ def test_line_about_a_call_counts_and_goes_with_ctrl_c(open_terminal, silent):
     assert "\x1b" not in dumb.output
 
 
+def test_a_registry_is_waited_for_by_name(open_terminal, silent):
+    """check asks no AWS, but a registry may take as long."""
+    host = silent.removeprefix("http://")
+    terminal = open_terminal("check", f"{host}/lab/align:3", columns=100)
+    terminal.expect("Waiting for 127.0.0.1 to answer  2 s")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert [line for line in terminal.screen if "Waiting" in line] == []
+
+
 class Shown:
     """A display that keeps what it is told."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from batchreg import __version__
+from batchreg import __version__, waiting
 from batchreg.registry import problems
 from batchreg.registry.problems import Problem
 from batchreg.registry.proxies import is_local, proxy_for
@@ -101,7 +101,8 @@ class RegistryClient:
             }
             if authorization and (not root or self._is_below(root, url)):
                 sent["Authorization"] = authorization
-            response = self._send(origin, method, url, sent)
+            with waiting.pending(f"Waiting for {origin[1]} to answer", is_call=True):
+                response = self._send(origin, method, url, sent)
             where = response.headers["Location"]
             if response.status not in (301, 302, 303, 307, 308) or not where:
                 return response
