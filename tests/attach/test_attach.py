@@ -177,7 +177,7 @@ def test_user_data_that_leaves_no_room_changes_nothing(lab, run):
     before = lab.environment
     result = run("attach", lab.name, "--yes", status=1)
     assert "the limit is 15,360. Shorten it by " in result.stderr
-    assert "batchreg submit --auth job" in result.stderr
+    assert "as submit does with --auth job" in result.stderr
     assert (lab.environment, lab.companion) == (before, None)
 
 
