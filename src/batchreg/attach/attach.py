@@ -90,6 +90,23 @@ class Plan:
             self, survey.stack, survey.present.specification
         )
 
+    @property
+    def keeps_instances(self) -> bool:
+        """Tell whether at most the credentials change, so that no instance is replaced."""
+        survey, stack = self.survey, self.stack
+        if not survey.stack or self.cache_alone or self.attachment.green:
+            return False
+        present = survey.stack.parameters
+        return (
+            survey.body == stack.body
+            and all(
+                name in stack.masked or present.get(name) == value
+                for name, value in stack.parameters.items()
+            )
+            and survey.present.status == "VALID"
+            and _is_applied(self, survey.stack, survey.present.specification)
+        )
+
 
 def attachment(survey: Survey, choices: Choices, settings: Settings) -> Attachment:
     """Return what to attach. Raises BatchregError with everything that stands in the way."""
@@ -191,6 +208,12 @@ def lines(plan: Plan) -> Iterator[str]:
             f"Somebody has changed the launch template of {plan.name} since it was attached. What "
             "it has now is taken for the original."
         )
+    if plan.keeps_instances:
+        yield (
+            f"{plan.name} itself does not change, and no instance is replaced: instances read the "
+            "credentials again by themselves."
+        )
+        return
     for copied in plan.copies:
         reference = copied.base.reference
         targets = f" (for {', '.join(reference.targets)})" if reference.targets else ""

@@ -107,7 +107,9 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"{plan.name} has its own launch template already."
     else:
         before = environment.reference(plan.restore)
-        yield f"Compute environment: {plan.name} gets back {before}"
+        yield f"Compute environment: {plan.name} " + (
+            f"gets back {before}" if plan.restore else "has no launch template then, as before"
+        )
         if plan.foreign:
             yield (
                 f"Somebody has changed the launch templates of {plan.name} since it was attached: "
@@ -208,7 +210,8 @@ def _restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sl
         )
         with following.explaining_interrupt(plan.name):
             batch.update_compute_environment(**request)
-            screen.note(f"Updating {plan.name}: it gets back its own launch template.")
+            what = "gets back its own" if plan.restore else "gives up batchreg's"
+            screen.note(f"Updating {plan.name}: it {what} launch template.")
             # The stack can be deleted only once no instance starts from its launch templates.
             following.until_valid(batch, now.arn, screen, sleep=sleep)
     _restore_policy(batch, plan)
