@@ -55,6 +55,26 @@ def test_prefix_that_a_rule_has_already_is_refused(deploy, account, ecr):
     ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix=f"{account.name}/ghcr")
 
 
+def test_prefix_of_one_more_cached_registry_is_checked_as_well(deploy, account, ecr, tmp_path):
+    """It brings no parameter, so that nothing else would be looked at."""
+    registries = [f"{host},username=lab,password=env:P" for host in ("ghcr.io", "docker-hub")]
+    both = [word for one in registries for word in ("--registry", one)]
+    environ = {"BATCHREG_USERNAME": "", "BATCHREG_PASSWORD": "", "P": "secret-of-the-lab"}
+    deploy("--default-vpc", *both, "--pull-through-cache", "ghcr.io", **environ)
+    ecr.create_pull_through_cache_rule(
+        ecrRepositoryPrefix=f"{account.name}/hub", upstreamRegistryUrl="quay.io"
+    )
+    settings = tmp_path / "batchreg.yaml"
+    settings.write_text("pull_through_cache: true\n")
+    refused = deploy("--config", str(settings), status=1, **environ)
+    assert f"with the prefix {account.name}/hub already" in refused.stderr
+    assert "No changes were made" in refused.stderr
+    ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix=f"{account.name}/hub")
+    settings.write_text("pull_through_cache: false\n")
+    deploy("--config", str(settings), **environ)
+    assert "CacheRepositoryPrefix" not in account.outputs
+
+
 def test_creation_template_of_the_prefix_is_refused(deploy, account, ecr):
     """It would decide what our repositories are like."""
     ecr.create_repository_creation_template(prefix=account.name, appliedFor=["PULL_THROUGH_CACHE"])
@@ -62,6 +82,26 @@ def test_creation_template_of_the_prefix_is_refused(deploy, account, ecr):
     assert f"repository creation template with the prefix {account.name} already" in refused.stderr
     assert account.stack is None
     ecr.delete_repository_creation_template(prefix=account.name)
+
+
+def test_prefix_with_somebodys_rule_below_it_is_refused(deploy, account, ecr):
+    """Our expiry would delete their images: ECR applies the template to all below its prefix."""
+    somebodys_rule(account, f"{account.name}/theirs")
+    refused = deploy(*GHCR, status=1)
+    assert f"with the prefix {account.name} already: {account.name}/theirs" in refused.stderr
+    assert account.stack is None
+    ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix=f"{account.name}/theirs")
+    deploy(*GHCR)
+
+
+def test_secrets_of_ones_own_are_refused_with_a_cache(deploy, account):
+    """In words that are about them, not about a list of registries that is empty."""
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:own-AbCdEf"
+    for value in ("all", "ghcr.io"):
+        refused = deploy(
+            *("--secret-arn", arn, "--default-vpc", "--pull-through-cache", value), status=1
+        )
+        assert "--pull-through-cache cannot be used with --secret-arn" in refused.stderr
 
 
 def test_deploy_again_finds_its_own_rule_in_order(deploy, account):
@@ -74,10 +114,12 @@ def test_deploy_again_finds_its_own_rule_in_order(deploy, account):
 
 
 def test_secret_that_was_changed_by_hand_is_repaired_in_ecrs_form(deploy, account, batchreg):
-    """Rotate writes it as the template does."""
+    """Rotate writes it as the template does; ECR does not read the form of the instances."""
     deploy(*GHCR)
+    instances = {"username": "lab", "password": LOGIN["BATCHREG_PASSWORD"]}
+    instances["registry_url"] = "ghcr.io"
     account.aws.client("secretsmanager").put_secret_value(
-        SecretId=account.outputs["RegistrySecretArn"], SecretString='{"username": "lab"}'
+        SecretId=account.outputs["RegistrySecretArn"], SecretString=json.dumps(instances)
     )
     rotated = batchreg(
         *("rotate", "--stack-name", account.name, "--yes", "--no-check"),
@@ -97,7 +139,7 @@ def test_regions_without_a_cache_are_refused(deploy, account):
 def test_destroy_says_how_to_delete_what_ecr_has_cached(deploy, account, batchreg, ecr):
     """The command that it prints does that, and no more."""
     deploy(*GHCR)
-    names = [f"{account.name}/ghcr/lab/align", f"{account.name}x/other"]
+    names = [f"{account.name}/ghcr/lab/align", f"{account.name}/own", f"{account.name}x/other"]
     for name in names:
         ecr.create_repository(repositoryName=name)
     gone = batchreg("destroy", "--stack-name", account.name, "--yes", environ=account.aws.environ)

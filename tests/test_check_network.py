@@ -15,6 +15,7 @@ from secrets_server import certificate
 
 from batchreg.registry import check as registry
 from batchreg.registry.images import parse
+from batchreg.registry.problems import unknown_host
 from batchreg.registry.proxies import bypasses
 
 # --- what is in the way ---------------------------------------------------------------------------
@@ -73,8 +74,17 @@ def test_unreachable_registry_is_told(serve):
     assert says(check(gone), "unreachable", "refused the connection")
     verdict = registry.check(parse("registry.invalid/lab/align:3"), ADA)
     assert says(verdict, "unreachable", "cannot find a host named registry.invalid")
+    assert "Did you mean" not in verdict.step
     assert says(check(serve(steps={".*": raising(Reset)})), "unreachable")
     assert says(registry.check(parse("127.0.0.1:99999/lab/align:3"), ADA), "not-a-registry")
+
+
+def test_host_that_is_nearly_a_known_one_is_named():
+    """Nobody reads gchr.io twice; a known host that this machine cannot find is spelled right."""
+    assert "Did you mean gcr.io or ghcr.io?" in unknown_host("gchr.io").step
+    assert "Did you mean quay.io?" in unknown_host("quai.io").step
+    for host in ("ghcr.io", "registry.example.com", "gitlab.example.org"):
+        assert unknown_host(host).step.startswith("Check the spelling")
 
 
 @pytest.mark.parametrize(

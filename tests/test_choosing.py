@@ -73,11 +73,11 @@ def test_subnet_without_a_way_out_is_marked_and_confirmed(aws, closed, choose, c
     assert {subnet, NAME, "10.9.0.0/24", "!"} <= {*words}
     terminal.type("all\n")
     terminal.expect(f"Subnet {subnet} has no route out of its VPC.")
-    terminal.expect("Use them nevertheless? [y/N]: ")
+    terminal.expect("Use them anyway? [y/N]: ")
     terminal.type("n\n")
     terminal.expect(SUBNETS)
     terminal.type(f"{subnet}\n")
-    terminal.expect("Use them nevertheless? [y/N]: ")
+    terminal.expect("Use them anyway? [y/N]: ")
     terminal.type("y\n")
     terminal.expect(GROUPS)
     terminal.type("\x03")

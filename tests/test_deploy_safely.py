@@ -50,8 +50,8 @@ def test_a_wrong_password_creates_nothing(batchreg, environ, account, registry):
         result = batchreg("deploy", *arguments, *more, environ=wrong)
         assert result.returncode == 1
         (line,) = problems(result)
-        assert line.startswith(f"{registry.host} rejects these credentials. No changes were made.")
-        assert line.endswith("To skip this check, give --no-check.")
+        assert line.startswith(f"{registry.host} rejects these credentials. Check the user name")
+        assert line.endswith("To skip this check, give --no-check. No changes were made.")
         assert "canary" not in result.stderr + result.stdout
         assert account.stack is None
     result = batchreg("deploy", *arguments, "--no-check", environ=wrong)

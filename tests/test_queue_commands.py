@@ -69,6 +69,31 @@ def test_what_does_not_exist_is_named(run: Any, option: str) -> None:
     assert "nowhere in us-east-1. To list the queues there: batchreg list" in result.stderr
 
 
+def test_queue_that_does_not_exist_has_no_jobs_to_list(run: Any) -> None:
+    """The hint is that of status, and not AWS's words."""
+    result = run("jobs", "--queue", "nowhere")
+    assert result.stderr == (
+        "batchreg: There is no job queue nowhere in us-east-1. To list the queues there: "
+        "batchreg list\n"
+    )
+
+
+def test_queue_on_fargate_is_told_of_no_command_that_refuses_it(run: Any, aws: LocalAws) -> None:
+    """attach needs instances; its refusal has the way that works."""
+    Lab(aws, "serverless").make(
+        resources={
+            "type": "FARGATE",
+            **dict.fromkeys(("allocationStrategy", "instanceTypes", "instanceRole"), ""),
+            **dict.fromkeys(("minvCpus", "ec2Configuration"), ""),
+        }
+    )
+    status = run("status", "--queue", "serverless").stdout
+    assert status.endswith("Credentials          none from batchreg\n")
+    refusal = run("attach", "serverless", "--dry-run").stderr
+    assert "batchreg submit --auth job" not in refusal
+    assert refusal.endswith("batchreg deploy --fargate\n")
+
+
 def test_doctor_without_a_stack_lists_the_queues(run: Any, aws: LocalAws) -> None:
     """Nobody who has no stack learns anything from its absence."""
     Lab(aws, "a-queue").make()  # the first by name: the list is cut where there are many
@@ -107,6 +132,11 @@ def test_attached_queue_is_healthy_and_belongs_to_its_companion(run: Any, attach
     others = {one["name"] for one in found["queues"]}
     assert "theirs" in others
     assert "attached" not in others
+
+    # What attach has created is what people mean when they leave out --stack-name.
+    missing = run("rotate").stderr
+    assert "There is no stack batchreg in us-east-1." in missing
+    assert "batchreg-attached" in missing
 
 
 def test_attachment_that_was_undone_is_named_with_its_fix(run: Any, attached: Lab) -> None:

@@ -107,7 +107,7 @@ def test_closed_port_is_one_line_with_the_address_the_region_and_the_profile(lin
     text = aws.explain(failure.value) or str(failure.value)
     assert "http://127.0.0.1:1" in text
     assert "(region eu-west-3, profile default)" in text
-    assert "Check the network, the proxy, --region and --endpoint-url." in text
+    assert text.count("Check the network, the proxy, --region and --endpoint-url.") == 1
     assert not aws.is_transient(failure.value)
 
 

@@ -331,7 +331,7 @@ def _refusal(error: Any) -> tuple[str, str]:
     code, text = _code(error), _line(error.response.get("Error", {}).get("Message", ""))
     if code.isdecimal():  # botocore found no error of AWS's in the body
         return (
-            f"No answer from AWS, but {f'{code} {text}'.rstrip()}.",
+            f"No answer from AWS, but {' '.join(filter(None, (code, text)))}.",
             "Check the proxy and --endpoint-url, or try again.",
         )
     if not code:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from batchreg.errors import BatchregError
@@ -21,7 +20,6 @@ TICK_SECONDS = 0.25
 Sleep = Callable[[float], None]
 
 
-@dataclass(eq=False)
 class Wait:
     """Something that has not happened yet. `text` says in words what is done meanwhile.
 
@@ -29,10 +27,16 @@ class Wait:
     where a line cannot be updated.
     """
 
-    text: str
-    is_call: bool = False
-    plain_seconds: float = SAY_AFTER_SECONDS
-    began: float = field(default_factory=time.monotonic)
+    # Not a dataclass: that costs every --help a millisecond.
+    def __init__(
+        self,
+        text: str,
+        is_call: bool = False,
+        plain_seconds: float = SAY_AFTER_SECONDS,
+        began: float | None = None,
+    ) -> None:
+        self.text, self.is_call, self.plain_seconds = text, is_call, plain_seconds
+        self.began = time.monotonic() if began is None else began
 
     @property
     def seconds(self) -> float:

@@ -11,6 +11,10 @@ from attach_archives import ACCEPTED, REFUSED, multipart, shell
 from attach_lab import KEPT, LOGIN, THEIRS, Lab, without_template
 from lab.forwarder import Forwarder
 
+from batchreg.attach.survey import Standing
+from batchreg.cli.console import TextScreen
+from batchreg.cli.status import lines_of_attachment
+
 SPECIFICATIONS: dict[str, Callable[[Lab], dict[str, Any] | None]] = {
     "none": lambda lab: None,
     "by id": lambda lab: {"launchTemplateId": lab.template("base", THEIRS, KeyName="k")},
@@ -79,6 +83,14 @@ def test_attach_again_changes_nothing(lab, run):
     result = run("attach", lab.name, **KEPT)
     assert "has the registry credentials" in result.stderr
     assert (lab.environment, lab.companion) == (before, stack)
+    # With credentials, which may have changed, the plan says what stays.
+    again = run("attach", lab.name, "--yes").stderr
+    assert f"{lab.name} itself does not change, and no instance is replaced" in again
+    assert "Launch template" not in again
+    assert lab.environment == before
+    # A parameter that is part of the user data replaces instances, and the plan says so.
+    dry = run("attach", lab.name, "--credential-refresh-minutes", "7", "--dry-run", **KEPT).stderr
+    assert "New instances replace the running ones" in dry
 
 
 def test_new_version_of_the_base_template_is_merged_again(lab, run):
@@ -101,6 +113,9 @@ def test_queue_names_its_environment(lab, run):
     queue = lab.outputs["JobQueueArn"]
     result = run("attach", queue, **KEPT)
     assert "has the registry credentials" in result.stderr
+    detached = run("detach", lab.name, "--yes").stderr
+    assert f"{lab.name} has no launch template then, as before" in detached
+    assert f"Updating {lab.name}: it gives up batchreg's launch template." in detached
 
 
 def test_queue_with_two_environments_names_them(lab, run, aws):
@@ -120,6 +135,9 @@ def test_queue_with_two_environments_names_them(lab, run, aws):
     result = run("attach", f"{lab.name}q", "--yes", status=1)
     assert f"{lab.name}, {other.name}" in result.stderr
     assert lab.companion is None
+    status = run("status", "--queue", f"{lab.name}q").stdout
+    for each in (lab, other):
+        assert f"To add some: batchreg attach {each.name}\n" in status
     for each in (lab, other):
         run("attach", each.name, "--yes")
         assert b"/opt/batchreg/" in each.user_data()
@@ -177,7 +195,7 @@ def test_user_data_that_leaves_no_room_changes_nothing(lab, run):
     before = lab.environment
     result = run("attach", lab.name, "--yes", status=1)
     assert "the limit is 15,360. Shorten it by " in result.stderr
-    assert "batchreg submit --auth job" in result.stderr
+    assert "as submit does with --auth job" in result.stderr
     assert (lab.environment, lab.companion) == (before, None)
 
 
@@ -397,6 +415,15 @@ def test_status_shows_a_newer_base_template_and_a_reverted_one(lab, run):
     assert f"batchreg attach {lab.name}" in text
     run("attach", lab.name, "--yes", **KEPT)
     assert "Attached             yes" in run("status", *stack).stdout
+
+
+def test_status_of_an_attachment_that_begins_does_not_call_it_reverted():
+    """The environment has its own launch template until the companion stack is complete."""
+    seen = Standing(environment="theirs", created_by="a script", uses="theirs", newer=())
+    for stack, state in (("CREATE_IN_PROGRESS", "not yet"), ("CREATE_COMPLETE", "reverted")):
+        first, second = lines_of_attachment(seen, stack, TextScreen())
+        assert first == f"Attached             {state}  theirs, created by a script"
+        assert "batchreg attach theirs" in second
 
 
 def test_dry_run_takes_at_most_eight_round_trips_one_after_another(lab, batchreg, aws):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from typing import Any
+
 import pytest
 from attach_lab import KEPT, THEIRS, Lab
+from lab.forwarder import Call, Forwarder
 
 GHCR = ("--registry-url", "ghcr.io", "--yes")
 CACHE = "--pull-through-cache"
@@ -12,6 +17,18 @@ CACHE = "--pull-through-cache"
 def rules(lab: Lab) -> list[str]:
     found = lab.aws.client("ecr").describe_pull_through_cache_rules()["pullThroughCacheRules"]
     return [one["ecrRepositoryPrefix"] for one in found if lab.name in one["ecrRepositoryPrefix"]]
+
+
+class CreatesFirst(Forwarder):
+    """Creates a rule just before CloudFormation does, after all checks."""
+
+    def __init__(self, target: str, ecr: Any, rule: dict[str, str]) -> None:
+        super().__init__(target)
+        self._ecr, self._rule = ecr, rule
+
+    def before(self, call: Call) -> None:
+        if call.operation == "ExecuteChangeSet":
+            self._ecr.create_pull_through_cache_rule(**self._rule)
 
 
 # What an update in place, or a launch template of ours, could not serve.
@@ -66,6 +83,53 @@ def test_from_the_instances_to_the_cache_and_back(lab, run):
     assert rules(lab) == []
     run("detach", lab.name, "--yes")
     assert {**lab.environment, "statusReason": ""} == {**before, "statusReason": ""}
+
+
+def test_jobs_get_the_time_that_was_asked_for_on_the_way_to_the_cache(lab, run):
+    """Not the environment's own limit, which it has again afterwards, also if a run was killed."""
+    lab.make({"launchTemplateId": lab.template("base", THEIRS)})
+    before = lab.environment
+    own = {"terminateJobsOnUpdate": False, "jobExecutionTimeoutMinutes": 30}
+    longer = {**own, "jobExecutionTimeoutMinutes": 600}
+    run("attach", lab.name, *GHCR)
+    proxy = lab.aws
+    with Forwarder(proxy.endpoint) as seen:
+        options = ("--job-timeout-minutes", "600", "--yes")
+        place = {**KEPT, "AWS_ENDPOINT_URL": seen.url}
+        shown = run("attach", lab.name, CACHE, *options, **place)
+        updates = [json.loads(call.body) for call in seen.calls if "/v1/update" in call.operation]
+    assert "may continue for 600 minutes" in shown.stderr
+    assert [one["updatePolicy"] for one in updates] == [longer, own]
+    run("attach", lab.name, "--yes", CACHE, "none", **KEPT)
+    stand_in = {"computeEnvironment": lab.name, "updatePolicy": longer}
+    template = before["computeResources"]["launchTemplate"]
+    own_again = {"launchTemplateId": template["launchTemplateId"]}
+    lab.batch.update_compute_environment(**stand_in, computeResources={"launchTemplate": own_again})
+    run("detach", lab.name, *options)
+    after = lab.environment
+    assert after["updatePolicy"] == before.get("updatePolicy", own)
+
+
+def test_failed_switch_says_that_the_instances_lack_credentials(lab, run):
+    """CloudFormation rolls back; the command that it prints gives them back."""
+    lab.make({"launchTemplateId": lab.template("base", THEIRS)})
+    run("attach", lab.name, *GHCR)
+    somebodys = {
+        "ecrRepositoryPrefix": f"batchreg-{lab.name}/ghcr",
+        "upstreamRegistryUrl": "quay.io",
+    }
+    with CreatesFirst(lab.aws.endpoint, lab.aws.client("ecr"), somebodys) as front:
+        options = ("--yes", CACHE)
+        failed = run("attach", lab.name, *options, **KEPT, AWS_ENDPOINT_URL=front.url, status=1)
+    assert "new instances get no registry credentials" in failed.stderr
+    assert b"/opt/batchreg/" not in lab.user_data()
+    again = failed.stderr.partition("To give them back: batchreg ")[2].splitlines()[0]
+    run(*shlex.split(again), "--yes", **KEPT)
+    assert b"/opt/batchreg/" in lab.user_data()
+    lab.aws.client("ecr").delete_pull_through_cache_rule(
+        ecrRepositoryPrefix=somebodys["ecrRepositoryPrefix"]
+    )
+    run("detach", lab.name, "--yes")
 
 
 def test_one_registry_is_cached_and_the_instances_have_the_other(lab, run):

@@ -101,3 +101,32 @@ def test_killed_anywhere_it_continues_and_the_environment_always_works(aws, stac
         after = lab.environment
         assert {**after, "statusReason": ""} == {**before, "statusReason": ""}, point
     assert killed > 5
+
+
+def test_switch_to_the_cache_and_back_continues_wherever_it_was_killed(aws, stack):
+    """Before the first change and after each; the environment works at every point."""
+    switches = (("--pull-through-cache", "all"), ("--pull-through-cache", "none"))
+    lab = made(aws, stack)
+    before = lab.environment
+    run(aws, "attach", lab.name, "--yes", "--registry-url", "ghcr.io")
+    whole = [run(aws, "attach", lab.name, "--yes", *switch)[1] for switch in switches]
+    changes = [
+        [number for number, call in enumerate(calls, 1) if not call.startswith(READS)]
+        for calls in whole
+    ]
+    killed = 0
+    for turn in range(1 + max(map(len, changes))):
+        for (option, value), numbers in zip(switches, changes, strict=True):
+            point = [numbers[0], *(number + 1 for number in numbers)][min(turn, len(numbers))]
+            switch = ("attach", lab.name, "--yes", option, value)
+            status, _ = run(aws, *switch, point=point)
+            assert status in (0, -signal.SIGKILL), (value, point)
+            killed += status != 0
+            assert works(lab), (value, point)
+            run(aws, *switch)
+            on_instances = value == "none"
+            assert (b"/opt/batchreg/" in lab.user_data()) == on_instances, (value, point)
+            assert ("CacheRepositoryPrefix" in lab.outputs) != on_instances, (value, point)
+    assert killed > 5
+    run(aws, "detach", lab.name, "--yes")
+    assert {**lab.environment, "statusReason": ""} == {**before, "statusReason": ""}

@@ -44,8 +44,8 @@ def test_what_can_be_updated_in_place_is_not_refused(changes):
     ("changes", "fact", "step"),
     [
         ({"type": "UNMANAGED", "computeResources": {}}, "UNMANAGED", "batchreg user-data"),
-        ({"resources": {"type": "FARGATE"}}, "Fargate", "--auth job"),
-        ({"resources": {"type": "FARGATE_SPOT"}}, "Fargate", "--auth job"),
+        ({"resources": {"type": "FARGATE"}}, "Fargate", "batchreg deploy --fargate"),
+        ({"resources": {"type": "FARGATE_SPOT"}}, "Fargate", "batchreg deploy --fargate"),
         ({"resources": {"type": "ECS_MANAGED_INSTANCES"}}, "Managed Instances", "--auth job"),
         ({"containerOrchestrationType": "EKS"}, "EKS", "imagePullSecrets"),
         (

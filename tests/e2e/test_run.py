@@ -161,7 +161,8 @@ def test_pull_of_a_missing_tag_says_so(lab):
     done = lab.run(f"{lab.registry.host}/lab/align:nine", "--", "true")
     assert done.returncode == 1
     assert "CannotPullImageManifestError: Error response from daemon: " in done.stderr
-    assert done.stderr.splitlines()[-1].endswith(" Check the image's name and tag.")
+    last = done.stderr.splitlines()[-1]
+    assert " Check the image's name and tag. To find out why: batchreg doctor " in last
 
 
 @pytest.mark.parametrize("options", [("--auth", "job"), ("--fargate",)])

@@ -41,7 +41,8 @@ def shortage(environments, sizes, **needs) -> str:
     spec = Spec(image=parse(IMAGE), **needs)
     found = capacity.shortage(stubs.clients["ec2"], environments, spec)
     stubs.ec2.assert_no_pending_responses()
-    return found
+    assert not found or found.without_gpu == ("needs a GPU" in found.fact)
+    return found.fact if found else ""
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,8 @@ def shortage(environments, sizes, **needs) -> str:
         (
             ["m7i"],
             M7I,
-            {"memory": 65537},
-            "The job needs 65537 MiB, and no instance type of night (m7i) has more than 65536.",
+            {"memory": 65505},
+            "The job needs 65505 MiB, and no instance type of night (m7i) has more than 65504.",
         ),
         (
             ["g5"],
@@ -95,7 +96,7 @@ def test_what_no_instance_type_has_is_named(types, sizes, needs, fact):
     ("types", "sizes", "needs"),
     [
         (["m7i"], [], {}),  # the least that submit asks for is not worth a call
-        (["m7i"], M7I, {"vcpus": 16, "memory": 65536}),
+        (["m7i"], M7I, {"vcpus": 16, "memory": 65504}),
         (["g5"], G5, {"gpus": 4}),
         (["optimal"], [], {"vcpus": 500}),
         (["m7i", "x9"], M7I, {"vcpus": 500}),  # EC2 does not know x9 here
@@ -138,14 +139,17 @@ def test_job_that_fits_nowhere_is_refused_with_the_next_step(aws, arguments, ste
     assert done.line.endswith(f" {step}")
 
 
-def test_environment_of_somebody_else_is_not_for_deploy():
-    """A companion stack has no instance types of its own."""
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_environment_of_somebody_else_is_not_for_deploy(gpus):
+    """A companion stack has no instance types of its own; and where there are GPUs, they are not
+    what is missing."""
     stubs = Stubs("ec2")
     raw = {"InstanceType": "m7i.large", "VCpuInfo": {"DefaultVCpus": 2}}
     raw["MemoryInfo"] = {"SizeInMiB": 8192}
+    raw["GpuInfo"] = {"Gpus": [{"Count": gpus}]}
     stubs.ec2.add_response("describe_instance_types", {"InstanceTypes": [raw]})
     found = {"StackName": "batchreg-night", "StackId": "x", "StackStatus": "CREATE_COMPLETE"}
-    spec = Spec(image=parse(IMAGE), vcpus=3)
+    spec = Spec(image=parse(IMAGE), vcpus=3, gpus=gpus)
     with pytest.raises(BatchregError, match="or give the compute environment larger instance"):
         job_commands._check_capacity(
             SimpleNamespace(client=stubs.clients.__getitem__),

@@ -90,6 +90,23 @@ class Plan:
             self, survey.stack, survey.present.specification
         )
 
+    @property
+    def keeps_instances(self) -> bool:
+        """Tell whether at most the credentials change, so that no instance is replaced."""
+        survey, stack = self.survey, self.stack
+        if not survey.stack or self.cache_alone or self.attachment.green:
+            return False
+        present = survey.stack.parameters
+        return (
+            survey.body == stack.body
+            and all(
+                name in stack.masked or present.get(name) == value
+                for name, value in stack.parameters.items()
+            )
+            and survey.present.status == "VALID"
+            and _is_applied(self, survey.stack, survey.present.specification)
+        )
+
 
 def attachment(survey: Survey, choices: Choices, settings: Settings) -> Attachment:
     """Return what to attach. Raises BatchregError with everything that stands in the way."""
@@ -113,6 +130,8 @@ def attachment(survey: Survey, choices: Choices, settings: Settings) -> Attachme
     if green:  # raises where a queue has no room
         queue_requests(survey.queues, survey.present, _green_arn(survey.stack))
     image_type = choices.image_type or (recorded.image_type if recorded else "")
+    if cache_alone:  # the environment has its own again, and a later attach asks for another one
+        image_type = ""
     before = recorded.queues if recorded and recorded.blue_green else {}
     return Attachment(
         environment=survey.original,
@@ -150,7 +169,7 @@ def _refuse_beside_cache(choices: Choices, recorded: companion.Recorded | None) 
         )
     if choices.emit:
         raise BatchregError(
-            "--emit writes what instances need, and a pull-through cache is beside them.",
+            "--emit writes code for instances, which a pull-through cache does not need.",
             "Take its resources from:",
             ("render", "--pull-through-cache"),
         )
@@ -189,6 +208,12 @@ def lines(plan: Plan) -> Iterator[str]:
             f"Somebody has changed the launch template of {plan.name} since it was attached. What "
             "it has now is taken for the original."
         )
+    if plan.keeps_instances:
+        yield (
+            f"{plan.name} itself does not change, and no instance is replaced: instances read the "
+            "credentials again by themselves."
+        )
+        return
     for copied in plan.copies:
         reference = copied.base.reference
         targets = f" (for {', '.join(reference.targets)})" if reference.targets else ""
@@ -275,9 +300,18 @@ def attach(
     batch = clients("batch")
     if plan.cache_alone:
         _give_back(batch, plan, screen, sleep)
-    stack = stack_deploy.deploy(
-        clients("cloudformation"), plan.stack, screen, lambda question: True, sleep=sleep
-    )
+    try:
+        stack = stack_deploy.deploy(
+            clients("cloudformation"), plan.stack, screen, lambda question: True, sleep=sleep
+        )
+    except BatchregError:
+        if plan.cache_alone and plan.survey.recorded and plan.survey.recorded.updates:
+            again = screen.command("attach", plan.name, "--pull-through-cache", "none")
+            screen.note(
+                f"{plan.name} has its own launch template again, and new instances get no registry "
+                f"credentials. To give them back: {again}"
+            )
+        raise
     assert stack  # it is no dry run
     if plan.cache_alone:
         screen.note(f"ECR pulls the images of {plan.name}.")
@@ -307,14 +341,18 @@ def attach(
 
 
 def _give_back(batch: Any, plan: Plan, screen: Screen, sleep: Sleep) -> None:
-    """Let the environment use its own launch template, before the companion's is deleted."""
+    """Let the environment use its own launch template again; in the user's time for its jobs."""
     survey = plan.survey
     if not survey.stack or not survey.recorded or not survey.recorded.updates:
         return
-    back = detach.plan(survey.stack, survey.recorded, survey.present)
-    if back.restore is not None:
-        now = read(following.until_settled(batch, survey.present.arn, screen, sleep=sleep))
-        detach.restore(batch, back, now, screen, sleep)
+    back = detach.plan(
+        survey.stack,
+        survey.recorded,
+        survey.present,
+        job_timeout_minutes=plan.policy.job_timeout_minutes,
+        terminate_jobs=plan.policy.terminate_jobs,
+    )
+    detach.give_back(batch, back, screen, sleep)
 
 
 def queue_requests(

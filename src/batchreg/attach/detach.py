@@ -107,7 +107,9 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"{plan.name} has its own launch template already."
     else:
         before = environment.reference(plan.restore)
-        yield f"Compute environment: {plan.name} gets back {before}"
+        yield f"Compute environment: {plan.name} " + (
+            f"gets back {before}" if plan.restore else "has no launch template then, as before"
+        )
         if plan.foreign:
             yield (
                 f"Somebody has changed the launch templates of {plan.name} since it was attached: "
@@ -140,15 +142,7 @@ def detach(
     for request in queue_requests(plan):
         batch.update_job_queue(**request)
     if plan.present and not plan.recorded.blue_green:
-        arn = plan.present.arn
-        now = environment.read(following.until_settled(batch, arn, screen, sleep=sleep))
-        if plan.restore is not None:
-            restore(batch, plan, now, screen, sleep)
-        elif survey.ids_of(plan.stack) & {each.id for each in (now.template, *now.overrides)}:
-            raise BatchregError(
-                f"The launch template of {plan.name} was changed while batchreg worked.",
-                "Run the same command again: it starts from what is there now.",
-            )
+        give_back(batch, plan, screen, sleep)
     stack_destroy.destroy(
         clients("cloudformation"),
         batch,
@@ -187,7 +181,22 @@ def queue_requests(plan: Plan) -> list[dict[str, Any]]:
     return requests
 
 
-def restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sleep) -> None:
+def give_back(batch: Any, plan: Plan, screen: Screen, sleep: Sleep) -> None:
+    """Let the environment use nothing of the companion's any more, so that it can be deleted."""
+    assert plan.present
+    now = environment.read(following.until_settled(batch, plan.present.arn, screen, sleep=sleep))
+    if plan.restore is not None:
+        _restore(batch, plan, now, screen, sleep)
+    elif survey.ids_of(plan.stack) & {each.id for each in (now.template, *now.overrides)}:
+        raise BatchregError(
+            f"The launch template of {plan.name} was changed while batchreg worked.",
+            "Run the same command again: it starts from what is there now.",
+        )
+    elif plan.recorded.updates and not plan.foreign and now.update_policy == plan.policy:
+        _restore_policy(batch, plan)  # an earlier run was killed before it did that
+
+
+def _restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sleep) -> None:
     """Give the environment back its launch template, and wait until it is VALID."""
     assert plan.present
     if not update.same_templates(now.specification, plan.restore):
@@ -201,7 +210,8 @@ def restore(batch: Any, plan: Plan, now: Environment, screen: Screen, sleep: Sle
         )
         with following.explaining_interrupt(plan.name):
             batch.update_compute_environment(**request)
-            screen.note(f"Updating {plan.name}: it gets back its own launch template.")
+            what = "gets back its own" if plan.restore else "gives up batchreg's"
+            screen.note(f"Updating {plan.name}: it {what} launch template.")
             # The stack can be deleted only once no instance starts from its launch templates.
             following.until_valid(batch, now.arn, screen, sleep=sleep)
     _restore_policy(batch, plan)

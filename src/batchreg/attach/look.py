@@ -11,6 +11,10 @@ from batchreg.attach.environment import UPDATABLE_STRATEGIES, Environment, Templ
 from batchreg.errors import BatchregError
 
 IN_THE_JOB = "Give the credentials in the job definition instead:"
+FARGATE = (
+    "Name a secret in the job definition instead, as repositoryCredentials. A stack with such a "
+    "secret and a queue on Fargate, for `batchreg submit --fargate`:"
+)
 SUBMIT = ("submit", "--auth", "job", "IMAGE")
 # Launch templates that AWS Batch makes from somebody's: docs.aws.amazon.com/batch/latest/userguide/
 # launch-templates.html says not to copy them.
@@ -70,7 +74,8 @@ def refusals(environment: Environment, *, updates: bool = True) -> Iterator[Refu
             "in the job definition.",
         )
     elif environment.kind.startswith("FARGATE"):
-        yield Refusal(f"{name} is on Fargate, which has no instances of yours.", IN_THE_JOB, SUBMIT)
+        fact = f"{name} is on Fargate, which has no instances of yours."
+        yield Refusal(fact, FARGATE, ("deploy", "--fargate"))
     elif environment.kind == "ECS_MANAGED_INSTANCES":
         yield Refusal(
             f"{name} uses ECS Managed Instances, which take no user data.", IN_THE_JOB, SUBMIT

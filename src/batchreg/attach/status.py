@@ -23,6 +23,7 @@ class QueueStatus:
 
     `created_by`: {environment: what seems to have created it}. `stack`: of batchreg's, None where
     none has an environment. `attached`: the stack was made by attach. `registries`: its hosts.
+    `with_instances`: the environments whose instances could have credentials, as Fargate's have not.
     """
 
     job_queues: tuple[Part, ...]
@@ -32,6 +33,7 @@ class QueueStatus:
     stack: str | None
     attached: bool
     registries: tuple[str, ...]
+    with_instances: tuple[str, ...]
 
 
 def look(
@@ -59,6 +61,7 @@ def look(
         stack=stack.name if stack else None,
         attached=bool(deployed and deployed.attached),
         registries=tuple(one.host for one in hosts),
+        with_instances=tuple(one.name for one in read if one.kind in ("EC2", "SPOT")),
     )
 
 

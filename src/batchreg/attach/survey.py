@@ -148,14 +148,6 @@ def survey(
         )
 
 
-def copies_of(stack: Stack, recorded: Recorded) -> tuple[update.TemplateVersion, ...]:
-    """Return the launch templates of a companion stack in the order of the references."""
-    return tuple(
-        update.TemplateVersion(stack.outputs[f"{name}Id"], stack.outputs[f"{name}Version"])
-        for name, _, _ in recorded.copies
-    )
-
-
 def ids_of(stack: Stack) -> set[str]:
     """Return the ids of a companion stack's launch templates."""
     return {

@@ -162,7 +162,8 @@ class Deploy:
 
     def act(self, resolved: Resolved) -> int:
         found, plan = resolved.target, resolved.plan
-        if plan.parameters or plan.new_secrets or self.options["user_data"]:
+        cache_changes = plan.settings.cached and plan.body != plan.present_body
+        if plan.parameters or plan.new_secrets or self.options["user_data"] or cache_changes:
             from batchreg.cli import preflight
 
             preflight.require_ready(

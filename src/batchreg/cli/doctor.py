@@ -57,7 +57,7 @@ def run(
                 "and --save."
             )
         seen = replace(_read(source), profile=profile or "")
-        where, step = "", ""
+        where = ""
     else:
         session = target.session(profile=profile, region=region, endpoint_url=endpoint_url)
         if job:
@@ -75,15 +75,17 @@ def run(
             assumed=not named,
         )
         where = f" at {client.meta.endpoint_url} ({session.place})"
-        step = "Check the network, the proxy, --region and --endpoint-url."
         seen = collect.collect(session.client, scope, check=registry.check)
         if save:
             write(savefile.dump(seen), save)
     findings = doctor.diagnose(seen)
     if not findings and not (seen.stack or seen.queues or seen.environments or seen.jobs):
         gap = min(seen.not_looked_at, key=lambda gap: gap.what != "stack", default=None)
-        why = f": {gap.permission}: {gap.reason.rstrip('.')}" if gap else ""
-        raise BatchregError(f"Nothing could be looked at{where}{why}.", step)
+        raise BatchregError(
+            f"Nothing could be looked at: {gap.permission}: {gap.reason.rstrip('.')}."
+            if gap
+            else f"There was nothing to look at{where}."
+        )
     if html:
         _draw(seen, findings, html)
     if "-" not in (save, html):

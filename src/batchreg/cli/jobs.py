@@ -202,25 +202,27 @@ def _check_capacity(
     Where that cannot be known, for lack of a permission or of an answer, it is submitted.
     """
 
+    short: list[capacity.Shortage] = []
+
     def find() -> Iterator[preflight.Problem]:
-        if fact := capacity.shortage(session.client("ec2"), environments, spec):
-            yield preflight.Problem(fact)
+        if one := capacity.shortage(session.client("ec2"), environments, spec):
+            short.append(one)
+            yield preflight.Problem(one.fact)
 
     found = preflight.run([preflight.Check("The instance types", find)], seconds=CAPACITY_SECONDS)
     problem = next((one for one in found if one.certain), None)
     if not problem:
         return
-    if spec.gpus:
+    less = "--vcpus, --memory or --gpus" if spec.gpus else "--vcpus or --memory"
+    if short[0].without_gpu:
         options = ("--image-type", "ECS_AL2023_NVIDIA", "--instance-type", "TYPE")
         another = command_here("deploy", "--stack-name", "NAME", *options)
         step = f"Use a stack with GPU instances, such as g4dn. To create one: {another}"
     elif "InstanceTypes" in present.parameters:
         larger = command_here("deploy", "--stack-name", present.name, "--instance-type", "TYPE")
-        step = f"Use less --vcpus or --memory, or larger instance types: {larger}"
+        step = f"Use less {less}, or larger instance types: {larger}"
     else:  # a companion stack, whose environment is somebody else's
-        step = (
-            "Use less --vcpus or --memory, or give the compute environment larger instance types."
-        )
+        step = f"Use less {less}, or give the compute environment larger instance types."
     raise BatchregError(problem.fact, step)
 
 

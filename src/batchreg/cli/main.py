@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -49,6 +48,8 @@ def _status() -> int:
         command = error.ctx.command_path if error.ctx else NAME
         problem = f"{one_line(_usage(error))} See `{command} --help`."
         if "--json" in sys.argv:  # a program reads the last line, whatever went wrong
+            import json  # a millisecond of every --help
+
             print(json.dumps({"type": "result", "error": problem}), flush=True)
         report(problem)
         return error.exit_code

@@ -219,7 +219,7 @@ def _choose_subnets(screen: TextScreen, ec2: Any, subnets: list[Subnet]) -> str:
         for one in doubtful:
             screen.note(network.why_closed(one, closed[one]))
         with line_ended():
-            if click.confirm(f"{network.CLOSED_MEANS} Use them nevertheless?", err=True):
+            if click.confirm(f"{network.CLOSED_MEANS} Use them anyway?", err=True):
                 return ",".join(chosen)
 
 

@@ -75,7 +75,10 @@ class Show:
             return 0
         seen = look(found.session.client, stack)
         standing = _standing(found, seen.attached) if seen.attached else None
-        shown = [*lines(seen, self.screen), *(_attached(standing, self.screen) if standing else ())]
+        shown = [
+            *lines(seen, self.screen),
+            *(lines_of_attachment(standing, seen.status, self.screen) if standing else ()),
+        ]
         shown += settings(seen)
         fields = {**asdict(seen), "attached": asdict(standing) if standing else None}
         self.screen.product("result", "".join(f"{line}\n" for line in shown), **fields)
@@ -101,13 +104,16 @@ def _standing(found: Target, environment: str) -> Standing | None:
     )
 
 
-def _attached(standing: Standing, screen: AnyScreen) -> Iterator[str]:
+def lines_of_attachment(standing: Standing, stack: str, screen: AnyScreen) -> Iterator[str]:
+    """Yield the lines about an attached environment; `stack`: the state of its companion stack."""
     again = screen.command("attach", standing.environment)
     state, reason = {
         "ours": ("yes", ""),
         "theirs": ("reverted", f"It has its own launch template again. To attach it: {again}"),
         "changed": ("changed", f"It has another launch template. To attach that: {again}"),
     }[standing.uses]
+    if standing.uses == "theirs" and stack == "CREATE_IN_PROGRESS":
+        state, reason = "not yet", f"If attach was interrupted, continue it: {again}"
     yield from row(
         "Attached", state, f"{standing.environment}, created by {standing.created_by}", reason
     )
@@ -159,9 +165,9 @@ def lines_of_queue(seen: QueueStatus, screen: AnyScreen) -> Iterator[str]:
         for host in seen.registries:
             yield from row("Registry", host)
     else:
-        parts = (*seen.compute_environments, *seen.job_queues)
-        add = screen.command("attach", parts[0].name) if parts else ""
-        yield from row("Credentials", "none from batchreg", reason=add and f"To add some: {add}")
+        yield from row("Credentials", "none from batchreg")
+        for name in seen.with_instances:
+            yield f"{'':<19}  To add some: {screen.command('attach', name)}"
 
 
 def row(kind: str, state: str, name: str = "", reason: str = "") -> Iterator[str]:

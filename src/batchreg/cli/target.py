@@ -207,6 +207,6 @@ def batchreg_stacks(client: Any) -> list[str]:
     with suppress(Exception):  # it is only for a hint: without permission there is none
         for stack in client.describe_stacks()["Stacks"]:
             keys = {parameter["ParameterKey"] for parameter in stack.get("Parameters", [])}
-            if "MaxvCpus" in keys and keys & {"CredentialRefreshMinutes", "CachePrefix"}:
+            if keys & {"CredentialRefreshMinutes", "CachePrefix"}:  # companion stacks as well
                 names.append(stack["StackName"])
     return sorted(names)

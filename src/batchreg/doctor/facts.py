@@ -496,7 +496,7 @@ class Facts:
         yield from (one.row for one in others if one and one.seen)
         yield from (one.row for one in self.subnets or ())
         if self.egress is not None:
-            yield "Security groups", _count(len(self.egress), "outbound rule")
+            yield "Security groups", f"outbound rules: {len(self.egress)}"
         if self.endpoints is not None:
             yield "VPC endpoints", ", ".join(one.service for one in self.endpoints) or "none"
         if self.instances is not None:

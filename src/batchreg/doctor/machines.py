@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RESERVED_MIB = 32  # by AWS Batch's images, for the ECS agent
+from batchreg.jobs.capacity import RESERVED_MIB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchreg.jobs.definitions import Spec
 
@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 # Source: docs.aws.amazon.com/batch/latest/APIReference/API_ComputeResource.html, instanceTypes
 BUNDLES = ("optimal", "default_x86_64", "default_arm64")
 
+RESERVED_MIB = 32  # by AWS Batch's images, for the ECS agent
+
+
+class Shortage(NamedTuple):
+    """What no instance type has, as a sentence. `without_gpu`: the job needs one, and none has any."""
+
+    fact: str
+    without_gpu: bool
+
 
 @dataclass(frozen=True)
 class Size:
-    """What an instance type has. `memory` is in MiB, of which the system needs a part."""
+    """What an instance type has for jobs. `memory` is in MiB; the kernel takes some of it."""
 
     name: str
     vcpus: int
@@ -30,25 +39,28 @@ class Size:
         return spec.vcpus <= self.vcpus and spec.memory <= self.memory and spec.gpus <= self.gpus
 
 
-def shortage(ec2: EC2Client, environments: Sequence[Mapping[str, Any]], spec: Spec) -> str:
-    """Return what no instance type of the environments has for the job, as a sentence, or "".
+def shortage(
+    ec2: EC2Client, environments: Sequence[Mapping[str, Any]], spec: Spec
+) -> Shortage | None:
+    """Return what no instance type of the environments has for the job, or None.
 
-    `environments`: as AWS Batch describes them. "" as well if nobody can tell: where AWS Batch
+    `environments`: as AWS Batch describes them. None as well if nobody can tell: where AWS Batch
     chooses the families, unless the job needs a GPU, or where EC2 knows none of the types.
     """
     if spec.vcpus <= 1 and spec.memory <= Spec.memory and not spec.gpus:
-        return ""  # what `submit` asks for by default is not worth a call
+        return None  # what `submit` asks for by default is not worth a call
     each = [one.get("computeResources", {}).get("instanceTypes") for one in environments]
     names = [name for some in each for name in some or ()]
     listed = [name for name in names if name not in BUNDLES]
     if len(listed) < len(names) and not spec.gpus:
-        return ""
+        return None
     sizes = _sizes(ec2, listed) if listed else []
     known = {size.name for size in sizes} | {size.name.partition(".")[0] for size in sizes}
     if not all(each) or {*listed} - known or any(size.fits(spec) for size in sizes):
-        return ""
+        return None
     where = f"of {_joined(one['computeEnvironmentName'] for one in environments)}"
-    return _sentence(spec, sizes, where, names)
+    without_gpu = bool(spec.gpus) and not any(size.gpus for size in sizes)
+    return Shortage(_sentence(spec, sizes, where, names), without_gpu)
 
 
 def _sizes(ec2: EC2Client, names: Sequence[str]) -> list[Size]:
@@ -61,7 +73,7 @@ def _sizes(ec2: EC2Client, names: Sequence[str]) -> list[Size]:
         Size(
             name=raw["InstanceType"],
             vcpus=raw["VCpuInfo"]["DefaultVCpus"],
-            memory=raw["MemoryInfo"]["SizeInMiB"],
+            memory=raw["MemoryInfo"]["SizeInMiB"] - RESERVED_MIB,
             gpus=sum(gpu.get("Count", 0) for gpu in raw.get("GpuInfo", {}).get("Gpus", [])),
         )
         for page in pages

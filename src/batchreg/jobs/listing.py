@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchreg.errors import BatchregError
 from batchreg.jobs.batch import STATES, state
 
 if TYPE_CHECKING:
@@ -42,9 +43,20 @@ def look(
 ) -> list[Listed]:
     """Return the jobs of the queues, the newest first; of an array job itself, not its children.
 
-    `queues` are names or ARNs. AWS Batch lists one state per call, so the calls run in parallel.
+    `queues` are names or ARNs; BatchregError if the only one does not exist. AWS Batch lists one
+    state per call, so the calls run in parallel.
     """
-    return _newest_first(batch, [{"jobQueue": queue} for queue in queues], statuses)
+    names = [*queues]
+    try:
+        return _newest_first(batch, [{"jobQueue": queue} for queue in names], statuses)
+    except batch.exceptions.ClientException as error:
+        if len(names) != 1 or "does not exist" not in str(error):
+            raise
+        raise BatchregError(
+            f"There is no job queue {names[0]} in {batch.meta.region_name}.",
+            "To list the queues there:",
+            ("list",),
+        ) from None
 
 
 def children(batch: BatchClient, job_id: str, statuses: Sequence[str] = STATES) -> list[Listed]:

@@ -5,7 +5,11 @@ No text quotes what a server said: any of its words might be the password, sent 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
+
+# What people misspell; Docker Hub's names have a rule of their own.
+KNOWN_HOSTS = ("ghcr.io", "gcr.io", "quay.io", "registry.gitlab.com", "public.ecr.aws")
 
 
 class Problem(Exception):
@@ -29,10 +33,14 @@ def timeout(peer: str, seconds: float) -> Problem:
 
 
 def unknown_host(peer: str) -> Problem:
+    near = difflib.get_close_matches(peer, KNOWN_HOSTS, n=2, cutoff=0.85)
+    wrong = near and peer not in near
     return Problem(
         "unreachable",
         f"This machine cannot find a host named {peer}.",
-        "Check the spelling, the network and HTTPS_PROXY.",
+        f"Did you mean {' or '.join(near)}? Otherwise check the network and HTTPS_PROXY."
+        if wrong
+        else "Check the spelling, the network and HTTPS_PROXY.",
         why="dns",
     )
 

@@ -14,12 +14,19 @@ from batchreg.render.upstreams import supported, upstream_of
 
 # For Inputs.cache: every registry that ECR supports.
 ALL = ("all",)
+# What YAML and environment variables call a switch is accepted as well.
+_WORDS = {
+    **dict.fromkeys(("all", "true", "yes", "on"), ALL),
+    **dict.fromkeys(("none", "false", "no", "off"), ()),
+}
 
 
 def wanted(text: str | None) -> tuple[str, ...] | None:
     """Return `Inputs.cache` of --pull-through-cache: all, none, or registries between commas."""
-    if text is None or text.strip().lower() in ("all", "none"):
-        return {"all": ALL, "none": ()}.get((text or "").strip().lower())
+    if text is None:
+        return None
+    if (word := text.strip().lower()) in _WORDS:
+        return _WORDS[word]
     return tuple(_key(name) for name in text.split(",") if name.strip())
 
 
@@ -43,6 +50,12 @@ def choose(wanted: tuple[str, ...] | None, present: Cached, keys: Mapping[int, s
     """
     if wanted is None:
         return tuple((slot, key) for slot, key in present if keys.get(slot) == key)
+    if wanted and not keys:
+        raise BatchregError(
+            "--pull-through-cache cannot be used with --secret-arn: ECR reads credentials from "
+            "secrets of its own form, which the stack creates.",
+            "Give the credentials with --registry instead of --secret-arn.",
+        )
     if wanted == ALL:
         found = {slot: upstream_of(key) for slot, key in keys.items()}
         usable = tuple((slot, keys[slot]) for slot, one in found.items() if one and one.credentials)

@@ -10,7 +10,7 @@ from batchreg import aws
 from batchreg.errors import BatchregError, Interrupted
 from batchreg.jobs import batch as jobs
 from batchreg.jobs import definitions
-from batchreg.stack import states
+from batchreg.stack import registries, states
 from batchreg.stack.deploy import leaving_behind
 from batchreg.stack.following import (
     Operation,
@@ -98,17 +98,22 @@ def destroy(
             except StackFailed as second:
                 raise _explained(batch, present, second, screen) from None
         screen.note(f"{present.name} is gone.")
-        if prefix := present.parameters.get("CachePrefix"):
-            screen.note(_left_in_ecr(prefix, present))
+        if prefixes := [one.prefix for one in registries.of(present, None) if one.prefix]:
+            screen.note(_left_in_ecr(prefixes, present))
 
 
-def _left_in_ecr(prefix: str, present: Stack) -> str:
-    """Return what stays: a repository belongs to no stack, and may be the only copy of an image."""
+def _left_in_ecr(prefixes: Sequence[str], present: Stack) -> str:
+    """Return what stays: a repository belongs to no stack, and may be the only copy of an image.
+
+    Only what is below the prefix of a rule comes from the cache: repositories next to it are others.
+    """
     region = present.id.split(":")[3]
+    chosen = " || ".join(f"starts_with(repositoryName, '{prefix}/')" for prefix in prefixes)
+    below = ", ".join(f"{prefix}/" for prefix in prefixes)
     return (
-        f"The images that ECR has cached below {prefix}/ stay there. To delete them: "
+        f"The images that ECR has cached below {below} stay there. To delete them: "
         f"aws ecr describe-repositories --region {region} --output text --query "
-        f"\"repositories[?starts_with(repositoryName, '{prefix}/')].[repositoryName]\" | "
+        f'"repositories[?{chosen}].[repositoryName]" | '
         f"xargs -r -n 1 aws ecr delete-repository --region {region} --force --repository-name"
     )
 

@@ -267,15 +267,19 @@ def cache(ecr: Any, settings: Settings, prefix: str, present: Mapping[str, str])
         f"{prefix}/{settings.directories[slot]}": upstream.url
         for slot, upstream in settings.upstreams.items()
     }
+    new = not any(one.startswith(f"{prefix}/") for one in ours)
     what = "The pull-through cache rules of this region"
-    found = [Check(what, partial(_rules, ecr, wanted, ours))]
-    if not any(one.startswith(f"{prefix}/") for one in ours):
+    found = [Check(what, partial(_rules, ecr, wanted, ours, prefix if new else None))]
+    if new:
         what = "The repository creation templates of this region"
         found.append(Check(what, partial(_templates, ecr, prefix)))
     return found
 
 
-def _rules(ecr: Any, wanted: Mapping[str, str], ours: set[str]) -> Iterator[Problem]:
+def _rules(
+    ecr: Any, wanted: Mapping[str, str], ours: set[str], new: str | None
+) -> Iterator[Problem]:
+    """Yield what stands in the way of the rules. `new`: a prefix that the stack does not have yet."""
     pages = ecr.get_paginator("describe_pull_through_cache_rules").paginate()
     others = {
         rule["ecrRepositoryPrefix"]: rule["upstreamRegistryUrl"]
@@ -299,6 +303,15 @@ def _rules(ecr: Any, wanted: Mapping[str, str], ours: set[str]) -> Iterator[Prob
                 f"It stays as it is; the images of this stack get the prefix {prefix}.",
                 certain=False,
             )
+    below = sorted(
+        name for name in others.keys() - wanted.keys() if new and f"{name}/".startswith(f"{new}/")
+    )
+    if below:
+        yield Problem(
+            f"ECR has pull-through cache rules with the prefix {new} already: {', '.join(below)}. "
+            "The encryption and expiry of this stack's cached images would apply to theirs too.",
+            "Give another --cache-prefix.",
+        )
 
 
 def _templates(ecr: Any, prefix: str) -> Iterator[Problem]:

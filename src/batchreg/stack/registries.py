@@ -112,7 +112,7 @@ def read(manager: Any, registry: StackRegistry, stage: str = CURRENT) -> Stored 
         step = "Fix it in the Secrets Manager console."
         if registry.slot:  # the stack's own
             return Problem(
-                f"The secret {registry.secret_name}: {refusal}.",
+                f"The secret {registry.secret_name}: {why_refused(refusal, registry)}.",
                 "To repair it:",
                 ("rotate",),
                 broken=True,
@@ -180,11 +180,18 @@ def as_on_instances(text: str, registry: StackRegistry) -> str:
     """Return a secret in ECR's form as one in that of the instances, for one way to judge both."""
     with suppress(ValueError, TypeError, RecursionError):
         fields = json.loads(text, strict=False)
-        if isinstance(fields, dict) and "accessToken" in fields:
-            return json.dumps(
-                {**fields, "password": fields["accessToken"], "registry_url": registry.key}
-            )
+        if isinstance(fields, dict):
+            fields.pop("password", None)  # which ECR does not read
+            if "accessToken" in fields:
+                fields["password"] = fields["accessToken"]
+            return json.dumps({**fields, "registry_url": registry.key})
     return text
+
+
+def why_refused(refusal: registry_login.Refused, registry: StackRegistry | None) -> str:
+    """Return the reason in the words of the secret's own form."""
+    ecrs = registry and registry.prefix
+    return str(refusal).replace("password", "accessToken") if ecrs else str(refusal)
 
 
 def _key(stack: Stack, slot: int) -> str | None:

@@ -12,7 +12,7 @@ from batchreg.doctor import facts
 from batchreg.doctor.collect.calls import Absent, Caller, Unseen
 from batchreg.doctor.collect.redact import words
 from batchreg.registry_login import HUB
-from batchreg.stack.registries import StackRegistry, as_on_instances
+from batchreg.stack.registries import StackRegistry, as_on_instances, why_refused
 
 # The fields that people use, whether right or wrong. Others are counted: a name could be a secret.
 FIELDS = (
@@ -125,7 +125,7 @@ def shape(text: str | None, cached: StackRegistry | None = None) -> dict[str, An
         usable = as_on_instances(text, cached) if cached else text
         found["host"] = registry_login.login(usable)[0]
     except registry_login.Refused as refusal:
-        found["problem"] = str(refusal)
+        found["problem"] = why_refused(refusal, cached)
     return found
 
 

@@ -37,7 +37,6 @@ SPOT_FLEET = (
     "ec2:RequestSpotInstances",
     "ec2:TerminateInstances",
 )
-LOGS = ("logs:CreateLogStream", "logs:PutLogEvents")
 LINKED = "/aws-service-role/"
 
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from batchreg.doctor.facts import Environment, Facts, Job
-from batchreg.doctor.machines import RESERVED_MIB, InstanceType
+from batchreg.doctor.machines import InstanceType
 from batchreg.doctor.rules import Evidence, Found, Layer, Table, main, present, stuck, waiting
 from batchreg.doctor.rules.commands import deploy
 from batchreg.doctor.rules.launches import QUOTA, QUOTAS, UNSUPPORTED, more_types
 from batchreg.doctor.rules.refusals import explicit
+from batchreg.jobs.capacity import RESERVED_MIB
 
 RULES = Table()
 rule = RULES.rule

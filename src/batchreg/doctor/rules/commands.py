@@ -23,6 +23,8 @@ def batchreg(facts: Facts, command: str, *options: str) -> str:
     about = ["--stack-name", facts.stack_name] if facts.stack_name else []
     if command == "status" and not facts.stack_name:
         about = _asked(facts)
+    if command == "jobs" and not (facts.stack_name and facts.stack):
+        about = ["--queue", facts.queues[0].name] if facts.queues else []
     return shlex.join(["batchreg", command, *about, *_place(facts)]) + (
         f" {shlex.join(options)}" if options else ""
     )

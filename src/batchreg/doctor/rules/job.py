@@ -29,16 +29,11 @@ STOPPED = "docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-erro
     source="docs.aws.amazon.com/batch/latest/APIReference/API_DescribeJobs.html",
 )
 def job_missing(facts: Facts) -> Found:
-    names = [queue.name for queue in facts.queues or ()] or [*(facts.queue_names or ())]
-    queue = next(iter(names), "QUEUE")
     for job in facts.jobs or ():
         if not job.exists:
-            listing = aws(
-                facts, "batch", "list-jobs", "--job-queue", queue, "--job-status", "RUNNABLE"
-            )
             yield Evidence(
                 f"AWS Batch has no job {job.id} in {facts.region}; it forgets jobs after a week.",
-                step=f"Check the id. To list the jobs that wait: {listing}",
+                step=f"Check the id. To list the jobs: {batchreg(facts, 'jobs')}",
             )
 
 
