@@ -138,6 +138,16 @@ def test_table_on_stdout_breaks_no_word_either(rows, width):
     assert len(list(columns(rows, None))) == len(rows)
 
 
+def test_table_on_stdout_that_does_not_fit_has_no_columns():
+    """A terminal would wrap their blanks, and no state would be beside what it is of."""
+    rows = [("Stack genomics", "UPDATE_COMPLETE"), ("Secret " + "x" * 70, "exists")]
+    assert list(columns(rows, 77)) == [
+        "Stack genomics  UPDATE_COMPLETE",
+        f"Secret {'x' * 70}  exists",
+    ]
+    assert next(columns(rows, 200)) == f"{'Stack genomics':<77}  UPDATE_COMPLETE"
+
+
 IDS = [f"subnet-{letter}" for letter in "abcde"]
 
 

@@ -234,6 +234,15 @@ def test_new_password_reaches_the_secret(deploy, made):
     result = deploy(BATCHREG_PASSWORD="other")
     assert result.returncode == 0, result.stderr
     assert (made.secret["username"], made.secret["password"]) == ("lab", "other")
+    assert "credentials of Docker Hub  as deployed  replaced by those given" in result.stderr
+
+
+def test_credentials_that_stay_are_not_shown_as_new(deploy, made):
+    """A batchreg.yaml names the user in every deploy."""
+    result = deploy("--max-vcpus", "8", **LOGIN)
+    assert result.returncode == 0, result.stderr
+    assert "Maximum vCPUs" in result.stderr
+    assert "credentials of" not in result.stderr
 
 
 def test_secrets_of_ones_own_are_remembered(deploy, account, aws):

@@ -67,6 +67,14 @@ def test_secret_shows_when_it_last_changed(status, made):
     assert timedelta(seconds=-2) < age < timedelta(minutes=1)
 
 
+def test_secret_that_is_gone_is_said_so(status, made, aws):
+    """By what it means, and not by the name of AWS's exception."""
+    aws.client("secretsmanager").delete_secret(
+        SecretId=made.outputs["RegistrySecretArn"], ForceDeleteWithoutRecovery=True
+    )
+    assert "\nSecret               does not exist  Docker Hub\n" in status()
+
+
 def test_template_of_another_version_differs(status, account, template):
     """Whoever has a newer batchreg sees that a deploy would change something, and what."""
     account.make(template.replace("once", "twice", 1))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 
 import pytest
 from account import BATCHREG, LOGIN, PASSWORD
 from lab.environ import clean
+from rich.console import Console
 from terminal import ESCAPE, Terminal
+
+from batchreg.cli.console import LiveView
+from batchreg.stack.events import Event
 
 NOTHING = "batchreg: interrupted; no changes were made."
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)[0-9;]*m")
@@ -170,6 +176,26 @@ def test_live_view_shows_each_resource_once(open_terminal, account):
     assert {(row[0], row[2], row[4]) for row in rows} == {("+", "CREATE_COMPLETE", "s")}
     assert COLOUR.search(terminal.output)
     assert [line for line in terminal.lines[:-2] if len(line) > 80] == []
+
+
+def test_live_view_leaves_out_the_end_of_what_was_replaced():
+    """A secret that was deleted and recreated is there, and not DELETE_COMPLETE."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    view = LiveView(console, "batchreg")
+    for name, status in (
+        ("RegistrySecret", "UPDATE_COMPLETE"),
+        ("batchreg", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"),
+        ("RegistrySecret", "DELETE_IN_PROGRESS"),
+        ("RegistrySecret", "DELETE_COMPLETE"),
+        ("CacheRule", "DELETE_IN_PROGRESS"),
+        ("CacheRule", "DELETE_COMPLETE"),
+    ):
+        moment = datetime.now(UTC)
+        view.show(Event("", moment, name, "", status, "", "", of_stack=name == "batchreg"))
+    view.close()
+    last = console.file.getvalue().rpartition("batchreg: ")[2]
+    assert re.search("RegistrySecret .*UPDATE_COMPLETE", last)
+    assert re.search("CacheRule .*DELETE_COMPLETE", last)
 
 
 def test_live_view_of_a_failure_ends_with_the_cause_in_one_line(open_terminal, account, vanishing):

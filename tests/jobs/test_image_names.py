@@ -126,6 +126,15 @@ def test_refusal_says_what_to_mend(name, hint):
         image.parse(name)
 
 
+@pytest.mark.parametrize(
+    "name", ["lab:canary@ghcr.io/lab/x", "https://lab:canary@ghcr.io/x:3", "lab:canary@ghcr.io"]
+)
+def test_name_that_may_hold_a_password_is_not_quoted(name):
+    with pytest.raises(BatchregError, match="without a user name and a password") as caught:
+        image.parse(name)
+    assert "canary" not in str(caught.value)
+
+
 def test_name_that_batch_would_refuse_for_its_length_is_refused():
     """255 characters are the most that ContainerProperties.image takes."""
     longest = "ghcr.io/" + "a" * 247

@@ -219,6 +219,13 @@ def test_now_in_a_stack_without_instances_is_a_success(one):
     assert one.secret["password"] == "new"
 
 
+def test_secret_that_is_gone_leads_to_doctor(one):
+    """Only a new resource brings it back, and doctor has the commands."""
+    one.manager.delete_secret(SecretId=one.arns[0], ForceDeleteWithoutRecovery=True)
+    result = one.rotate("new", status=1)
+    assert "does not exist. To find out what to do: batchreg doctor" in result.stderr
+
+
 def test_rotation_needs_a_stack(account, batchreg):
     """One line with the way on."""
     result = Registries(account, batchreg)("rotate", status=1, **LOGIN)

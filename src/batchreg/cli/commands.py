@@ -626,7 +626,8 @@ def jobs(**options: Any) -> int:
 def logs(**options: Any) -> int:
     """Print the log of a job.
 
-    JOB is a job's id or the start of it; ID:0 is the first child of an array job.
+    JOB is a job's id or the start of it, as `batchreg jobs` lists them; ID:0 is the first child of
+    an array job.
     """
     from batchreg.cli import jobs as job_commands
 
@@ -640,7 +641,7 @@ def logs(**options: Any) -> int:
 def cancel(**options: Any) -> None:
     """Cancel a job that waits, or terminate it if it runs.
 
-    JOB is a job's id or the start of it.
+    JOB is a job's id or the start of it, as `batchreg jobs` lists them.
     """
     from batchreg.cli import jobs as job_commands
 

@@ -284,6 +284,9 @@ def screen(json_output: bool) -> AnyScreen:
     return JsonScreen() if json_output else TextScreen()
 
 
+REPLACED = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
+
+
 class LiveView:
     """Keeps one line per resource up to date: its state, and since when."""
 
@@ -294,6 +297,7 @@ class LiveView:
         # A full last line would let ^C wrap, and each redraw would then start a line too low.
         self._width = console.width - ROOM_FOR_CTRL_C - 1
         self._ended: float | None = None
+        self._cleans_up = False
         self._rows: dict[str, _Row] = {}
         self._live = Live(
             console=console,
@@ -308,7 +312,12 @@ class LiveView:
         now = time.monotonic()
         if event.of_stack:
             self._title = f"{event.logical_id}: {event.status}"
+            self._cleans_up = event.status == "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
             return
+        if self._cleans_up and event.status.startswith("DELETE_"):
+            before = self._rows.get(event.logical_id)
+            if before and before.status in REPLACED and not event.status.endswith("_FAILED"):
+                return  # the event is about what this one has taken the place of
         row = self._rows.get(event.logical_id) or _Row(event.status, now)
         # The reason of the failure stays while the resource is deleted.
         reason = plain_reason(event.reason) if event.status.endswith("_FAILED") else row.reason

@@ -12,6 +12,7 @@ import click
 
 from batchreg.cli import target
 from batchreg.cli.output import check_writable, say, write
+from batchreg.cli.tables import columns, room_on_stdout
 from batchreg.doctor import collect, savefile
 from batchreg.doctor import findings as doctor
 from batchreg.doctor.facts import Facts
@@ -20,6 +21,8 @@ from batchreg.doctor.rules.breaks import unknown_paths
 from batchreg.errors import BatchregError
 from batchreg.registry import check as registry
 from batchreg.registry.images import parse
+
+INDENT = " " * 3
 
 
 def run(
@@ -130,8 +133,9 @@ def _in_words(seen: Facts, findings: list[Finding]) -> Iterator[str]:
     rows = list(seen.rows())
     if not findings:
         yield click.style("Nothing is wrong with what was looked at:", bold=True)
-        width = max((len(what) for what, _ in rows), default=0)
-        yield from (f"   {what:<{width}}  {state}".rstrip() for what, state in rows)
+        room = room_on_stdout()
+        table = columns(rows, room and room - len(INDENT))
+        yield from (f"{INDENT}{line}" for line in table)
     else:
         yield f"Looked at {len(rows)} things."
     if unknown := list(unknown_paths(seen)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 
@@ -44,7 +45,7 @@ def lines(stack: Stack, screen: AnyScreen, images: tuple[str, ...] = ()) -> Iter
     here = ("--stack-name", stack.name)
     image = images[0] if images else _example(stack)
     yield _row("Job queue", _name(queue))
-    yield _row("Submit a job", screen.command("submit", *here, image))
+    yield _row("Submit a job", f"{screen.command('submit', *here)} {shlex.quote(image)}")
     if cache := cache_of.of(stack):
         one = cache.registries[0]
         name = f"{cache.host}/{one.prefix}/OWNER/IMAGE"

@@ -19,11 +19,12 @@ from batchreg.cli.grammar import Command
 from batchreg.cli.options import CONFIG_FILE
 from batchreg.cli.output import STDOUT, check_writable
 from batchreg.errors import BatchregError
-from batchreg.registry.logins import PROMPT, RegistrySpec
+from batchreg.registry.logins import DOCKER, ENV, PROMPT, RegistrySpec
 from batchreg.registry.names import address_of, host_of, key_of
 from batchreg.stack.plan import DEFAULT_VPC, NETWORK, Plan, resolve
 
 T = TypeVar("T")
+SOURCES = f"{PROMPT}, {DOCKER} or {ENV}NAME"
 IDS = {"SubnetIDs": ("Subnets", "subnet"), "SecurityGroupIDs": ("Security groups", "sg")}
 
 
@@ -190,7 +191,8 @@ class Init:
             present = target.session(**self.place).client("batch").meta.region_name
         except BatchregError:
             present = None
-        return {"region": _prompt("AWS Region", _word, default=present)}
+        label = "AWS Region" if present else "AWS Region, such as us-east-1"
+        return {"region": _prompt(label, _word, default=present)}
 
     def _environment(self, session: Session) -> str:
         """Return the environment to attach: chosen from those that AWS lists, or any name."""
@@ -282,10 +284,10 @@ def _credentials(settings: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         try:
             RegistrySpec.parse(text)
         except BatchregError as error:  # not quoted: it may be the password
-            raise click.UsageError(f"write {PROMPT}, or env:NAME for a variable") from error
+            raise click.UsageError(f"write {SOURCES}, with the name of a variable") from error
         return text
 
-    text = _prompt("Password from: prompt, or env:NAME for a variable", entry, default=PROMPT)
+    text = _prompt(f"Password from: {SOURCES}", entry, default=PROMPT)
     if not text.endswith(f"password={PROMPT}"):
         del found["registry_url"], found["username"]
         found["registries"] = (text,)

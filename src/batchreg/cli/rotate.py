@@ -123,7 +123,8 @@ class Rotate:
         if stack is None or stack.status not in states.UPDATABLE:
             state = f"is in {stack.status}" if stack else "was deleted"
             command = self.screen.command("deploy", "--stack-name", self.stack_name)
-            raise BatchregError(f"{self.stack_name} {state}.", f"Recover it first: {command}")
+            step = "Recover it first" if stack else "To create it again"
+            raise BatchregError(f"{self.stack_name} {state}.", f"{step}: {command}")
         body = states.template_of(found.client, stack)
         deployed = target.require_batchreg_stack(stack, body, self.screen)
         manager = found.session.client("secretsmanager")

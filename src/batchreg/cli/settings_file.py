@@ -140,7 +140,9 @@ def _value(key: str, value: Any, folder: Path) -> Any:
 
 def _registry(entry: str) -> dict[str, str]:
     spec = RegistrySpec.parse(entry)
-    fields = {"url": entry.partition(",")[0], "username": spec.username, "password": spec.source}
+    url = entry.partition(",")[0]
+    url = "docker-hub" if url == DOCKER_HUB else url
+    fields = {"url": url, "username": spec.username, "password": spec.source}
     return {name: value for name, value in fields.items() if value}
 
 

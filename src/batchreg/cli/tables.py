@@ -18,12 +18,16 @@ def room_on_stdout() -> int | None:
 def columns(rows: Sequence[Sequence[str]], room: int | None) -> Iterator[str]:
     """Yield the lines of a table whose cells wrap between words where the room is limited.
 
-    Elsewhere, and where the longest words do not fit, a row is a line of any length.
+    Elsewhere a row is a line of any length, and so it is where the longest words do not fit, but
+    then without columns: their blanks would wrap.
     """
     import textwrap
 
     natural = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths = (narrowed(rows, room) if room else None) or natural
+    widths = narrowed(rows, room) if room else natural
+    if widths is None:
+        yield from ((" " * GAP).join(row).rstrip() for row in rows)
+        return
     for row in rows:
         cells = [
             textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -502,19 +502,23 @@ class Facts:
         if self.instances is not None:
             running = sum(one.state == "running" for one in self.instances)
             agents = sum(one.agent is True for one in self.instances if one.state == "running")
-            joined = f", {agents} agents connected"
+            joined = f", {_count(agents, 'agent')} connected"
             seen = all(one.agent_seen for one in self.instances)
             yield "Instances", f"{running} running{joined if seen else ''}"
         if self.launch_failures is not None:
-            yield "Auto Scaling", f"{len(self.launch_failures)} failed launches"
+            yield "Auto Scaling", _count(len(self.launch_failures), "failed launch", "es")
         if self.spot_failures is not None:
-            yield "Spot Fleet", f"{len(self.spot_failures)} failures"
+            yield "Spot Fleet", _count(len(self.spot_failures), "failure")
         if self.quota:
             yield self.quota.row
         if self.machine_image:
             yield self.machine_image.row
         if self.image:
             yield self.image.row
+
+
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 # What all of a queue's environments have in common; the rest of Facts is about one of them.

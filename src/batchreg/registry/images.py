@@ -54,6 +54,12 @@ def parse(name: str) -> Image:
     """Return the parts of an image's name; BatchregError if it is not one."""
     found = _IMAGE.fullmatch(name)
     if not found:
+        after = name.partition("@")[2]
+        if after and not after.lower().startswith("sha256:"):
+            raise BatchregError(  # not quoted: a password may be before the @
+                "The image's name has an @ without a digest after it.",
+                "Write it like ghcr.io/lab/align:3, without a user name and a password.",
+            )
         hint = ", without a scheme" if "://" in name else ""
         hint = hint or (", in lower case" if name.lower() != name else "")
         raise BatchregError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,7 +125,7 @@ def _preview(
     if old and present:
         values = {**present.parameters, **plan.parameters}
         tags = {**present.tags, **plan.tags}
-        secrets = frozenset(plan.masked & plan.parameters.keys())
+        secrets = _replaced(plan, change_set)
         new = preview.deployment(plan.body, values, tags=tags, secrets=secrets)
         assert new  # it is ours
         seen = preview.compare(old, new)
@@ -139,6 +140,16 @@ def _preview(
             screen.note(text)
         return
     screen.changes(change_set.changes)
+
+
+def _replaced(plan: Plan, change_set: ChangeSet) -> frozenset[str]:
+    """Return the given parameters that CloudFormation found to be new: those of changed secrets."""
+    changed = {change.logical_id for change in change_set.changes}
+    return frozenset(
+        name
+        for name in plan.masked & plan.parameters.keys()
+        if re.sub("^(Username|Password)", "RegistrySecret", name) in changed
+    )
 
 
 def _protection(plan: Plan, present: Stack) -> tuple[Setting, ...]:

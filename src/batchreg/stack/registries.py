@@ -157,10 +157,14 @@ def _text(manager: Any, registry: StackRegistry, stage: str) -> str | Problem:
         code, missing = details.get("Code"), "staging label" in details.get("Message", "")
         if code == "ResourceNotFoundException" and stage == PREVIOUS:
             return Problem(f"The secret {name} has no earlier password.")
+        if code == "ResourceNotFoundException" and not missing:
+            return Problem(
+                f"The secret {name} does not exist.", "To find out what to do:", ("doctor",)
+            )
         return Problem(
             f"The secret {name}: {aws.explain(error)}",
             denied=code in DENIED,
-            broken=code == "ResourceNotFoundException" and missing,
+            broken=code == "ResourceNotFoundException",
         )
     return str(answer.get("SecretString", ""))
 

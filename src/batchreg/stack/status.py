@@ -194,7 +194,8 @@ def _last_change(manager: Any, arn: str) -> str:
     try:
         secret = manager.describe_secret(SecretId=arn)
     except ClientError as error:
-        return str(error.response["Error"]["Code"])
+        code = str(error.response["Error"]["Code"])
+        return "does not exist" if code == "ResourceNotFoundException" else code
     if secret.get("DeletedDate"):
         return "marked for deletion"
     changed = secret.get("LastChangedDate") or secret.get("CreatedDate")

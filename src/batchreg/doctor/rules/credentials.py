@@ -124,7 +124,7 @@ def secret_deleted(facts: Facts) -> Found:
     for secret in facts.secrets or ():
         if secret.exists and secret.deleted:
             yield Evidence(
-                f"{secret.name} was marked for deletion at {secret.deleted}.",
+                f"{secret.name} is scheduled for deletion; its DeletedDate is {secret.deleted}.",
                 fix=aws(
                     facts,
                     "secretsmanager",
