@@ -18,6 +18,7 @@ COMMAND = re.compile(rf"\bbatchreg ({'|'.join(cli.commands)})\b")
 # Sentences that name a command; nobody is told to run it.
 NAMED = {
     "See batchreg deploy --help.",
+    "for `batchreg submit --fargate`:",  # the command to make that stack follows
     " is not a companion stack of batchreg attach.",
     "batchreg doctor</title>",
     '<p class="program">batchreg doctor</p>',
