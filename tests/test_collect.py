@@ -181,12 +181,43 @@ class TestJobs:
         job(6, "RUNNING", 600),
         job(7, "SUCCEEDED", 1),
     )
+    PULL = "CannotPullImageManifestError: Error response from daemon: no basic auth credentials"
 
     def test_jobs_that_wait_or_failed_within_the_hour_are_found(self) -> None:
         """With an exit code too, which AWS's summaries have: it says nothing of the cause."""
         found = batch.jobs(Caller(lambda _: Queue([*self.JOBS])), "q", NOW)
         assert [one["jobId"] for one in found.stuck] == ["1", "2", "3", "4"]
         assert (found.running, found.running_images, found.whole) == (1, ("ghcr.io/lab/6",), True)
+
+    @pytest.mark.parametrize(
+        ("status", "minutes", "changes", "left"),
+        [
+            ("SUCCEEDED", 5, {}, []),
+            ("RUNNING", 5, {}, []),
+            ("SUCCEEDED", 15, {}, ["1"]),  # it was before
+            ("SUCCEEDED", 5, {"image": "ghcr.io/lab/2"}, ["1"]),
+            ("SUCCEEDED", 5, {"repositoryCredentials": {"credentialsParameter": "x"}}, ["1"]),
+        ],
+    )
+    def test_image_that_has_been_pulled_since_is_no_failure_any_more(
+        self, status: str, minutes: float, changes: dict[str, Any], left: list[str]
+    ) -> None:
+        """After attach, say: the job of before still stands in the list for an hour."""
+        failed = job(1, "FAILED", 10, reason=self.PULL)
+        other = job(2, status, minutes, **{"image": "ghcr.io/lab/1", **changes})
+        other["startedAt"] = other["createdAt"]
+        found = batch.jobs(Caller(lambda _: Queue([failed, other])), "q", NOW)
+        assert [one["jobId"] for one in found.stuck] == left
+
+    def test_other_failures_stay_whatever_has_succeeded_since(self) -> None:
+        """The same image may have run another command."""
+        failed = job(1, "FAILED", 10, reason="OutOfMemoryError", exitCode=137)
+        other = {
+            **job(2, "SUCCEEDED", 5, image="ghcr.io/lab/1"),
+            "startedAt": NOW.timestamp() * 1e3,
+        }
+        found = batch.jobs(Caller(lambda _: Queue([failed, other])), "q", NOW)
+        assert [one["jobId"] for one in found.stuck] == ["1"]
 
     @pytest.mark.parametrize(
         ("refused", "running", "whole"), [("RUNNING", None, True), ("FAILED", 1, False)]

@@ -481,7 +481,7 @@ class Facts:
         yield from (one.row for one in self.queues or ())
         yield from (one.row for one in self.jobs or ())
         if self.jobs == ():
-            yield "Jobs", "none waits, and none failed within the last hour"
+            yield "Jobs", "none waits, and no failure within the last hour is unresolved"
         if self.launch_template and self.launch_template.id:
             yield self.launch_template.row
         yield from (one.row for one in self.secrets or () if one.seen)

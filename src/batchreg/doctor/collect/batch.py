@@ -15,8 +15,8 @@ from batchreg.stack import events
 from batchreg.stack import states as stacks
 
 JOBS = 10  # per state
-RUNNING_JOBS = 3  # whose images are looked at
-STATES = ("RUNNABLE", "STARTING", "FAILED", "RUNNING")
+RUNNING_JOBS = 3  # whose images are looked at, and as many that succeeded
+STATES = ("RUNNABLE", "STARTING", "FAILED", "RUNNING", "SUCCEEDED")
 FAILED_WITHIN_SECONDS = 3600
 BATCH_TYPES = ("AWS::Batch::ComputeEnvironment", "AWS::Batch::JobQueue")
 
@@ -25,7 +25,8 @@ BATCH_TYPES = ("AWS::Batch::ComputeEnvironment", "AWS::Batch::JobQueue")
 class Jobs:
     """A queue's jobs: those that wait or have failed within an hour, and what runs.
 
-    `whole`: every state was listed.
+    Without those whose image could not be pulled, and has been since: somebody has seen to that.
+    `whole`: every state that matters was listed.
     """
 
     stuck: tuple[Mapping[str, Any], ...]
@@ -166,7 +167,7 @@ def jobs(caller: Caller, queue: str, now: datetime) -> Jobs:
     """Return a queue's jobs. AWS Batch lists one state per call, so the calls run in parallel."""
     lists = {state: start(_listed, caller, queue, state) for state in STATES}
     found = {state: _result(one) for state, one in lists.items()}
-    running = found.pop("RUNNING")
+    running, succeeded = found.pop("RUNNING"), found.pop("SUCCEEDED") or ()
     failed = [
         job
         for job in found["FAILED"] or ()
@@ -178,17 +179,24 @@ def jobs(caller: Caller, queue: str, now: datetime) -> Jobs:
         *sorted(failed, key=_ended, reverse=True)[:JOBS],
     ]
     described = []
-    if ids := [job["jobId"] for job in [*chosen, *(running or ())[:RUNNING_JOBS]]]:
+    started = [
+        *(running or ())[:RUNNING_JOBS],
+        *(sorted(succeeded, key=_ended, reverse=True)[:RUNNING_JOBS] if failed else ()),
+    ]
+    if ids := [job["jobId"] for job in [*chosen, *started]]:
         described = caller.ask("jobs", "batch", "describe_jobs", jobs=ids)["jobs"]
     stuck = {job["jobId"] for job in chosen}
+    ran = [one for one in described if one["jobId"] not in stuck]
     return Jobs(
-        stuck=tuple(one for one in described if one["jobId"] in stuck),
+        stuck=tuple(
+            one for one in described if one["jobId"] in stuck and not _pulled_since(one, ran)
+        ),
         running=None if running is None else len(running),
         running_images=tuple(
             dict.fromkeys(
                 one.get("container", {}).get("image", "")
-                for one in described
-                if one["jobId"] not in stuck
+                for one in ran
+                if one["status"] == "RUNNING"
             )
         ),
         whole=all(one is not None for one in found.values()),
@@ -251,6 +259,19 @@ def _reasons(raw: dict[str, Any]) -> Iterator[str]:
 def _ended(job: dict[str, Any]) -> float:
     """Return when a job ended, or at least was submitted, in seconds since 1970."""
     return float(job.get("stoppedAt") or job.get("createdAt") or 0) / 1000
+
+
+def _pulled_since(job: dict[str, Any], ran: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether an image that a job failed to pull came, in the same way, for a later one."""
+    if job["status"] != "FAILED" or not any("CannotPull" in text for text in _reasons(job)):
+        return False
+    image = job.get("container", {}).get("image")
+    return any(
+        one.get("container", {}).get("image") == image
+        and own_secret(one) == own_secret(job)
+        and (one.get("startedAt") or 0) / 1000 > _ended(job)
+        for one in ran
+    )
 
 
 def _iso(milliseconds: float | None) -> str:
