@@ -427,4 +427,4 @@ def test_broken_secret_of_ones_own_is_told(batchreg, aws, stack):
 
     assert "is not JSON" in complaint()
     manager.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
-    assert "GetSecretValue" in complaint()
+    assert "does not exist. To find out what to do: batchreg doctor " in complaint()
