@@ -121,11 +121,14 @@ class Deploy:
 
     def resolve(self, given: Inputs) -> Resolved:
         found = target.find(self.stack_name, **self.place)
-        with ThreadPoolExecutor(1) as pool:  # beside the template, not after it
-            batch = found.session.client("batch") if found.stack else None
-            # Whether its cluster exists takes one more call; other deploys need not wait for it.
-            ecs = (lambda: found.session.client("ecs")) if self.how.replace_environment else None
-            asked = pool.submit(beyond_repair, batch, found.stack, ecs) if batch else None
+        # Whether its cluster exists takes one more call; other deploys need not wait for it.
+        ecs = (lambda: found.session.client("ecs")) if self.how.replace_environment else None
+
+        def look() -> str | None:
+            return beyond_repair(found.session.client("batch"), found.stack, ecs)
+
+        with ThreadPoolExecutor(1) as pool:  # while the template comes, not after it
+            asked = pool.submit(look) if found.stack else None
             body = found.template()
             why = asked.result() if asked else None
         deployed = target.require_batchreg_stack(
