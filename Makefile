@@ -10,7 +10,7 @@ help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: $(READY) $(LINTERS) $(SITE)  ## Run all tests; on Debian as root, with a real registry, engine and cloud-init
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) $(LINTERS)  ## Lint, check types, lint templates and workflows
 	$(BIN)/ruff check
