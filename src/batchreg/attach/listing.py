@@ -40,10 +40,7 @@ def look(clients: Callable[[str], Any]) -> tuple[tuple[Listed, ...], tuple[Liste
         candidates = [
             states.read(raw)
             for raw in _all(cloudformation, "describe_stacks", "Stacks")
-            if any(
-                one["ParameterKey"] in ("CredentialRefreshMinutes", "CachePrefix")
-                for one in raw.get("Parameters", ())
-            )
+            if states.may_be_ours(one["ParameterKey"] for one in raw.get("Parameters", ()))
         ]
         deployed = list(pool.map(lambda one: states.deployed(cloudformation, one), candidates))
         waiting = {

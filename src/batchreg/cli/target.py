@@ -206,7 +206,6 @@ def batchreg_stacks(client: Any) -> list[str]:
     names: list[str] = []
     with suppress(Exception):  # it is only for a hint: without permission there is none
         for stack in client.describe_stacks()["Stacks"]:
-            keys = {parameter["ParameterKey"] for parameter in stack.get("Parameters", [])}
-            if keys & {"CredentialRefreshMinutes", "CachePrefix"}:  # companion stacks as well
+            if states.may_be_ours(one["ParameterKey"] for one in stack.get("Parameters", ())):
                 names.append(stack["StackName"])
     return sorted(names)

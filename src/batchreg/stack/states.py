@@ -63,6 +63,15 @@ class Stack:
         return [value for name, value in self.outputs.items() if name.endswith(kind)]
 
 
+def may_be_ours(parameters: Iterable[str]) -> bool:
+    """Tell by the names of its parameters whether a stack may be of batchreg's making.
+
+    Its template tells for certain, but costs a call. Every template has the one or the other: the
+    instances refresh credentials, or ECR has them. Companion stacks are included.
+    """
+    return not {"CredentialRefreshMinutes", "CachePrefix"}.isdisjoint(parameters)
+
+
 def find(client: Client, name: str) -> Stack | None:
     """Return the stack of this name or id, or None if it does not exist."""
     from botocore.exceptions import ClientError

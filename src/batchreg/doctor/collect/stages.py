@@ -69,11 +69,10 @@ class Origin:
 
     @property
     def kind(self) -> str:
-        """The kind of the stack, as in facts.Stack; by its outputs where its template is unknown."""
+        """The kind of the stack, as in facts.Stack; by its parameters where its template is unknown."""
         if self.deployed:
             return "companion" if self.deployed.attached else "batchreg"
-        ours = {"CredentialRefreshMinutes", "CachePrefix"} & self.parameters.keys()
-        unknown = self.template.result() is None and ours
+        unknown = self.template.result() is None and stacks.may_be_ours(self.parameters)
         return "batchreg" if unknown else "foreign"
 
     @property
