@@ -36,6 +36,7 @@ from batchreg.attach.look import Copied
 from batchreg.errors import BatchregError
 from batchreg.render import cache, userdata
 from batchreg.render import template as stack_template
+from batchreg.render.policies import allow, document
 from batchreg.render.settings import Cached, Settings, suffix
 from batchreg.render.text import to_yaml
 
@@ -228,15 +229,15 @@ def _policies(template: Template, attachment: Attachment) -> None:
             )
         )
     if attachment.secret_arns:
-        reading = stack_template.policy(
-            "secretsmanager:GetSecretValue", Resource=list(attachment.secret_arns)
+        reading = document(
+            allow("secretsmanager:GetSecretValue", Resource=list(attachment.secret_arns))
         )
         exception = lint_exception(attachment)
         template.add_resource(
             _role_policy(role, "InstanceRolePolicy", "batchreg", reading, **exception)
         )
     elif attachment.cached:
-        pulling = {"Version": "2012-10-17", "Statement": cache.pull_statements()}
+        pulling = document(*cache.pull_statements())
         template.add_resource(_role_policy(role, "InstanceRolePolicy", "batchreg", pulling))
     if attachment.secret_arns or attachment.on_instances:
         decrypt = stack_template.decrypt_policy()

@@ -19,7 +19,7 @@ from batchreg.attach import archive, companion, terraform
 from batchreg.attach.companion import Attachment
 from batchreg.attach.terraform import Expression
 from batchreg.aws import url_suffix
-from batchreg.render import template as stack_template
+from batchreg.render.policies import allow, document
 from batchreg.render.settings import suffix
 from batchreg.render.text import dump, to_yaml
 
@@ -127,9 +127,7 @@ def _template(attachment: Attachment, resources: _Resources) -> Template:
 
 
 def _read_policy(attachment: Attachment) -> dict[str, Any]:
-    return stack_template.policy(
-        "secretsmanager:GetSecretValue", Resource=list(attachment.secret_arns)
-    )
+    return document(allow("secretsmanager:GetSecretValue", Resource=list(attachment.secret_arns)))
 
 
 def _cloudformation(attachment: Attachment, resources: _Resources) -> str:

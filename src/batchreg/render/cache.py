@@ -24,6 +24,7 @@ from troposphere import (
     iam,
 )
 
+from batchreg.render.policies import allow, document
 from batchreg.render.settings import Settings, suffix
 from batchreg.render.upstreams import FIRST_PULL
 
@@ -69,21 +70,19 @@ def add(template: Template, settings: Settings) -> None:
         iam.Role(
             "CacheRole",
             Condition="HasKmsKey",  # ECR needs a role only to use a customer managed key
-            AssumeRolePolicyDocument=_policy(
-                {
-                    "Effect": "Allow",
-                    "Principal": {"Service": "ecr.amazonaws.com"},
-                    "Action": "sts:AssumeRole",
-                }
+            AssumeRolePolicyDocument=document(
+                allow("sts:AssumeRole", Principal={"Service": "ecr.amazonaws.com"})
             ),
             Policies=[
                 iam.Policy(
                     PolicyName="CreateRepositories",
-                    PolicyDocument=_policy(
-                        _statement(["ecr:CreateRepository", "ecr:ReplicateImage"], _repositories()),
-                        _statement(
+                    PolicyDocument=document(
+                        allow(
+                            ["ecr:CreateRepository", "ecr:ReplicateImage"], Resource=_repositories()
+                        ),
+                        allow(
                             ["kms:CreateGrant", "kms:DescribeKey", "kms:RetireGrant"],
-                            Ref("KmsKeyArn"),
+                            Resource=Ref("KmsKeyArn"),
                         ),
                     ),
                 )
@@ -129,7 +128,7 @@ def permission() -> iam.Policy:
     """Return the policy for a role that pulls an image for the first time."""
     return iam.Policy(
         PolicyName="PullThroughCache",
-        PolicyDocument=_policy(_statement([*FIRST_PULL], _repositories())),
+        PolicyDocument=document(allow([*FIRST_PULL], Resource=_repositories())),
     )
 
 
@@ -137,8 +136,8 @@ def pull_statements() -> list[dict[str, Any]]:
     """Return all that a pull of a cached image needs, for a role of which nothing is known."""
     reading = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
     return [
-        _statement(["ecr:GetAuthorizationToken"], "*"),
-        _statement([*FIRST_PULL, *reading], _repositories()),
+        allow(["ecr:GetAuthorizationToken"], Resource="*"),
+        allow([*FIRST_PULL, *reading], Resource=_repositories()),
     ]
 
 
@@ -146,11 +145,3 @@ def _repositories() -> AWSHelperFn:
     return Sub(
         "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:repository/${CachePrefix}/*"
     )
-
-
-def _statement(actions: list[str], resource: Any) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": actions, "Resource": resource}
-
-
-def _policy(*statements: dict[str, Any]) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": list(statements)}

@@ -27,6 +27,7 @@ from troposphere import (
 
 from batchreg import __version__
 from batchreg.render import cache, constraints, userdata
+from batchreg.render.policies import allow, document
 from batchreg.render.settings import Settings, suffix
 
 # For a JSON string made of intrinsics only: what must be escaped, backslashes first. Other control
@@ -377,7 +378,7 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
     """
     reading = iam.Policy(
         PolicyName="ReadRegistryLogin",
-        PolicyDocument=policy("secretsmanager:GetSecretValue", Resource=secrets),
+        PolicyDocument=document(allow("secretsmanager:GetSecretValue", Resource=secrets)),
     )
     pulling = [*([reading] if secrets else []), *([cache.permission()] if settings.cached else [])]
 
@@ -385,7 +386,9 @@ def _roles(template: Template, settings: Settings, secrets: list[Any]) -> iam.In
         created = template.add_resource(
             iam.Role(
                 name,
-                AssumeRolePolicyDocument=policy("sts:AssumeRole", Principal={"Service": service}),
+                AssumeRolePolicyDocument=document(
+                    allow("sts:AssumeRole", Principal={"Service": service})
+                ),
                 **more,
             )
         )
@@ -458,19 +461,13 @@ def key_policy(*roles: iam.Role) -> iam.PolicyType:
 def decrypt_policy() -> dict[str, Any]:
     """Return a policy document for the stack's KMS key, through Secrets Manager alone."""
     via = Sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
-    return policy(
-        "kms:Decrypt",
-        Resource=Ref("KmsKeyArn"),
-        Condition={"StringEquals": {"kms:ViaService": via}},
+    return document(
+        allow(
+            "kms:Decrypt",
+            Resource=Ref("KmsKeyArn"),
+            Condition={"StringEquals": {"kms:ViaService": via}},
+        )
     )
-
-
-def policy(action: str, **statement: Any) -> dict[str, Any]:
-    """Return a policy document that allows one action."""
-    return {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": action, **statement}],
-    }
 
 
 def _lint_exception(settings: Settings) -> dict[str, Any]:
