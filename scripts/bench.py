@@ -8,7 +8,6 @@ named and left out.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -25,12 +24,14 @@ from lab.environ import clean
 from lab.forwarder import Call, Forwarder
 from local_aws import LocalAws
 from tables import Table, milliseconds, ratio, show
+from theirs import make_queue
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".bench"
 BIN = Path(sys.executable).parent
 STACK, THEIRS = "bench", "theirs"
 DISTANCE = 0.1  # seconds, of each call in the part `distant`
+DEPLOY = ("deploy", "--stack-name", STACK, "--yes")
 RELEASED = "1098984"  # the commit of version 0.1.0
 
 CLICK = "import click"
@@ -179,7 +180,7 @@ def contestants(folder: Path) -> list[Contestant]:
     template = str(folder / "template.yaml")
     return [
         *found,
-        Contestant(deploy, [batchreg, "deploy", "--stack-name", STACK, "--yes"]),
+        Contestant(deploy, [batchreg, *DEPLOY]),
         Contestant(
             "python -c 'import …', and its calls",
             [python, "-c", f"{CLICK}; {TEMPLATE}; {BOTO3}; {CALLS}"],
@@ -225,7 +226,7 @@ def commands(runs: int) -> Table:
             return _run(*command, cwd=folder, env={**environ, **more})
 
         batchreg = str(BIN / "batchreg")
-        deploy = (batchreg, "deploy", "--stack-name", STACK, "--yes")
+        deploy = (batchreg, *DEPLOY)
         seconds(batchreg, "render", "-o", "template.yaml")
         seconds(*deploy, "--username", "lab", BATCHREG_PASSWORD="secret")
         everyone = []
@@ -286,8 +287,8 @@ def distant(runs: int) -> Table:
     }
     with tempfile.TemporaryDirectory() as home, LocalAws() as aws:
         environ = clean("PYTHON", **aws.environ, HOME=home, BATCHREG_PASSWORD="secret")
-        _run(*_deploy(batchreg), "--username", "lab", "--no-check", env=environ)
-        _make_theirs(aws)
+        _run(batchreg, *DEPLOY, "--default-vpc", "--username", "lab", "--no-check", env=environ)
+        make_queue(aws, THEIRS)
         here: dict[str, list[float]] = {name: [] for name in rows}
         there: dict[str, list[float]] = {name: [] for name in rows}
         calls = {}
@@ -323,38 +324,10 @@ def _timed(command: list[str], environ: Mapping[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def _make_theirs(aws: LocalAws) -> None:
-    """Create an environment and a queue without batchreg, as people have them."""
-    iam, batch = aws.client("iam"), aws.client("batch")
-    trust = {"Version": "2012-10-17", "Statement": []}
-    iam.create_role(RoleName=THEIRS, AssumeRolePolicyDocument=json.dumps(trust))
-    iam.create_instance_profile(InstanceProfileName=THEIRS)
-    iam.add_role_to_instance_profile(InstanceProfileName=THEIRS, RoleName=THEIRS)
-    batch.create_compute_environment(
-        computeEnvironmentName=THEIRS,
-        type="MANAGED",
-        computeResources={
-            "type": "EC2",
-            "allocationStrategy": "BEST_FIT_PROGRESSIVE",
-            "minvCpus": 0,
-            "maxvCpus": 16,
-            "instanceTypes": ["m7i"],
-            "subnets": aws.subnet_ids,
-            "securityGroupIds": aws.security_group_ids,
-            "instanceRole": THEIRS,
-        },
-    )
-    order = [{"order": 1, "computeEnvironment": THEIRS}]
-    batch.create_job_queue(jobQueueName=THEIRS, priority=1, computeEnvironmentOrder=order)
-
-
 def before_and_now(runs: int, commit: str) -> Table:
     """Return a table of this version beside the one of a commit, with the same libraries."""
-    commands = {
-        "--help": ["--help"],
-        "render": ["render"],
-        "deploy, no change": ["deploy", "--stack-name", STACK, "--yes"],
-    }
+    module = [sys.executable, "-P", "-m", "batchreg"]
+    commands = {"--help": ["--help"], "render": ["render"], "deploy, no change": [*DEPLOY]}
     with tempfile.TemporaryDirectory() as name, LocalAws() as aws, LocalAws() as other:
         folder = Path(name)
         archive = folder / "source.tar"
@@ -366,12 +339,12 @@ def before_and_now(runs: int, commit: str) -> Table:
         ]
         for environ in sides:
             make = {**environ, "BATCHREG_PASSWORD": "secret", "BATCHREG_NO_CHECK": "1"}
-            _run(*_deploy("batchreg"), "--username", "lab", env=make)
+            _run(*module, *DEPLOY, "--default-vpc", "--username", "lab", env=make)
         times: dict[str, tuple[list[float], list[float]]] = {each: ([], []) for each in commands}
         for number in range(runs):
             for each, arguments in commands.items():
                 for side in (0, 1) if number % 2 else (1, 0):
-                    command = [sys.executable, "-P", "-m", "batchreg", *arguments]
+                    command = [*module, *arguments]
                     times[each][side].append(_timed(command, sides[side]))
     return [
         ("command", commit, "now", "now takes", "target"),
@@ -386,11 +359,6 @@ def before_and_now(runs: int, commit: str) -> Table:
             for each, (old, new) in times.items()
         ),
     ]
-
-
-def _deploy(program: str) -> list[str]:
-    start = [program] if program != "batchreg" else [sys.executable, "-P", "-m", "batchreg"]
-    return [*start, "deploy", "--stack-name", STACK, "--yes", "--default-vpc"]
 
 
 def main() -> None:

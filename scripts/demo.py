@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import subprocess
@@ -18,17 +17,8 @@ from lab.environ import clean
 from lab.images import with_bash
 from lab.parts import Registry, missing
 from local_aws import LocalAws
+from theirs import make_queue
 
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "ec2.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    ],
-}
 BIN = Path(sys.executable).parent
 QUEUE = "genomics"  # of somebody who has never heard of batchreg
 WORKFLOW = """\
@@ -99,28 +89,6 @@ class Demo:
         show(result.stdout)
         if (result.returncode != 0) != fails:
             sys.exit(f"{line} ended with exit status {result.returncode}")
-
-    def make_queue(self) -> None:
-        """Make what many have already: a compute environment with a queue, by AWS's own calls."""
-        iam, batch = self.aws.client("iam"), self.aws.client("batch")
-        iam.create_role(RoleName=QUEUE, AssumeRolePolicyDocument=json.dumps(TRUST))
-        iam.create_instance_profile(InstanceProfileName=QUEUE)
-        iam.add_role_to_instance_profile(InstanceProfileName=QUEUE, RoleName=QUEUE)
-        batch.create_compute_environment(
-            computeEnvironmentName=QUEUE,
-            type="MANAGED",
-            computeResources={
-                "type": "EC2",
-                "allocationStrategy": "BEST_FIT_PROGRESSIVE",
-                "maxvCpus": 16,
-                "instanceTypes": ["m7i"],
-                "instanceRole": QUEUE,
-                "subnets": self.aws.subnet_ids,
-                "securityGroupIds": self.aws.security_group_ids,
-            },
-        )
-        order = [{"order": 1, "computeEnvironment": QUEUE}]
-        batch.create_job_queue(jobQueueName=QUEUE, priority=1, computeEnvironmentOrder=order)
 
     def job(self, image: str) -> str:
         """Run a job on the queue as any tool does, show its end, and return its status."""
@@ -211,7 +179,7 @@ def main() -> None:
         (folder / "home").mkdir()
         demo = Demo(aws, folder / "home")
         print(f"An embedded AWS listens at {aws.endpoint}; nothing leaves this machine.")
-        demo.make_queue()
+        make_queue(demo.aws, QUEUE)
         if left_out:
             demo.step("Credentials for the compute environment behind a queue")
             attach(demo, "registry.example.com", "a password")

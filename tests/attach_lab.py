@@ -9,6 +9,7 @@ from typing import Any
 from attach_archives import multipart, shell
 from botocore.exceptions import ClientError
 from local_aws import LocalAws
+from theirs import TRUST
 
 LOGIN = {
     "BATCHREG_PASSWORD": 'pa"ss\\wörd ${AWS::Region}',
@@ -17,17 +18,6 @@ LOGIN = {
 }
 KEPT = {"BATCHREG_PASSWORD": "", "BATCHREG_USERNAME": ""}  # a second run needs no credentials
 THEIRS = multipart(shell("echo ${HOME} > /etc/theirs"))
-
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "ec2.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    ],
-}
 
 
 def without_template(environment: dict[str, Any]) -> dict[str, Any]:
