@@ -28,12 +28,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import documented
 from attach_archives import multipart, shell
 from attach_lab import Lab
 from lab.environ import clean
 from local_aws import LocalAws
-from registry_server import Proxy, RegistryServer, index
-from secrets_server import certificate
+from registry_server import RegistryServer
 from terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
@@ -253,24 +253,9 @@ STORY: tuple[Screen | Callable[[World], None], ...] = (
 @contextmanager
 def world() -> Iterator[World]:
     """Start the embedded AWS and the registry, with nothing of batchreg's in it."""
-    names = ("ghcr.io", "registry-1.docker.io", "auth.docker.io")
-    images: dict[str, dict[str, object]] = {
-        "lab/align": {"3": index("linux/amd64", "linux/arm64")},
-        "lab/sort": {"3.1": index("linux/amd64"), "3.2": index("linux/amd64")},
-    }
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchreg-screens-")))
-        cert = certificate(folder / "cert.pem", ",".join(f"DNS:{name}" for name in names))
-        registry = stack.enter_context(
-            RegistryServer(
-                certificate=cert,
-                users={"lab": PASSWORD},
-                rights={"lab": set(images)},
-                images=images,
-                realm="https://ghcr.io/token",
-            )
-        )
-        proxy = stack.enter_context(Proxy(registry.host))
+        registry, at_registry = stack.enter_context(documented.registry(folder, PASSWORD))
         aws = stack.enter_context(LocalAws())
         lab = Lab(aws, "research")
         base = lab.template("base", multipart(shell("mount /mnt/shared")))
@@ -281,8 +266,7 @@ def world() -> Iterator[World]:
             HOME=str(folder),
             PATH=f"{BATCHREG.parent}:{os.environ['PATH']}",
             DOCKER_CONFIG=str(folder),
-            HTTPS_PROXY=proxy.url,
-            SSL_CERT_FILE=str(cert),
+            **at_registry,
         )
         (folder / "empty").mkdir()
         yield World(aws, registry, folder / "empty", environ)

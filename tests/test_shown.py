@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import documented
 import pytest
 from account import Account
 from attach_lab import Lab
 from local_aws import LocalAws
 from pages import PAGES, typed, words_of
-from registry_server import Proxy, RegistryServer, index
-from secrets_server import certificate
 
 from batchreg.cli.commands import cli
 
@@ -122,25 +121,10 @@ class Reader:
 def reader(tmp_path_factory: pytest.TempPathFactory, template: str) -> Iterator[Reader]:
     """A reader who goes from page to page, in one AWS."""
     tmp_path = tmp_path_factory.mktemp("reader")
-    names = ("ghcr.io", "registry-1.docker.io", "auth.docker.io")
-    cert = certificate(tmp_path / "cert.pem", ",".join(f"DNS:{name}" for name in names))
-    images = {
-        "lab/align": {"3": index("linux/amd64", "linux/arm64")},
-        "lab/sort": {"3.1": index("linux/amd64"), "3.2": index("linux/amd64")},
-    }
     auth = base64.b64encode(f"lab:{PASSWORD}".encode()).decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"ghcr.io": {"auth": auth}}}))
     with ExitStack() as stack:
-        server = stack.enter_context(
-            RegistryServer(
-                certificate=cert,
-                users={"lab": PASSWORD},
-                rights={"lab": set(images)},
-                images=images,
-                realm="https://ghcr.io/token",
-            )
-        )
-        proxy = stack.enter_context(Proxy(server.host))
+        _, at_registry = stack.enter_context(documented.registry(tmp_path, PASSWORD))
         aws = stack.enter_context(LocalAws())
         aws.set_jobs("SUCCEEDED", exit_code=0)
         environ = {
@@ -156,8 +140,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, template: str) -> Iterator[
                 "BATCHREG_PASSWORD": PASSWORD,
                 "HUB": PASSWORD,
                 "DOCKER_CONFIG": str(tmp_path),
-                "HTTPS_PROXY": proxy.url,
-                "SSL_CERT_FILE": str(cert),
+                **at_registry,
             },
             template,
         )
