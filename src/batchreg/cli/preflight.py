@@ -12,7 +12,7 @@ from batchreg.errors import BatchregError
 from batchreg.registry_login import HUB, registry_key
 from batchreg.render.parts import conflicts
 from batchreg.render.settings import suffix
-from batchreg.stack import preflight
+from batchreg.stack import cache_checks, preflight
 from batchreg.stack.plan import Plan
 from batchreg.stack.preflight import Check, Problem
 
@@ -75,7 +75,7 @@ def _checks(target: Target, plan: Plan, check: bool) -> Iterator[Check]:
         prefix = given.get("CachePrefix") or present.get("CachePrefix", "")
         outputs = plan.stack.outputs if plan.stack else {}
         ecr = target.session.client("ecr")
-        yield from preflight.cache(ecr, plan.settings, prefix, outputs)
+        yield from cache_checks.checks(ecr, plan.settings, prefix, outputs)
     if check and not plan.settings.secret_arns:
         changed = {
             registry_key(given.get(f"RegistryUrl{n}") or present.get(f"RegistryUrl{n}") or HUB)
